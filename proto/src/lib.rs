@@ -1,0 +1,23 @@
+//! The gRPC contract of hone: generated types, clients and servers, and the descriptor set for reflection.
+
+// Generated code: its documentation is the protos' own comments.
+#![allow(missing_docs, unreachable_pub, clippy::large_enum_variant)]
+
+/// The public API.
+pub mod v1 {
+    tonic::include_proto!("hone.v1");
+}
+
+/// Between the server and its trainers.
+pub mod trainer {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("hone.trainer.v1");
+
+        /// Version of the protocol spoken here; the first thing a trainer says.
+        pub const PROTOCOL_VERSION: u32 = 1;
+    }
+}
+
+/// All protos with their comments, as an encoded `google.protobuf.FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hone_descriptor.binpb"));

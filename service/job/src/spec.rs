@@ -1,0 +1,559 @@
+//! What a job was asked to do, with every default filled in: the effective spec.
+//!
+//! The API turns a request into a [`JobSpec`] (absent fields take the defaults written here) and calls
+//! [`JobSpec::validate`] once; past that point code relies on it and checks nothing again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One field that is wrong, as a path in the request, and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// Path of the field in the request message, such as `spec.sft.data.max_length`.
+    pub field: String,
+    /// What is wrong with it and what is allowed.
+    pub description: String,
+}
+
+impl Violation {
+    /// A violation of `field`.
+    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { field: field.into(), description: description.into() }
+    }
+}
+
+/// The effective spec of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// A name for people; not unique. Default: empty.
+    pub display_name: String,
+    /// Labels to filter lists by.
+    pub labels: BTreeMap<String, String>,
+    /// The base model: `model-…` id, `file://` or `s3://` URI of a Hugging Face folder or a GGUF file.
+    pub base_model: String,
+    /// What to do.
+    pub task: Task,
+    /// What it may use.
+    pub resources: Resources,
+}
+
+/// What a job does. One variant a task; tasks share their parts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Supervised fine-tuning.
+    Sft(SftTask),
+}
+
+impl Task {
+    /// The name of the task as in the request's oneof.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Task::Sft(_) => "sft",
+        }
+    }
+
+    /// The parts that every training task has.
+    pub fn training(&self) -> &Training {
+        match self {
+            Task::Sft(task) => &task.training,
+        }
+    }
+}
+
+/// Supervised fine-tuning on text, prompt and completion, or conversations.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SftTask {
+    /// The parts shared with every training task.
+    pub training: Training,
+    /// Which tokens are trained on.
+    pub loss_on: LossOn,
+}
+
+/// Which tokens of a row are trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossOn {
+    /// The completion; in a conversation, the last assistant turn. The default.
+    #[default]
+    Completion,
+    /// Every assistant turn of a conversation.
+    Assistant,
+    /// Every token, prompt included.
+    All,
+}
+
+/// The parts shared by every training task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Rows to train and evaluate on.
+    pub data: Data,
+    /// What is trained.
+    pub adapter: Adapter,
+    /// Adapter to start from: a checkpoint URI. Default: a fresh adapter.
+    pub init_from: Option<String>,
+    /// How gradients become updates.
+    pub optimizer: Optimizer,
+    /// How the learning rate moves.
+    pub schedule: Schedule,
+    /// How many examples make a step, and how they are cut to fit memory.
+    pub batch: Batch,
+    /// When to stop.
+    pub length: Length,
+    /// When and how to evaluate.
+    pub evaluation: Evaluation,
+    /// When to save and what to keep.
+    pub checkpoints: Checkpoints,
+    /// Number format of base weights and activations.
+    pub precision: Precision,
+    /// Seed of order, initialisation and dropout. Default 42.
+    pub seed: u64,
+    /// Order of the rows.
+    pub order: Order,
+}
+
+/// Rows to train and evaluate on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Data {
+    /// Training rows: `ds-…` ids, `file://` or `s3://` URIs. At least one.
+    pub train: Vec<String>,
+    /// Evaluation rows, if given apart.
+    pub eval: Vec<String>,
+    /// Share of the training rows held out for evaluation when `eval` is empty, chosen by row hash. Default 0.
+    pub eval_fraction: f64,
+    /// Longest row in tokens. Default 1024, or the model's own limit when that is shorter.
+    pub max_length: u32,
+    /// What happens to longer training rows. Evaluation rows are never filtered by length.
+    pub over_length: OverLength,
+    /// A chat template instead of the tokenizer's own.
+    pub chat_template: Option<String>,
+    /// At most this many training rows, a uniform sample. Default: all.
+    pub max_train_examples: Option<u64>,
+    /// At most this many evaluation rows, a uniform sample. Default: all.
+    pub max_eval_examples: Option<u64>,
+}
+
+/// What happens to a training row longer than `max_length`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OverLength {
+    /// Left out, counted and listed by row number. The default.
+    #[default]
+    Drop,
+    /// Cut at `max_length`, the end token kept.
+    Truncate,
+    /// Text rows only: cut into several rows that together keep every token.
+    Split,
+    /// The job fails and names the rows.
+    Fail,
+}
+
+/// What is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Adapter {
+    /// Low-rank adapters on frozen weights (arXiv 2106.09685).
+    Lora(Lora),
+}
+
+/// Settings of LoRA.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lora {
+    /// Rank r of the update. 1 to 1024, default 16.
+    pub rank: u32,
+    /// Scale numerator; the update is multiplied by alpha / r (alpha / sqrt(r) with `use_rslora`). Default 32.
+    pub alpha: f64,
+    /// Dropout on the adapter's input while training. 0 to below 1, default 0.
+    pub dropout: f64,
+    /// Modules to adapt: names (matched against the end of the path) or the single entry `all-linear`, the default.
+    pub target_modules: Vec<String>,
+    /// Rank-stabilised scaling (arXiv 2312.03732). Default off.
+    pub use_rslora: bool,
+}
+
+impl Default for Lora {
+    fn default() -> Self {
+        Self { rank: 16, alpha: 32.0, dropout: 0.0, target_modules: vec!["all-linear".into()], use_rslora: false }
+    }
+}
+
+impl Lora {
+    /// The factor of the update.
+    pub fn scaling(&self) -> f64 {
+        let rank = f64::from(self.rank);
+        if self.use_rslora { self.alpha / rank.sqrt() } else { self.alpha / rank }
+    }
+}
+
+/// AdamW (arXiv 1711.05101).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Optimizer {
+    /// Peak learning rate. Default 2e-4, which suits LoRA (about ten times that of full training).
+    pub learning_rate: f64,
+    /// Decay of the first moment. Default 0.9.
+    pub beta1: f64,
+    /// Decay of the second moment. Default 0.999.
+    pub beta2: f64,
+    /// Added to the denominator. Default 1e-8.
+    pub epsilon: f64,
+    /// Decoupled weight decay. Default 0.
+    pub weight_decay: f64,
+    /// Global L2 norm to which gradients are clipped; 0 turns clipping off. Default 1.
+    pub max_grad_norm: f64,
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self { learning_rate: 2e-4, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 }
+    }
+}
+
+/// How the learning rate moves over the steps of the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Shape after warmup.
+    pub kind: ScheduleKind,
+    /// Steps of linear warmup.
+    pub warmup: Warmup,
+    /// The floor, as a share of the peak. 0 to 1, default 0.
+    pub min_learning_rate_ratio: f64,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self { kind: ScheduleKind::Cosine, warmup: Warmup::Ratio(0.03), min_learning_rate_ratio: 0.0 }
+    }
+}
+
+/// Shape of the schedule after warmup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleKind {
+    /// Half a cosine down to the floor. The default.
+    #[default]
+    Cosine,
+    /// A straight line down to the floor.
+    Linear,
+    /// Flat.
+    Constant,
+}
+
+/// Length of the linear warmup.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Warmup {
+    /// A number of steps.
+    Steps(u64),
+    /// A share of all steps, rounded up. Default 0.03.
+    Ratio(f64),
+}
+
+impl Warmup {
+    /// Steps of warmup in a run of `total_steps`.
+    pub fn steps(self, total_steps: u64) -> u64 {
+        match self {
+            Warmup::Steps(steps) => steps,
+            Warmup::Ratio(ratio) => (total_steps as f64 * ratio).ceil() as u64,
+        }
+    }
+}
+
+/// How many examples make a step, and how they are cut to fit memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Examples of one optimizer step. Same as per-device batch size times gradient accumulation elsewhere. Default 16.
+    pub examples_per_step: u32,
+    /// Most tokens that go through the model at once; a longer row goes alone. Does not change the result. Default 2048.
+    pub tokens_per_micro_batch: u32,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { examples_per_step: 16, tokens_per_micro_batch: 2048 }
+    }
+}
+
+/// When a run stops.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Length {
+    /// Passes over the training rows; may be a fraction. Default 1.
+    Epochs(f64),
+    /// Optimizer steps.
+    MaxSteps(u64),
+}
+
+impl Length {
+    /// Optimizer steps of a run over `num_examples`, the last group of an epoch possibly short.
+    pub fn total_steps(self, num_examples: u64, examples_per_step: u32) -> u64 {
+        match self {
+            Length::MaxSteps(steps) => steps,
+            Length::Epochs(epochs) => {
+                let steps_per_epoch = num_examples.div_ceil(u64::from(examples_per_step));
+                ((steps_per_epoch as f64 * epochs).ceil() as u64).max(1)
+            }
+        }
+    }
+}
+
+/// When and how to evaluate. The run is always evaluated at its end, and before the first step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Steps between evaluations. Default: so that there are about ten.
+    pub every_steps: Option<u64>,
+    /// Evaluations in between are put off while they would take more than this share of the time so far. Default 0.1.
+    pub max_time_fraction: f64,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Self { every_steps: None, max_time_fraction: 0.1 }
+    }
+}
+
+/// When to save and what to keep. The end of a run is always saved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoints {
+    /// Steps between checkpoints; 0 means by time only. Default 0.
+    pub every_steps: u64,
+    /// Minutes between checkpoints; 0 means by steps only. Default 10.
+    pub every_minutes: f64,
+    /// Checkpoints to keep beside the best one, newest first; 0 keeps all. Default 0.
+    pub keep_last: u32,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self { every_steps: 0, every_minutes: 10.0, keep_last: 0 }
+    }
+}
+
+/// Number format of base weights and activations. Adapters and optimizer state are always float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// bfloat16 on a GPU, float32 on a CPU. The default.
+    #[default]
+    Auto,
+    /// IEEE single precision.
+    Float32,
+    /// Brain floating point.
+    Bfloat16,
+}
+
+/// Order of the training rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// A new permutation each epoch, from the seed and the epoch. The default.
+    #[default]
+    Shuffled,
+    /// As in the files.
+    Sequential,
+}
+
+/// What a job may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Devices of an attempt. Default 1, the only value for now.
+    pub devices: u32,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { devices: 1 }
+    }
+}
+
+impl Training {
+    /// Settings for training on `train` with every default.
+    pub fn on(train: Vec<String>) -> Self {
+        Self {
+            data: Data {
+                train,
+                eval: Vec::new(),
+                eval_fraction: 0.0,
+                max_length: 1024,
+                over_length: OverLength::default(),
+                chat_template: None,
+                max_train_examples: None,
+                max_eval_examples: None,
+            },
+            adapter: Adapter::Lora(Lora::default()),
+            init_from: None,
+            optimizer: Optimizer::default(),
+            schedule: Schedule::default(),
+            batch: Batch::default(),
+            length: Length::Epochs(1.0),
+            evaluation: Evaluation::default(),
+            checkpoints: Checkpoints::default(),
+            precision: Precision::default(),
+            seed: 42,
+            order: Order::default(),
+        }
+    }
+}
+
+/// Limits that hold for every spec; the server says them in `GetServerInfo`.
+pub mod limits {
+    /// Longest display name and label value, in bytes.
+    pub const MAX_NAME_BYTES: usize = 256;
+    /// Most labels of a job.
+    pub const MAX_LABELS: usize = 64;
+    /// Most sources of rows in one list.
+    pub const MAX_SOURCES: usize = 256;
+    /// Longest chat template, in bytes.
+    pub const MAX_TEMPLATE_BYTES: usize = 256 * 1024;
+}
+
+/// Collects violations under a path.
+struct Check<'a> {
+    path: &'a str,
+    found: Vec<Violation>,
+}
+
+impl Check<'_> {
+    fn that(&mut self, ok: bool, field: &str, allowed: impl Into<String>) {
+        if !ok {
+            self.found.push(Violation::new(format!("{}.{field}", self.path), allowed));
+        }
+    }
+
+    fn within(&mut self, value: f64, range: std::ops::RangeInclusive<f64>, field: &str) {
+        let ok = range.contains(&value);
+        self.that(ok, field, format!("is {value}; must be from {} to {}", range.start(), range.end()));
+    }
+}
+
+impl JobSpec {
+    /// Every violation at once; empty when the spec may run. Paths start at `spec`.
+    pub fn validate(&self) -> Vec<Violation> {
+        let mut check = Check { path: "spec", found: Vec::new() };
+        check.that(self.display_name.len() <= limits::MAX_NAME_BYTES, "display_name", "must be at most 256 bytes");
+        check.that(self.labels.len() <= limits::MAX_LABELS, "labels", "at most 64 labels");
+        for (key, value) in &self.labels {
+            let ok = !key.is_empty() && key.len() <= limits::MAX_NAME_BYTES && value.len() <= limits::MAX_NAME_BYTES;
+            check.that(ok, "labels", format!("label {key:?}: keys are 1 to 256 bytes, values at most 256"));
+        }
+        check.that(!self.base_model.is_empty(), "base_model.uri", "is required: a model id, file:// or s3:// URI");
+        check.that(self.resources.devices == 1, "resources.devices", "must be 1: several devices are not supported yet");
+        let mut found = check.found;
+        found.extend(self.task.training().validate(&format!("spec.{}", self.task.name())));
+        found
+    }
+}
+
+impl Training {
+    fn validate(&self, path: &str) -> Vec<Violation> {
+        let mut check = Check { path, found: Vec::new() };
+        self.data.validate(&mut check);
+        let Adapter::Lora(lora) = &self.adapter;
+        check.within(f64::from(lora.rank), 1.0..=1024.0, "adapter.lora.rank");
+        check.that(lora.alpha.is_finite() && lora.alpha > 0.0, "adapter.lora.alpha", "must be above 0");
+        check.that((0.0..1.0).contains(&lora.dropout), "adapter.lora.dropout", "must be from 0 to below 1");
+        check.that(!lora.target_modules.is_empty(), "adapter.lora.target_modules", "must name at least one module");
+        let optimizer = &self.optimizer;
+        let rate = optimizer.learning_rate;
+        check.that(rate > 0.0 && rate <= 1.0, "optimizer.learning_rate", format!("is {rate}; must be above 0, at most 1"));
+        check.that((0.0..1.0).contains(&optimizer.beta1), "optimizer.beta1", "must be from 0 to below 1");
+        check.that((0.0..1.0).contains(&optimizer.beta2), "optimizer.beta2", "must be from 0 to below 1");
+        check.within(optimizer.epsilon, 1e-16..=1e-2, "optimizer.epsilon");
+        check.within(optimizer.weight_decay, 0.0..=1.0, "optimizer.weight_decay");
+        check.within(optimizer.max_grad_norm, 0.0..=1e6, "optimizer.max_grad_norm");
+        match self.schedule.warmup {
+            Warmup::Steps(steps) => check.that(steps <= 1 << 40, "schedule.warmup_steps", "is absurdly large"),
+            Warmup::Ratio(ratio) => check.within(ratio, 0.0..=1.0, "schedule.warmup_ratio"),
+        }
+        check.within(self.schedule.min_learning_rate_ratio, 0.0..=1.0, "schedule.min_learning_rate_ratio");
+        check.within(f64::from(self.batch.examples_per_step), 1.0..=65536.0, "batch.examples_per_step");
+        check.within(f64::from(self.batch.tokens_per_micro_batch), 16.0..=1_048_576.0, "batch.tokens_per_micro_batch");
+        match self.length {
+            Length::Epochs(epochs) => {
+                check.that(epochs > 0.0 && epochs <= 1000.0, "epochs", format!("is {epochs}; must be above 0, at most 1000"));
+            }
+            Length::MaxSteps(steps) => check.that((1..=1 << 40).contains(&steps), "max_steps", "must be at least 1"),
+        }
+        check.that(self.evaluation.every_steps != Some(0), "evaluation.every_steps", "must be at least 1");
+        check.within(self.evaluation.max_time_fraction, 0.0..=1.0, "evaluation.max_time_fraction");
+        check.within(self.checkpoints.every_minutes, 0.0..=1e6, "checkpoints.every_minutes");
+        check.found
+    }
+}
+
+impl Data {
+    fn validate(&self, check: &mut Check<'_>) {
+        check.that(!self.train.is_empty(), "data.train", "is required: at least one dataset id or URI");
+        for (field, sources) in [("data.train", &self.train), ("data.eval", &self.eval)] {
+            check.that(sources.len() <= limits::MAX_SOURCES, field, "at most 256 sources");
+            for source in sources {
+                check.that(!source.is_empty(), field, "a source is empty: give a dataset id, file:// or s3:// URI");
+            }
+        }
+        check.that((0.0..1.0).contains(&self.eval_fraction), "data.eval_fraction", "must be from 0 to below 1");
+        let apart = self.eval.is_empty() || self.eval_fraction == 0.0;
+        check.that(apart, "data.eval_fraction", "eval and eval_fraction exclude each other");
+        check.within(f64::from(self.max_length), 2.0..=1_048_576.0, "data.max_length");
+        if let Some(template) = &self.chat_template {
+            check.that(template.len() <= limits::MAX_TEMPLATE_BYTES, "data.chat_template", "must be at most 256 KiB");
+        }
+        check.that(self.max_train_examples != Some(0), "data.max_train_examples", "must be at least 1");
+        check.that(self.max_eval_examples != Some(0), "data.max_eval_examples", "must be at least 1");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> JobSpec {
+        JobSpec {
+            display_name: String::new(),
+            labels: BTreeMap::new(),
+            base_model: "file:///models/a".into(),
+            task: Task::Sft(SftTask { training: Training::on(vec!["ds-1".into()]), loss_on: LossOn::default() }),
+            resources: Resources::default(),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(spec().validate(), []);
+    }
+
+    #[test]
+    fn every_violation_comes_back_at_once_with_its_path() {
+        let mut bad = spec();
+        bad.base_model.clear();
+        let Task::Sft(task) = &mut bad.task;
+        task.training.data.train.clear();
+        task.training.optimizer.learning_rate = -1.0;
+        task.training.optimizer.epsilon = f64::NAN;
+        task.training.adapter = Adapter::Lora(Lora { rank: 0, ..Lora::default() });
+        let fields: Vec<String> = bad.validate().into_iter().map(|violation| violation.field).collect();
+        assert_eq!(
+            fields,
+            [
+                "spec.base_model.uri",
+                "spec.sft.data.train",
+                "spec.sft.adapter.lora.rank",
+                "spec.sft.optimizer.learning_rate",
+                "spec.sft.optimizer.epsilon"
+            ]
+        );
+    }
+
+    #[test]
+    fn epochs_round_a_short_last_group_up() {
+        assert_eq!(Length::Epochs(2.0).total_steps(33, 16), 6);
+        assert_eq!(Length::Epochs(0.5).total_steps(33, 16), 2);
+        assert_eq!(Length::MaxSteps(7).total_steps(33, 16), 7);
+        assert_eq!(Warmup::Ratio(0.03).steps(100), 3);
+    }
+
+    #[test]
+    fn survives_serde() {
+        let text = serde_json::to_string(&spec()).unwrap();
+        assert_eq!(serde_json::from_str::<JobSpec>(&text).unwrap(), spec());
+    }
+}
