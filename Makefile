@@ -1,0 +1,43 @@
+# Thin: each target calls cargo or one script. `make help` lists them.
+.DEFAULT_GOAL := help
+CARGO_FLAGS := --workspace --features hone-client/cli
+
+.PHONY: help tools libtorch build demo run test lint interop bench
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
+
+tools: # says what is missing, before anything long starts
+	@scripts/check_tools.sh
+
+libtorch: tools ## fetch LibTorch into .libtorch (CPU; CUDA where a GPU is visible)
+	@python3 scripts/fetch.py libtorch
+
+build: libtorch ## build everything
+	cargo build $(CARGO_FLAGS)
+
+demo: build ## fine-tune a real model end to end and show what changed
+	@python3 scripts/fetch.py model rows grpcurl
+	@scripts/demo.sh
+
+run: build ## start a server on this machine, data in .hone
+	cargo run -p hone-server --
+
+test: build ## all tests, with the S3 server and grpcurl they use
+	@python3 scripts/fetch.py model rows grpcurl seaweedfs
+	cargo test $(CARGO_FLAGS)
+
+lint: libtorch ## format, protos, clippy and docs with warnings denied
+	@python3 scripts/fetch.py buf
+	cargo fmt --all --check
+	cd proto && ../.cache/bin/buf lint && ../.cache/bin/buf format -d --exit-code
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
+
+interop: build ## compare with transformers, PEFT and TRL in a Python environment of its own
+	@python3 scripts/fetch.py model
+	tests/interop/run.sh
+
+bench: libtorch ## tokens per second beside TRL + PEFT on the same work
+	cargo build --release --features hone-client/cli -p hone-client -p hone-server -p hone-trainer
+	bench/run.sh
