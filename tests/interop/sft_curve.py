@@ -1,0 +1,86 @@
+"""A short supervised fine-tuning run of TRL's SFTTrainer on the CPU, step by step, in float32 and in the rows' own order."""
+
+import json
+import tempfile
+
+import datasets
+import torch
+import transformers
+import trl
+
+from reference import exact, load_adapter, load_model
+
+SETTINGS = {
+    "max_steps": 12,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 3e-3,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 3,
+    "max_grad_norm": 1.0,
+    "weight_decay": 0.01,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "max_length": 128,
+    "completion_only_loss": True,
+}
+
+
+def read_rows(path):
+    """Reads a JSONL file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def run_trl(model_folder, adapter_folder, rows, out=None):
+    """Trains the adapter on `rows` and returns one record per optimizer step; saves the trained adapter to `out`."""
+    torch.manual_seed(0)
+    model = load_adapter(load_model(model_folder), adapter_folder, trainable=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = trl.SFTTrainer(
+            model=model,
+            processing_class=load_tokenizer(model_folder),
+            train_dataset=datasets.Dataset.from_list(rows),
+            args=trl.SFTConfig(
+                output_dir=scratch,
+                train_sampling_strategy="sequential",
+                logging_steps=1,
+                bf16=False,
+                gradient_checkpointing=False,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=True,
+                **SETTINGS,
+            ),
+        )
+        trainer.train()
+    if out:
+        model.save_pretrained(out)
+    return [
+        {
+            "step": record["step"],
+            "loss": exact(record["loss"]),
+            "grad_norm": exact(float(record["grad_norm"])),
+            "learning_rate": exact(record["learning_rate"]),
+        }
+        for record in trainer.state.log_history
+        if "loss" in record
+    ]
+
+
+def tokenize_with_trl(tokenizer_folder, model_folder, rows, **settings):
+    """The training rows as TRL tokenises and masks them, in order."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = trl.SFTTrainer(
+            model=load_model(model_folder),
+            processing_class=load_tokenizer(tokenizer_folder),
+            train_dataset=datasets.Dataset.from_list(rows),
+            args=trl.SFTConfig(output_dir=scratch, bf16=False, report_to="none", use_cpu=True, max_length=None, **settings),
+        )
+    return [dict(row) for row in trainer.train_dataset]
+
+
+def load_tokenizer(folder):
+    """Loads the tokenizer of a folder."""
+    return transformers.AutoTokenizer.from_pretrained(folder)
