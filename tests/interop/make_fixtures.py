@@ -19,11 +19,14 @@ from safetensors.torch import save_file
 import reference
 import sample_texts
 import sft_curve
+import tiny_gguf
 import tiny_models
 
 DOCUMENT_LENGTHS = (17, 29, 48)
 LOGITS_DOCUMENT = 1
 ROPE_POSITIONS = (0, 1, 2, 15, 16, 31, 32, 100, 255)
+
+GGUF_MODELS = ("llama", "qwen2")
 
 ADAPTERS = {
     "llama_all_linear": {"model": "llama", "target_modules": "all-linear"},
@@ -152,6 +155,16 @@ def write_score(path, model, documents, tensors=()):
         path.with_suffix(".json"), {"documents": documents, **scores, "logits_document": LOGITS_DOCUMENT}
     )
     save_file({"logits": logits, **dict(tensors)}, path.with_suffix(".safetensors"))
+
+
+def make_gguf(out, models, scores):
+    """Writes tiny GGUF files, what transformers says about them, and blocks of every quantisation."""
+    out.mkdir()
+    tiny_gguf.write_blocks(out / "blocks.safetensors")
+    for name in GGUF_MODELS:
+        path = out / f"{name}.gguf"
+        tiny_gguf.write_model(path, models / name)
+        write_score(scores / f"{name}_gguf", reference.load_model(out, gguf_file=path.name), make_documents(seed=7))
 
 
 def make_adapters(out, models, scores):
@@ -295,6 +308,7 @@ def main():
         make_tokenizers(fresh / "tokenizers")
         make_models(fresh / "models", fresh / "tokenizers")
         make_scores(fresh / "scores", fresh / "models")
+        make_gguf(fresh / "gguf", fresh / "models", fresh / "scores")
         make_adapters(fresh / "adapters", fresh / "models", fresh / "scores")
         make_sft(fresh / "sft", fresh / "models", fresh / "adapters")
         make_chat(fresh / "chat", fresh / "tokenizers", fresh / "models")
