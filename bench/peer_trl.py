@@ -1,0 +1,115 @@
+"""One LoRA SFT run of TRL + PEFT on the CPU as its users run it, measured. Prints one JSON object as its last line.
+
+The model is given as a folder name, which TRL loads in float32 whatever the file holds. Settings are TRL's defaults, apart
+from those that both sides of the comparison must share: rows and their order, LoRA, batch, length, threads. What is only
+a default (activation checkpointing) can be turned off to see TRL at its best.
+"""
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+
+PRECISIONS = {
+    # TRL's own default: float32 weights under bfloat16 autocast.
+    "autocast": {"bf16": True},
+    "float32": {"bf16": False},
+    "bfloat16": {"bf16": False, "model_init_kwargs": {"dtype": "bfloat16"}},
+}
+
+
+def process_start():
+    """When this process was started, on the clock of time.time(), the interpreter's own start included."""
+    import psutil
+
+    return psutil.Process().create_time()
+
+
+def run(arguments):
+    """Trains and returns the measurements."""
+    import datasets
+    import peft
+    import torch
+    import transformers
+    import trl
+
+    class Clock(transformers.TrainerCallback):
+        """Notes when training began and when each optimizer step ended."""
+
+        def __init__(self):
+            self.marks = []
+
+        def on_train_begin(self, *_, **__):
+            self.marks.append(time.time())
+
+        def on_step_end(self, *_, **__):
+            self.marks.append(time.time())
+
+    torch.set_num_threads(arguments.threads)
+    clock = Clock()
+    examples_per_step = arguments.batch * arguments.accumulation
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = trl.SFTTrainer(
+            model=arguments.model,
+            train_dataset=datasets.load_dataset("json", data_files=arguments.rows, split="train", cache_dir=scratch),
+            peft_config=peft.LoraConfig(
+                r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+            ),
+            callbacks=[clock],
+            args=trl.SFTConfig(
+                output_dir=scratch,
+                use_cpu=True,
+                max_steps=arguments.steps,
+                per_device_train_batch_size=arguments.batch,
+                gradient_accumulation_steps=arguments.accumulation,
+                learning_rate=arguments.learning_rate,
+                lr_scheduler_type="cosine",
+                max_length=arguments.max_length,
+                train_sampling_strategy="sequential",
+                logging_steps=1,
+                save_strategy="no",
+                disable_tqdm=True,
+                gradient_checkpointing=arguments.gradient_checkpointing,
+                **PRECISIONS[arguments.precision],
+            ),
+        )
+        trainer.train()
+    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+    tokens = [
+        sum(lengths[step * examples_per_step : (step + 1) * examples_per_step]) for step in range(arguments.steps)
+    ]
+    seconds = [after - before for before, after in zip(clock.marks, clock.marks[1:], strict=False)]
+    return {
+        "tokens_per_second": sum(tokens[1:]) / sum(seconds[1:]),
+        "first_step_seconds": clock.marks[1] - process_start(),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "tokens": tokens,
+        "step_seconds": seconds,
+        "losses": [record["loss"] for record in trainer.state.log_history if "loss" in record],
+    }
+
+
+def main():
+    """Parses the settings, runs, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="Hugging Face folder")
+    parser.add_argument("rows", help="JSONL of prompt and completion rows, steps x batch x accumulation of them")
+    parser.add_argument("--precision", choices=PRECISIONS, default="autocast")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--accumulation", type=int, default=4)
+    parser.add_argument("--max-length", type=int, default=1024)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--gradient-checkpointing", action=argparse.BooleanOptionalAction, default=True, help="TRL's default is on"
+    )
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    print(json.dumps(run(arguments)))
+
+
+if __name__ == "__main__":
+    main()
