@@ -7,3 +7,4 @@
 //! No tensor library is used here, so that the server can check data with the very code the trainer trains with.
 
 pub mod gguf;
+pub mod storage;

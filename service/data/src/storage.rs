@@ -1,0 +1,576 @@
+//! Where objects are: a URI in, a place to read, write and list out. `file://` and `s3://`.
+//!
+//! Every error names the URI and the step that failed, and says what to check; nothing waits long for a store that does
+//! not answer, since jobs have their own retries.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3Builder, Checksum};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart,
+};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use url::Url;
+
+/// Bytes of a part of a multipart upload, and parts in flight at once.
+const PART_BYTES: usize = 8 << 20;
+const PARTS_IN_FLIGHT: usize = 4;
+
+/// A text that must not be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself; the one way to it, so that uses are easy to find.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// How object stores are reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageOptions {
+    /// URL of an S3-compatible server; absent means AWS itself. `HONE_S3_ENDPOINT`, else `AWS_ENDPOINT_URL`.
+    pub s3_endpoint: Option<String>,
+    /// Region. `HONE_S3_REGION`, else `AWS_REGION`, else `AWS_DEFAULT_REGION`. Default `us-east-1`.
+    pub s3_region: String,
+    /// `AWS_ACCESS_KEY_ID`.
+    pub access_key_id: Option<String>,
+    /// `AWS_SECRET_ACCESS_KEY`.
+    pub secret_access_key: Option<Secret>,
+    /// Token of temporary credentials. `AWS_SESSION_TOKEN`.
+    pub session_token: Option<Secret>,
+    /// Whether a plain `http://` endpoint is allowed. `HONE_S3_ALLOW_HTTP`; default: when the endpoint itself says http.
+    pub allow_http: bool,
+    /// Tries after the first. Default 3.
+    pub max_retries: usize,
+    /// No new try starts later than this. Default 8 s.
+    pub retry_timeout: Duration,
+    /// How long a connection may take to open. Default 3 s.
+    pub connect_timeout: Duration,
+    /// How long a store may stay silent within a transfer. Default 30 s.
+    pub read_timeout: Duration,
+}
+
+impl Default for StorageOptions {
+    fn default() -> Self {
+        Self {
+            s3_endpoint: None,
+            s3_region: "us-east-1".into(),
+            access_key_id: None,
+            secret_access_key: None,
+            session_token: None,
+            allow_http: false,
+            max_retries: 3,
+            retry_timeout: Duration::from_secs(8),
+            connect_timeout: Duration::from_secs(3),
+            read_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl StorageOptions {
+    /// Reads the environment variables named on the fields.
+    pub fn from_env() -> Self {
+        Self::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    /// As [`Self::from_env`], with the environment as an argument.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
+        let get = |names: &[&str]| names.iter().find_map(|name| lookup(name).filter(|value| !value.is_empty()));
+        let defaults = Self::default();
+        let s3_endpoint = get(&["HONE_S3_ENDPOINT", "AWS_ENDPOINT_URL"]);
+        let says_http = s3_endpoint.as_deref().is_some_and(|url| url.starts_with("http://"));
+        Self {
+            s3_region: get(&["HONE_S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"]).unwrap_or(defaults.s3_region),
+            access_key_id: get(&["AWS_ACCESS_KEY_ID"]),
+            secret_access_key: get(&["AWS_SECRET_ACCESS_KEY"]).map(Secret::new),
+            session_token: get(&["AWS_SESSION_TOKEN"]).map(Secret::new),
+            allow_http: get(&["HONE_S3_ALLOW_HTTP"]).map_or(says_http, |value| matches!(value.as_str(), "1" | "true")),
+            s3_endpoint,
+            ..defaults
+        }
+    }
+
+    fn retry(&self) -> RetryConfig {
+        let backoff =
+            BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(1), base: 2.0 };
+        RetryConfig { backoff, max_retries: self.max_retries, retry_timeout: self.retry_timeout }
+    }
+}
+
+/// What was being done when storage failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Making sense of the URI and the settings.
+    Open,
+    /// Listing or looking for objects.
+    List,
+    /// Reading.
+    Get,
+    /// Writing.
+    Put,
+    /// Deleting.
+    Delete,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Open => "open",
+            Step::List => "list",
+            Step::Get => "get",
+            Step::Put => "put",
+            Step::Delete => "delete",
+        })
+    }
+}
+
+/// Why an object could not be reached. Every variant names the URI and the step.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URI or the settings make no sense.
+    #[error("{uri}: cannot open: {what}")]
+    Unusable {
+        /// The URI as given.
+        uri: String,
+        /// What is wrong and what is allowed.
+        what: String,
+    },
+    /// There is no such object.
+    #[error("{uri}: cannot {step}: it does not exist")]
+    NotFound {
+        /// The object.
+        uri: String,
+        /// What was tried.
+        step: Step,
+    },
+    /// The store knows us but refuses, or does not know us.
+    #[error("{uri}: cannot {step}: access was refused; {check}: {reason}")]
+    Refused {
+        /// The object.
+        uri: String,
+        /// What was tried.
+        step: Step,
+        /// Settings to look at.
+        check: &'static str,
+        /// What the store said, shortened.
+        reason: String,
+        /// What the store said.
+        source: Box<object_store::Error>,
+    },
+    /// Nothing answers.
+    #[error(
+        "{uri}: cannot {step}: the store does not answer; check HONE_S3_ENDPOINT ({endpoint}) and the network: {reason}"
+    )]
+    Unreachable {
+        /// The object.
+        uri: String,
+        /// What was tried.
+        step: Step,
+        /// Endpoint in force.
+        endpoint: String,
+        /// What the network said.
+        reason: String,
+        /// The cause.
+        source: Box<object_store::Error>,
+    },
+    /// The store failed otherwise.
+    #[error("{uri}: cannot {step}: {source}")]
+    Store {
+        /// The object.
+        uri: String,
+        /// What was tried.
+        step: Step,
+        /// The cause.
+        source: Box<object_store::Error>,
+    },
+    /// A file on this machine failed.
+    #[error("{uri}: cannot {step}: {path}: {source}")]
+    Local {
+        /// The object.
+        uri: String,
+        /// What was tried.
+        step: Step,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Whether trying again later may help without anybody changing anything.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Unreachable { .. } | Error::Store { .. })
+    }
+
+    /// Whether the object is simply not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Error::NotFound { .. })
+    }
+}
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Opens URIs.
+#[derive(Debug, Clone, Copy)]
+pub struct Storage;
+
+impl Storage {
+    /// The place a URI names. Looks at nothing in it yet.
+    pub fn open(uri: &str, options: &StorageOptions) -> Result<Location> {
+        let unusable = |what: String| Error::Unusable { uri: uri.to_string(), what };
+        let url = Url::parse(uri).map_err(|error| unusable(format!("{error}; give a file:// or s3:// URI")))?;
+        match url.scheme() {
+            "file" => open_file(uri, &url),
+            "s3" => open_s3(uri, &url, options),
+            other => Err(unusable(format!("{other}:// is not supported; give a file:// or s3:// URI"))),
+        }
+    }
+
+    /// The place of a local path, absolute or relative to the working directory.
+    pub fn open_path(path: &Path) -> Result<Location> {
+        let unusable = |what: String| Error::Unusable { uri: path.display().to_string(), what };
+        let absolute = std::path::absolute(path).map_err(|error| unusable(error.to_string()))?;
+        let url = Url::from_file_path(&absolute).map_err(|()| unusable("not a usable path".into()))?;
+        open_file(url.as_str(), &url)
+    }
+}
+
+fn open_file(uri: &str, url: &Url) -> Result<Location> {
+    let unusable = |what: String| Error::Unusable { uri: uri.to_string(), what };
+    let local = url
+        .to_file_path()
+        .map_err(|()| unusable("a file URI has three slashes and an absolute path: file:///data/rows.jsonl".into()))?;
+    let path = ObjectPath::from_absolute_path(&local).map_err(|error| unusable(error.to_string()))?;
+    // Synced, since a checkpoint that was reported must outlive a power cut.
+    let store = LocalFileSystem::new().with_fsync(true).with_automatic_cleanup(true);
+    Ok(Location { store: Arc::new(store), path, uri: uri.to_string(), local: Some(local), endpoint: String::new() })
+}
+
+fn open_s3(uri: &str, url: &Url, options: &StorageOptions) -> Result<Location> {
+    let unusable = |what: String| Error::Unusable { uri: uri.to_string(), what };
+    let bucket = url.host_str().filter(|host| !host.is_empty());
+    let bucket = bucket.ok_or_else(|| unusable("an s3 URI names a bucket: s3://bucket/path".into()))?;
+    let path = ObjectPath::from_url_path(url.path()).map_err(|error| unusable(error.to_string()))?;
+    let client = ClientOptions::new()
+        .with_connect_timeout(options.connect_timeout)
+        .with_read_timeout(options.read_timeout)
+        .with_timeout_disabled() // it would bound whole transfers, and model files are large
+        .with_allow_http(options.allow_http);
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_region(&options.s3_region)
+        .with_checksum_algorithm(Checksum::SHA256)
+        .with_retry(options.retry())
+        .with_client_options(client);
+    if let Some(endpoint) = &options.s3_endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    builder = match (&options.access_key_id, &options.secret_access_key) {
+        (Some(key), Some(secret)) => builder.with_access_key_id(key).with_secret_access_key(secret.expose()),
+        (None, None) if options.s3_endpoint.is_none() => with_ambient_credentials(builder),
+        _ => return Err(unusable("set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into())),
+    };
+    if let Some(token) = &options.session_token {
+        builder = builder.with_token(token.expose());
+    }
+    let store = builder.build().map_err(|error| unusable(error.to_string()))?;
+    let endpoint = options.s3_endpoint.clone().unwrap_or_else(|| "not set, so AWS itself".into());
+    Ok(Location { store: Arc::new(store), path, uri: uri.to_string(), local: None, endpoint })
+}
+
+/// Credentials that AWS puts into a pod; without them the client asks the machine's own metadata service.
+fn with_ambient_credentials(mut builder: AmazonS3Builder) -> AmazonS3Builder {
+    for name in [
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_ROLE_ARN",
+        "AWS_ROLE_SESSION_NAME",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    ] {
+        if let (Ok(value), Ok(key)) = (std::env::var(name), name.to_ascii_lowercase().parse()) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder
+}
+
+/// A place in a store: an object, or the folder that objects lie in.
+#[derive(Debug, Clone)]
+pub struct Location {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// Path within the store.
+    pub path: ObjectPath,
+    /// The URI, for messages.
+    pub uri: String,
+    local: Option<PathBuf>,
+    endpoint: String,
+}
+
+/// An object of a listing.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Path below the listed folder, with `/` between parts.
+    pub name: String,
+    /// Size.
+    pub num_bytes: u64,
+    /// Where it is.
+    pub location: Location,
+}
+
+/// A file that was written or read whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transferred {
+    /// Size.
+    pub num_bytes: u64,
+    /// SHA-256 of the content, lower-case hex.
+    pub sha256: String,
+}
+
+impl Location {
+    /// The path on this machine, for a `file://` URI; files are memory-mapped through it.
+    pub fn local_path(&self) -> Option<&Path> {
+        self.local.as_deref()
+    }
+
+    /// The last part of the path.
+    pub fn file_name(&self) -> &str {
+        self.path.filename().unwrap_or_default()
+    }
+
+    /// A place below this one. `name` may hold several parts.
+    pub fn join(&self, name: &str) -> Location {
+        let name = name.trim_matches('/');
+        let local = self.local.as_ref().map(|local| local.join(name));
+        let path = match &local {
+            Some(local) => ObjectPath::from_absolute_path(local).ok(),
+            None => ObjectPath::parse(format!("{}/{name}", self.path)).ok(),
+        };
+        let path = path.unwrap_or_else(|| self.path.clone().join(name));
+        Location { path, uri: format!("{}/{}", self.uri.trim_end_matches('/'), uri_part(name)), local, ..self.clone() }
+    }
+
+    /// The whole object.
+    pub async fn get(&self) -> Result<Bytes> {
+        let object = self.store.get(&self.path).await.map_err(self.failed(Step::Get))?;
+        object.bytes().await.map_err(self.failed(Step::Get))
+    }
+
+    /// The object in pieces.
+    pub async fn get_stream(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let object = self.store.get(&self.path).await.map_err(self.failed(Step::Get))?;
+        let here = self.clone();
+        Ok(object.into_stream().map_err(move |error| here.failure(Step::Get, error)).boxed())
+    }
+
+    /// Copies the object into a local file, which is whole or absent afterwards.
+    pub async fn get_to_file(&self, path: &Path) -> Result<Transferred> {
+        let local = |source| Error::Local { uri: self.uri.clone(), step: Step::Get, path: path.to_path_buf(), source };
+        let partial = path.with_extension("partial");
+        let mut file = tokio::fs::File::create(&partial).await.map_err(local)?;
+        let mut stream = self.get_stream().await?;
+        let mut hash = Sha256::new();
+        let mut num_bytes = 0;
+        while let Some(piece) = stream.try_next().await? {
+            hash.update(&piece);
+            num_bytes += piece.len() as u64;
+            file.write_all(&piece).await.map_err(local)?;
+        }
+        file.sync_all().await.map_err(local)?;
+        tokio::fs::rename(&partial, path).await.map_err(local)?;
+        Ok(Transferred { num_bytes, sha256: hex::encode(hash.finalize()) })
+    }
+
+    /// Writes the object, replacing what was there.
+    pub async fn put(&self, bytes: impl Into<Bytes>) -> Result<()> {
+        let payload = PutPayload::from(bytes.into());
+        self.store.put(&self.path, payload).await.map_err(self.failed(Step::Put))?;
+        Ok(())
+    }
+
+    /// Writes a local file as the object, in parts when it is large, and hashes it on the way.
+    pub async fn put_file(&self, path: &Path) -> Result<Transferred> {
+        let local = |source| Error::Local { uri: self.uri.clone(), step: Step::Put, path: path.to_path_buf(), source };
+        let mut file = tokio::fs::File::open(path).await.map_err(local)?;
+        let num_bytes = file.metadata().await.map_err(local)?.len();
+        let mut hash = Sha256::new();
+        if num_bytes <= PART_BYTES as u64 {
+            let mut bytes = Vec::with_capacity(num_bytes as usize);
+            file.read_to_end(&mut bytes).await.map_err(local)?;
+            hash.update(&bytes);
+            let num_bytes = bytes.len() as u64;
+            self.put(bytes).await?;
+            return Ok(Transferred { num_bytes, sha256: hex::encode(hash.finalize()) });
+        }
+        let upload = self.store.put_multipart(&self.path).await.map_err(self.failed(Step::Put))?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
+        let sent = send_parts(&mut file, &mut upload, &mut hash).await;
+        let failure = match sent {
+            Ok(num_bytes) => match upload.finish().await {
+                Ok(_) => return Ok(Transferred { num_bytes, sha256: hex::encode(hash.finalize()) }),
+                Err(error) => return Err(self.failure(Step::Put, error)),
+            },
+            Err(SendFailure::Read(error)) => local(error),
+            Err(SendFailure::Store(error)) => self.failure(Step::Put, error),
+        };
+        // Parts of an unfinished upload cost money and are invisible; the first failure is the one to report.
+        let _ = upload.abort().await;
+        Err(failure)
+    }
+
+    /// Whether the object exists.
+    pub async fn exists(&self) -> Result<bool> {
+        Ok(self.num_bytes().await?.is_some())
+    }
+
+    /// Size of the object, if it exists.
+    pub async fn num_bytes(&self) -> Result<Option<u64>> {
+        match self.store.head(&self.path).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            // A folder of a local file system is there, but is no object.
+            Err(_) if self.local.as_deref().is_some_and(Path::is_dir) => Ok(None),
+            Err(error) => Err(self.failure(Step::List, error)),
+        }
+    }
+
+    /// Every object below this folder, at any depth, sorted by name.
+    pub async fn list(&self) -> Result<Vec<Entry>> {
+        let found: Vec<_> = self.store.list(Some(&self.path)).try_collect().await.map_err(self.failed(Step::List))?;
+        let mut entries: Vec<Entry> = found
+            .into_iter()
+            .filter_map(|meta| {
+                let parts: Vec<_> = meta.location.prefix_match(&self.path)?.collect();
+                let name = parts.iter().map(|part| part.as_ref()).collect::<Vec<_>>().join("/");
+                (!name.is_empty()).then(|| Entry { location: self.join(&name), num_bytes: meta.size, name })
+            })
+            .collect();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Deletes the object; that it was not there is no error.
+    pub async fn delete(&self) -> Result<()> {
+        match self.store.delete(&self.path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failure(Step::Delete, error)),
+        }
+    }
+
+    /// Deletes every object below this folder and returns how many there were.
+    pub async fn delete_prefix(&self) -> Result<u64> {
+        let entries = self.list().await?;
+        for entry in &entries {
+            entry.location.delete().await?;
+        }
+        Ok(entries.len() as u64)
+    }
+
+    fn failed(&self, step: Step) -> impl Fn(object_store::Error) -> Error + '_ {
+        move |error| self.failure(step, error)
+    }
+
+    fn failure(&self, step: Step, error: object_store::Error) -> Error {
+        use object_store::Error as E;
+        let uri = self.uri.clone();
+        match error {
+            E::NotFound { .. } => Error::NotFound { uri, step },
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+                let check = match self.local {
+                    Some(_) => "check the permissions of the file",
+                    None => {
+                        "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and HONE_S3_REGION, and what the key may do"
+                    }
+                };
+                Error::Refused { uri, step, check, reason: innermost(&error), source: Box::new(error) }
+            }
+            error if is_network(&error) => {
+                let endpoint = self.endpoint.clone();
+                Error::Unreachable { uri, step, endpoint, reason: innermost(&error), source: Box::new(error) }
+            }
+            error => Error::Store { uri, step, source: Box::new(error) },
+        }
+    }
+}
+
+/// A name as it stands in a URI: the characters that would mean something else there are escaped.
+fn uri_part(name: &str) -> String {
+    name.replace('%', "%25").replace('#', "%23").replace('?', "%3F")
+}
+
+enum SendFailure {
+    Read(std::io::Error),
+    Store(object_store::Error),
+}
+
+async fn send_parts(
+    file: &mut tokio::fs::File,
+    upload: &mut WriteMultipart,
+    hash: &mut Sha256,
+) -> Result<u64, SendFailure> {
+    let mut buffer = vec![0; PART_BYTES];
+    let mut num_bytes = 0;
+    loop {
+        let len = file.read(&mut buffer).await.map_err(SendFailure::Read)?;
+        if len == 0 {
+            return Ok(num_bytes);
+        }
+        hash.update(&buffer[..len]);
+        num_bytes += len as u64;
+        upload.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(SendFailure::Store)?;
+        upload.write(&buffer[..len]);
+    }
+}
+
+/// The last cause of a chain, which says the most in the fewest words; S3's answer is XML, of which the code is enough.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    let text = last.to_string();
+    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
+    match code {
+        Some(code) => code.to_string(),
+        None => text.chars().take(300).collect(),
+    }
+}
+
+fn is_network(error: &(dyn std::error::Error + 'static)) -> bool {
+    use object_store::client::{HttpError, HttpErrorKind};
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(http) = error.downcast_ref::<HttpError>() {
+            return !matches!(http.kind(), HttpErrorKind::Decode);
+        }
+        next = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests;
