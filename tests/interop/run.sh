@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Compares hone with transformers, PEFT and TRL. `make interop` calls it, with hone built and the model fetched.
+# Arguments go to pytest: tests/interop/run.sh -k gguf
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=$(scripts/python_env.sh)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+exec "$python" -m pytest tests/interop -p no:cacheprovider -v --tb=short --show-capture=no --disable-warnings "$@"
