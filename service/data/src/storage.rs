@@ -362,9 +362,11 @@ impl Location {
         self.path.filename().unwrap_or_default()
     }
 
-    /// A place below this one. `name` may hold several parts.
+    /// A place below this one, whatever `name` says: it may hold several parts, of which `.` and `..` are left out.
     pub fn join(&self, name: &str) -> Location {
-        let name = name.trim_matches('/');
+        let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect();
+        let name = parts.join("/");
+        let name = name.as_str();
         let local = self.local.as_ref().map(|local| local.join(name));
         let path = match &local {
             Some(local) => ObjectPath::from_absolute_path(local).ok(),

@@ -50,6 +50,7 @@ async fn objects_go_round_through_a_local_folder() {
     assert_eq!(root.join("a").delete_prefix().await.unwrap(), 2);
     assert!(object.get().await.unwrap_err().is_not_found());
     object.delete().await.unwrap();
+    assert_eq!(root.join("/../x/./../y/").path, root.join("x/y").path, "a name never leads out");
 }
 
 #[tokio::test]
