@@ -22,7 +22,7 @@ mkdir -p .cache
 exec 9>.cache/python.lock
 flock 9
 
-wanted=$(cat "$requirements" "$stubs" "$0" | sha256sum | cut -d' ' -f1)
+wanted=$(cat "$requirements" "$stubs" scripts/python_env.sh | sha256sum | cut -d' ' -f1)
 if [[ $(cat "$marker" 2>/dev/null) != "$wanted" ]]; then
     rm -rf "$env"
     # Debian's python3 comes without ensurepip, so the system's pip installs into the environment.
