@@ -8,4 +8,5 @@
 
 pub mod gguf;
 pub mod storage;
+pub mod template;
 pub mod tokenizer;
