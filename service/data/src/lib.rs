@@ -6,7 +6,13 @@
 //! Beside the path stand [`storage`] (where objects are), [`tokenizer`] and [`gguf`] (what a model brings).
 //! No tensor library is used here, so that the server can check data with the very code the trainer trains with.
 
+pub mod admit;
+pub mod example;
 pub mod gguf;
+pub mod order;
+pub mod pack;
+pub mod source;
 pub mod storage;
 pub mod template;
+pub mod tokenize;
 pub mod tokenizer;

@@ -231,7 +231,7 @@ impl Error {
     }
 }
 
-type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Opens URIs.
 #[derive(Debug, Clone, Copy)]

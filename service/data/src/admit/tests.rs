@@ -1,0 +1,83 @@
+//! Each choice on the same long row, and the count of all of them.
+
+use super::*;
+use crate::tokenize::{IGNORE_INDEX, Tokens};
+
+const END: u32 = 99;
+
+fn example(ids: Vec<u32>, prompt: usize, is_text: bool) -> Example {
+    let trained = (0..ids.len()).map(|index| index >= prompt).collect();
+    Tokens { ids, trained }.into_example("o".into(), 7, is_text)
+}
+
+fn admit(over_length: OverLength, max_length: usize, example: Example) -> (Vec<Example>, Tally) {
+    let (mut tally, mut admitted) = (Tally::default(), Vec::new());
+    LengthPolicy { max_length, over_length, end_ids: vec![END] }.admit(example, &mut tally, &mut admitted);
+    (admitted, tally)
+}
+
+fn long() -> Example {
+    example(vec![1, 2, 3, 4, 5, 6, 7, 8, END, 10], 2, true)
+}
+
+#[test]
+fn a_row_that_fits_is_left_alone_whatever_the_choice() {
+    for choice in [OverLength::Drop, OverLength::Truncate, OverLength::Split, OverLength::Fail] {
+        let (admitted, tally) = admit(choice, 10, long());
+        assert_eq!(admitted, [long()]);
+        assert!(tally.reasons.is_empty());
+    }
+}
+
+#[test]
+fn a_cut_row_keeps_its_end_token_and_what_follows() {
+    let (admitted, tally) = admit(OverLength::Truncate, 6, long());
+    assert_eq!(admitted[0].input_ids, [1, 2, 3, 4, END, 10]);
+    assert_eq!(admitted[0].labels, [IGNORE_INDEX, 3, 4, i64::from(END), 10, IGNORE_INDEX]);
+    assert_eq!(tally.reason(reason::OVER_LENGTH_TRUNCATED).unwrap().count, 1);
+    let (admitted, _) = admit(OverLength::Truncate, 4, example((1..=9).collect(), 0, true));
+    assert_eq!(admitted[0].labels, [2, 3, 4, IGNORE_INDEX], "a row without an end token is just cut");
+}
+
+#[test]
+fn a_cut_that_leaves_no_target_is_counted_as_such() {
+    let (admitted, tally) = admit(OverLength::Truncate, 4, example((1..=9).collect(), 6, false));
+    assert!(admitted.is_empty());
+    assert_eq!(tally.reason(reason::NO_TRAINABLE_TOKEN).unwrap().count, 1);
+}
+
+#[test]
+fn the_parts_of_a_split_keep_every_token_and_every_target() {
+    for max_length in 2..10 {
+        let (admitted, _) = admit(OverLength::Split, max_length, long());
+        assert!(admitted.iter().all(|part| part.len() <= max_length));
+        let targets: Vec<i64> =
+            admitted.iter().flat_map(|part| part.labels.clone()).filter(|label| *label != IGNORE_INDEX).collect();
+        assert_eq!(targets, [3, 4, 5, 6, 7, 8, i64::from(END), 10], "max_length {max_length}");
+    }
+    let (admitted, tally) = admit(OverLength::Split, 4, example((1..=9).collect(), 2, false));
+    assert!(admitted.is_empty(), "a conversation is not split");
+    assert_eq!(tally.reason(reason::OVER_LENGTH_DROPPED).unwrap().rows[0].row, 7);
+}
+
+#[test]
+fn all_rows_are_counted_and_the_first_listed() {
+    let (mut tally, mut admitted) = (Tally::default(), Vec::new());
+    let policy = LengthPolicy { max_length: 4, over_length: OverLength::Drop, end_ids: vec![] };
+    for _ in 0..50 {
+        tally.measure(&long());
+        policy.admit(long(), &mut tally, &mut admitted);
+    }
+    let found = tally.reason(reason::OVER_LENGTH_DROPPED).unwrap();
+    assert_eq!((found.count, found.rows.len()), (50, MAX_LISTED));
+    assert!(found.rows[0].note.contains("10 tokens; max_length is 4"), "{:?}", found.rows[0]);
+    let report = tally.report("train", &admitted);
+    assert_eq!((report.examples, report.longest_tokens), (0, 10));
+    assert_eq!(report.length_histogram, [LengthBucket { up_to_tokens: 16, rows: 50 }]);
+}
+
+#[test]
+fn buckets_rise_by_halves_of_a_doubling() {
+    let ends: Vec<u64> = [0, 16, 17, 24, 25, 32, 33, 48, 49, 64, 65, 96, 97].into_iter().map(bucket).collect();
+    assert_eq!(ends, [16, 16, 24, 24, 32, 32, 48, 48, 64, 64, 96, 96, 128]);
+}

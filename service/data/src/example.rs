@@ -1,0 +1,184 @@
+//! What a row is: text, prompt and completion, or a conversation. Each row is looked at on its own, and one of a wrong
+//! shape is told apart by name, never guessed.
+
+use serde_json::{Map, Value};
+
+use crate::template::ChatContext;
+
+/// A row, understood.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// `{"text"}`: trained on whole.
+    Text(String),
+    /// `{"prompt", "completion"}`, both texts.
+    Completion {
+        /// Given to the model.
+        prompt: String,
+        /// What it is to write.
+        completion: String,
+    },
+    /// `{"prompt", "completion"}`, both lists of messages.
+    ChatCompletion {
+        /// Given to the model.
+        prompt: Vec<Value>,
+        /// What it is to write.
+        completion: Vec<Value>,
+        /// What comes with the messages.
+        context: ChatContext,
+    },
+    /// `{"messages"}` or `{"conversations"}`.
+    Chat {
+        /// The turns, each an object with at least a role.
+        messages: Vec<Value>,
+        /// What comes with the messages.
+        context: ChatContext,
+    },
+}
+
+impl Content {
+    /// Name of the kind, for people.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Content::Text(_) => "text",
+            Content::Completion { .. } => "prompt and completion",
+            Content::ChatCompletion { .. } => "prompt and completion messages",
+            Content::Chat { .. } => "messages",
+        }
+    }
+}
+
+/// The columns that make a row what it is. Others are ignored, and do not count in its hash.
+pub const COLUMNS: [&str; 7] =
+    ["messages", "conversations", "prompt", "completion", "text", "tools", "chat_template_kwargs"];
+
+const EXPECTED: &str = "expected {\"messages\": [..]}, {\"prompt\", \"completion\"} or {\"text\"}";
+
+/// Understands a row; the error says what was found and what was expected. A row with several kinds of columns is the
+/// first of: messages, conversations, prompt and completion, text. A null column counts as absent, since Parquet has
+/// every column in every row.
+pub fn understand(row: &Value) -> Result<Content, String> {
+    let Value::Object(row) = row else { return Err(format!("the row is {}; {EXPECTED}", kind(row))) };
+    let column = |name: &str| row.get(name).filter(|value| !value.is_null());
+    if let Some(turns) = column("messages") {
+        return Ok(Content::Chat { messages: messages("messages", turns)?, context: context(row)? });
+    }
+    if let Some(turns) = column("conversations") {
+        return Ok(Content::Chat { messages: conversations(turns)?, context: context(row)? });
+    }
+    match (column("prompt"), column("completion"), column("text")) {
+        (Some(prompt), Some(completion), _) => prompt_completion(prompt, completion, row),
+        (_, _, Some(Value::String(text))) => Ok(Content::Text(text.clone())),
+        (_, _, Some(other)) => Err(format!("text is {}; expected a text", kind(other))),
+        (Some(_), None, None) => Err("prompt stands without completion; expected both".into()),
+        (None, Some(_), None) => Err("completion stands without prompt; expected both".into()),
+        (None, None, None) => {
+            let names: Vec<&str> = row.keys().map(String::as_str).take(10).collect();
+            let found = if names.is_empty() { "nothing".to_string() } else { format!("columns {}", names.join(", ")) };
+            Err(format!("{found}; {EXPECTED}"))
+        }
+    }
+}
+
+fn prompt_completion(prompt: &Value, completion: &Value, row: &Map<String, Value>) -> Result<Content, String> {
+    match (prompt, completion) {
+        (Value::String(prompt), Value::String(completion)) => {
+            Ok(Content::Completion { prompt: prompt.clone(), completion: completion.clone() })
+        }
+        (Value::Array(_), Value::Array(_)) => Ok(Content::ChatCompletion {
+            prompt: messages("prompt", prompt)?,
+            completion: messages("completion", completion)?,
+            context: context(row)?,
+        }),
+        _ => Err(format!(
+            "prompt is {} and completion is {}; expected two texts or two lists of messages",
+            kind(prompt),
+            kind(completion)
+        )),
+    }
+}
+
+fn messages(column: &str, value: &Value) -> Result<Vec<Value>, String> {
+    let Value::Array(turns) = value else {
+        return Err(format!("{column} is {}; expected a list of messages", kind(value)));
+    };
+    if turns.is_empty() {
+        return Err(format!("{column} is an empty list; expected at least one message"));
+    }
+    for (index, turn) in turns.iter().enumerate() {
+        check_message(turn).map_err(|what| format!("{column}[{index}]{what}"))?;
+    }
+    Ok(turns.clone())
+}
+
+fn check_message(turn: &Value) -> Result<(), String> {
+    let Value::Object(turn) = turn else {
+        return Err(format!(" is {}; expected {{\"role\", \"content\"}}", kind(turn)));
+    };
+    match turn.get("role") {
+        Some(Value::String(role)) if !role.is_empty() => {}
+        Some(other) => return Err(format!(".role is {}; expected a text such as user or assistant", kind(other))),
+        None => return Err(" has no role; expected {\"role\", \"content\"}".into()),
+    }
+    let calls = turn.get("tool_calls").is_some_and(|calls| !calls.is_null());
+    match turn.get("content") {
+        Some(Value::String(_)) => Ok(()),
+        // Parts such as {"type": "text", "text": ..}, which many templates walk.
+        Some(Value::Array(parts)) if parts.iter().all(Value::is_object) => Ok(()),
+        None | Some(Value::Null) if calls => Ok(()),
+        None => Err(" has no content; expected {\"role\", \"content\"}".into()),
+        Some(other) => Err(format!(".content is {}; expected a text", kind(other))),
+    }
+}
+
+/// The ShareGPT form: `from` and `value` instead of `role` and `content`, with its own names of the roles.
+fn conversations(value: &Value) -> Result<Vec<Value>, String> {
+    let Value::Array(turns) = value else {
+        return Err(format!("conversations is {}; expected a list of {{\"from\", \"value\"}}", kind(value)));
+    };
+    let renamed = turns.iter().enumerate().map(|(index, turn)| match (turn.get("from"), turn.get("value")) {
+        (Some(Value::String(from)), Some(Value::String(value))) => {
+            let role = match from.as_str() {
+                "human" => "user",
+                "gpt" | "chatgpt" | "model" => "assistant",
+                other => other,
+            };
+            Ok(serde_json::json!({"role": role, "content": value}))
+        }
+        _ if turn.get("role").is_some() => Ok(turn.clone()),
+        _ => Err(format!("conversations[{index}] is not {{\"from\": text, \"value\": text}}")),
+    });
+    messages("conversations", &Value::Array(renamed.collect::<Result<_, _>>()?))
+}
+
+fn context(row: &Map<String, Value>) -> Result<ChatContext, String> {
+    let tools = match row.get("tools") {
+        None | Some(Value::Null) => None,
+        Some(Value::Array(tools)) => Some(Value::Array(tools.clone())),
+        Some(Value::String(text)) => match serde_json::from_str(text) {
+            Ok(Value::Array(tools)) => Some(Value::Array(tools)),
+            _ => return Err("tools is a text, but not the JSON of a list".into()),
+        },
+        Some(other) => return Err(format!("tools is {}; expected a list", kind(other))),
+    };
+    let variables = match row.get("chat_template_kwargs") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(variables)) => variables.clone(),
+        Some(other) => return Err(format!("chat_template_kwargs is {}; expected an object", kind(other))),
+    };
+    Ok(ChatContext { tools, variables })
+}
+
+/// What a JSON value is, for messages.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests;

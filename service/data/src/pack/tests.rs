@@ -1,0 +1,63 @@
+//! Every example once, the bound kept, the parts in step with each other.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::tokenize::Tokens;
+
+fn example(len: usize, prompt: usize, first: u32) -> Example {
+    let ids: Vec<u32> = (0..len as u32).map(|n| first + n).collect();
+    let trained = (0..len).map(|index| index >= prompt).collect();
+    Tokens { ids, trained }.into_example("o".into(), 1, false)
+}
+
+#[test]
+fn documents_lie_end_to_end() {
+    let examples = [example(2, 0, 10), example(3, 2, 20), example(2, 1, 30)];
+    let batches = pack(&examples.each_ref(), 5);
+    assert_eq!(batches.len(), 2);
+    assert_eq!(batches[0].input_ids, [20, 21, 22, 10, 11]);
+    assert_eq!(batches[0].position_ids, [0, 1, 2, 0, 1]);
+    assert_eq!(batches[0].seq_lens, [3, 2]);
+    assert_eq!(batches[0].targets, [IGNORE_INDEX, 22, IGNORE_INDEX, 11, IGNORE_INDEX]);
+    assert_eq!((batches[0].num_targets, batches[0].examples.as_slice()), (2, &[1, 0][..]));
+    assert_eq!(batches[1].input_ids, [30, 31]);
+}
+
+#[test]
+fn a_row_longer_than_the_bound_goes_alone() {
+    let examples = [example(1, 0, 1), example(9, 0, 1), example(1, 0, 1)];
+    let batches = pack(&examples.each_ref(), 4);
+    assert_eq!(batches.iter().map(|batch| batch.seq_lens.clone()).collect::<Vec<_>>(), [vec![9], vec![1, 1]]);
+    assert!(pack(&[&example(0, 0, 0)], 4).is_empty());
+}
+
+proptest! {
+    #[test]
+    fn every_example_is_packed_once_within_the_bound(lens in prop::collection::vec(1usize..40, 0..60), max_tokens in 1usize..100) {
+        let examples: Vec<Example> = lens.iter().enumerate().map(|(n, &len)| example(len, n % 3, n as u32 * 100)).collect();
+        let refs: Vec<&Example> = examples.iter().collect();
+        let batches = pack(&refs, max_tokens);
+        prop_assert_eq!(&batches, &pack(&refs, max_tokens));
+        let mut seen = Vec::new();
+        for batch in &batches {
+            prop_assert!(batch.len() <= max_tokens || batch.seq_lens.len() == 1);
+            prop_assert!(batch.seq_lens.is_sorted_by(|a, b| a >= b));
+            prop_assert_eq!(batch.seq_lens.iter().sum::<i64>(), batch.len() as i64);
+            let mut start = 0;
+            for (&len, &index) in batch.seq_lens.iter().zip(&batch.examples) {
+                let range = start..start + len as usize;
+                let ids: Vec<u32> = batch.input_ids[range.clone()].iter().map(|&id| id as u32).collect();
+                prop_assert_eq!(&ids, &examples[index].input_ids);
+                prop_assert_eq!(&batch.targets[range.clone()], examples[index].labels.as_slice());
+                prop_assert_eq!(&batch.position_ids[range], (0..len).collect::<Vec<_>>());
+                start += len as usize;
+                seen.push(index);
+            }
+            let targets = batch.targets.iter().filter(|target| **target != IGNORE_INDEX).count();
+            prop_assert_eq!(batch.num_targets, targets as u64);
+        }
+        seen.sort_unstable();
+        prop_assert_eq!(seen, (0..examples.len()).collect::<Vec<_>>());
+    }
+}

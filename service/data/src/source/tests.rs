@@ -1,0 +1,148 @@
+//! The same rows through every format and packing, and files that are broken in every way seen so far.
+
+use std::io::Write;
+use std::path::Path;
+
+use ::parquet::arrow::ArrowWriter;
+use arrow::array::{
+    ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, ListArray, StringArray, StructArray,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Fields, Int32Type};
+use arrow::record_batch::RecordBatch;
+use serde_json::json;
+
+use super::*;
+use crate::storage::Storage;
+
+const JSONL: &str = "{\"text\": \"a\"}\n\n{\"text\": \"b\"}\r\n  \n{\"text\": \"c\"}";
+
+fn gz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+async fn rows_of(path: &Path) -> Result<Vec<RowResult>, Error> {
+    let location = Storage::open_path(path).unwrap();
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || read(&location, &runtime)?.collect()).await.unwrap()
+}
+
+async fn rows(bytes: &[u8]) -> Result<Vec<RowResult>, Error> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    rows_of(file.path()).await
+}
+
+fn numbered(rows: Vec<RowResult>) -> Vec<(u64, Value)> {
+    rows.into_iter().map(|row| row.unwrap()).map(|row| (row.number, row.value)).collect()
+}
+
+fn parquet_file() -> Vec<u8> {
+    let message =
+        Fields::from(vec![Field::new("role", DataType::Utf8, true), Field::new("content", DataType::Utf8, true)]);
+    let strings = |items: Vec<Option<&str>>| Arc::new(StringArray::from(items)) as ArrayRef;
+    let structs = StructArray::new(
+        message.clone(),
+        vec![strings(vec![Some("user"), Some("assistant"), Some("user")]), strings(vec![Some("hi"), Some("yo"), None])],
+        None,
+    );
+    let item = Arc::new(Field::new("item", DataType::Struct(message), true));
+    let messages = ListArray::new(item, OffsetBuffer::from_lengths([2, 1]), Arc::new(structs), None);
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("messages", Arc::new(messages)),
+        ("n", Arc::new(Int64Array::from(vec![Some(7), None]))),
+        ("x", Arc::new(Float64Array::from(vec![0.5, f64::NAN]))),
+        ("ok", Arc::new(BooleanArray::from(vec![true, false]))),
+        ("tag", Arc::new(["b", "a"].into_iter().collect::<DictionaryArray<Int32Type>>())),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[tokio::test]
+async fn jsonl_reads_alike_in_every_packing_and_keeps_line_numbers() {
+    let expected = [(1, json!({"text": "a"})), (3, json!({"text": "b"})), (5, json!({"text": "c"}))];
+    let zst = zstd::encode_all(JSONL.as_bytes(), 1).unwrap();
+    let with_mark = format!("\u{feff}{JSONL}");
+    for bytes in [JSONL.as_bytes(), &gz(JSONL.as_bytes()), &zst, with_mark.as_bytes()] {
+        assert_eq!(numbered(rows(bytes).await.unwrap()), expected);
+    }
+    // Several gzip members in one file, as parallel writers make them.
+    let two = [gz(b"{\"text\": \"a\"}\n"), gz(b"{\"text\": \"b\"}\n")].concat();
+    assert_eq!(rows(&two).await.unwrap().len(), 2);
+    assert_eq!(rows(b"").await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn parquet_reads_as_the_same_json_in_every_packing() {
+    let expected = [
+        (
+            1,
+            json!({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}],
+                   "n": 7, "x": 0.5, "ok": true, "tag": "b"}),
+        ),
+        (2, json!({"messages": [{"role": "user", "content": null}], "n": null, "x": "NaN", "ok": false, "tag": "a"})),
+    ];
+    let bytes = parquet_file();
+    for packed in [bytes.clone(), gz(&bytes), zstd::encode_all(bytes.as_slice(), 1).unwrap()] {
+        assert_eq!(numbered(rows(&packed).await.unwrap()), expected);
+    }
+}
+
+#[tokio::test]
+async fn malformed_lines_are_reported_and_reading_goes_on() {
+    let long = format!("{{\"text\": \"{}\"}}", "x".repeat(MAX_LINE_BYTES));
+    let text = format!("{{\"a\": }}\n[1]\n{long}\n\u{1}\n{{\"text\": \"ok\"}}\n\"x\"");
+    let rows = rows(text.as_bytes()).await.unwrap();
+    let notes: Vec<(u64, String)> =
+        rows.iter().filter_map(|row| row.as_ref().err()).map(|note| (note.row, note.note.clone())).collect();
+    assert_eq!(notes.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 2, 3, 4, 6]);
+    for (note, expected) in
+        notes.iter().zip(["not JSON: expected value at column 7", "a list;", "longer than", "not JSON", "a text;"])
+    {
+        assert!(note.1.contains(expected), "{note:?} should say {expected:?}");
+    }
+    assert_eq!(rows.iter().filter(|row| row.is_ok()).count(), 1);
+}
+
+#[tokio::test]
+async fn broken_files_are_errors_that_name_the_object_and_how_far_reading_came() {
+    let text: String = (0..50_000u64).map(|n| format!("{{\"text\": \"{}\"}}\n", n * n)).collect();
+    let packed = gz(text.as_bytes());
+    let error = rows(&packed[..packed.len() / 2]).await.unwrap_err();
+    assert!(matches!(error, Error::Read { row: 1.., .. }), "{error}");
+    let bytes = parquet_file();
+    let error = rows(&bytes[..bytes.len() - 30]).await.unwrap_err();
+    assert!(matches!(error, Error::Parquet { row: 0, .. }), "{error}");
+    assert!(error.to_string().contains("file://"), "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_gives_its_data_files_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Storage::open_path(folder.path()).unwrap();
+    let error = objects(&source).await.unwrap_err().to_string();
+    assert!(error.contains("no object has this name"), "{error}");
+    std::fs::write(folder.path().join("README.md"), "x").unwrap();
+    let error = objects(&source).await.unwrap_err().to_string();
+    assert!(error.contains("README.md") && error.contains(".jsonl"), "{error}");
+    for name in ["b.jsonl", "a.parquet", "c.JSONL.gz", "data", "manifest.json"] {
+        std::fs::write(folder.path().join(name), "x").unwrap();
+    }
+    let names: Vec<String> =
+        objects(&source).await.unwrap().iter().map(|object| object.file_name().to_string()).collect();
+    assert_eq!(names, ["a.parquet", "b.jsonl", "c.JSONL.gz", "data"]);
+    assert_eq!(objects(&source.join("README.md")).await.unwrap().len(), 1, "a named object is read whatever its name");
+}
+
+#[test]
+fn what_unfolds_without_end_is_stopped() {
+    let mut capped = Capped { reader: io::repeat(0), left: 100 };
+    assert_eq!(io::copy(&mut capped, &mut io::sink()).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+}

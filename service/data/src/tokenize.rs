@@ -1,0 +1,294 @@
+//! Tokens and labels: a row understood goes in, an [`Example`] comes out.
+//!
+//! The rules are TRL's (SFTTrainer), so that runs compare:
+//! - texts and completions get the end token if they do not end with it, and the tokenizer's own special tokens (BOS);
+//! - conversations are what the template writes, nothing added;
+//! - a prompt ends where the tokens of prompt and whole stop being the same (longest common prefix), since the last
+//!   characters of a prompt may share a token with the first of the completion.
+//!
+//! Labels are shifted here, once: `labels[i]` is the token that follows `input_ids[i]`, so no later step has to know
+//! about document borders. The first token of a document is therefore never a target.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use hone_job::spec::LossOn;
+use serde_json::Value;
+
+use crate::example::Content;
+use crate::template::{self, ChatContext, ChatTemplate};
+use crate::tokenizer::{self, Encoded, Tokenizer};
+
+/// Label of a position that is not trained on.
+pub const IGNORE_INDEX: i64 = -100;
+
+/// A document to train or evaluate on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// Tokens.
+    pub input_ids: Vec<u32>,
+    /// For each token the one to predict after it, or [`IGNORE_INDEX`]; as long as `input_ids`.
+    pub labels: Vec<i64>,
+    /// URI of the object the row is in.
+    pub object: Arc<str>,
+    /// Number of the row in it, from 1.
+    pub row: u64,
+    /// Whether the row is plain text, which may be split.
+    pub is_text: bool,
+}
+
+impl Example {
+    /// Tokens trained on.
+    pub fn num_targets(&self) -> u64 {
+        self.labels.iter().filter(|label| **label != IGNORE_INDEX).count() as u64
+    }
+
+    /// Tokens.
+    pub fn len(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// Whether there is no token at all.
+    pub fn is_empty(&self) -> bool {
+        self.input_ids.is_empty()
+    }
+}
+
+/// Why a row has no tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no template to render it.
+    #[error("it is a conversation, and the model brings no chat template; set data.chat_template")]
+    NoTemplate,
+    /// `loss_on` asks for turns that the row does not have.
+    #[error("it is {kind}, which has no assistant turns; loss_on assistant needs messages")]
+    NoTurns {
+        /// Kind of the row.
+        kind: &'static str,
+    },
+    /// The template has no generation tags and does not render turn by turn.
+    #[error(
+        "the chat template does not mark what the assistant wrote ({{% generation %}}), and its text up to {turn} is not \
+         the beginning of the whole, so the turns cannot be told apart; use loss_on completion or a template with \
+         generation tags"
+    )]
+    NotIncremental {
+        /// Which part.
+        turn: String,
+    },
+    /// Rendering failed.
+    #[error(transparent)]
+    Template(#[from] template::Error),
+    /// Tokenising failed.
+    #[error(transparent)]
+    Tokenizer(#[from] tokenizer::Error),
+}
+
+/// Tokens of a document, and which of them are trained on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Tokens.
+    pub ids: Vec<u32>,
+    /// For each token whether it is to be learned; not shifted.
+    pub trained: Vec<bool>,
+}
+
+impl Tokens {
+    fn all(ids: Vec<u32>) -> Self {
+        Self { trained: vec![true; ids.len()], ids }
+    }
+
+    fn within(ids: Vec<u32>, range: Range<usize>) -> Self {
+        Self { trained: (0..ids.len()).map(|index| range.contains(&index)).collect(), ids }
+    }
+
+    /// Shifts the labels: the target of a position is the token after it.
+    pub fn into_example(self, object: Arc<str>, row: u64, is_text: bool) -> Example {
+        let next = self.ids.iter().zip(&self.trained).skip(1);
+        let mut labels: Vec<i64> =
+            next.map(|(&id, &trained)| if trained { i64::from(id) } else { IGNORE_INDEX }).collect();
+        if !self.ids.is_empty() {
+            labels.push(IGNORE_INDEX);
+        }
+        Example { input_ids: self.ids, labels, object, row, is_text }
+    }
+}
+
+/// Tokenises rows for one model and one choice of what is trained on.
+#[derive(Debug)]
+pub struct RowTokenizer {
+    tokenizer: Arc<Tokenizer>,
+    template: Option<ChatTemplate>,
+    loss_on: LossOn,
+}
+
+impl RowTokenizer {
+    /// `chat_template` goes before the tokenizer's own.
+    pub fn new(
+        tokenizer: Arc<Tokenizer>,
+        chat_template: Option<&str>,
+        loss_on: LossOn,
+    ) -> Result<Self, template::Error> {
+        let source = chat_template.or(tokenizer.chat_template());
+        let template = source.map(|source| ChatTemplate::new(source, tokenizer.special_tokens())).transpose()?;
+        Ok(Self { tokenizer, template, loss_on })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Tokens of a row.
+    pub fn tokenize(&self, content: &Content) -> Result<Tokens, Error> {
+        match content {
+            Content::Text(text) => {
+                self.needs_no_turns(content)?;
+                Ok(Tokens::all(self.tokenizer.encode(&self.with_eos(text), true)?))
+            }
+            Content::Completion { prompt, completion } => {
+                self.needs_no_turns(content)?;
+                self.prompt_completion(prompt, completion)
+            }
+            Content::ChatCompletion { prompt, completion, context } => {
+                let messages: Vec<Value> = prompt.iter().chain(completion).cloned().collect();
+                match self.loss_on {
+                    LossOn::Completion => self.last_part(&messages, prompt.len(), messages.len(), context),
+                    LossOn::Assistant => self.assistant_turns(&messages, context),
+                    LossOn::All => self.whole(&messages, context),
+                }
+            }
+            Content::Chat { messages, context } => match self.loss_on {
+                LossOn::Completion => match messages.iter().rposition(is_assistant) {
+                    Some(last) => self.last_part(messages, last, last + 1, context),
+                    None => Ok(Tokens::within(self.whole(messages, context)?.ids, 0..0)),
+                },
+                LossOn::Assistant => self.assistant_turns(messages, context),
+                LossOn::All => self.whole(messages, context),
+            },
+        }
+    }
+
+    fn needs_no_turns(&self, content: &Content) -> Result<(), Error> {
+        match self.loss_on {
+            LossOn::Assistant => Err(Error::NoTurns { kind: content.kind() }),
+            LossOn::Completion | LossOn::All => Ok(()),
+        }
+    }
+
+    fn with_eos(&self, text: &str) -> String {
+        let eos = self.tokenizer.special_token("eos_token").unwrap_or_default();
+        if text.ends_with(eos) { text.to_string() } else { format!("{text}{eos}") }
+    }
+
+    fn prompt_completion(&self, prompt: &str, completion: &str) -> Result<Tokens, Error> {
+        let ids = self.tokenizer.encode(&format!("{prompt}{}", self.with_eos(completion)), true)?;
+        if self.loss_on == LossOn::All {
+            return Ok(Tokens::all(ids));
+        }
+        let start = common_prefix(&self.tokenizer.encode(prompt, true)?, &ids);
+        let end = ids.len();
+        Ok(Tokens::within(ids, start..end))
+    }
+
+    fn template(&self) -> Result<&ChatTemplate, Error> {
+        self.template.as_ref().ok_or(Error::NoTemplate)
+    }
+
+    /// Ids of messages; the template has written the special tokens already.
+    fn ids(&self, messages: &[Value], context: &ChatContext, add_generation_prompt: bool) -> Result<Vec<u32>, Error> {
+        let rendered = self.template()?.render(messages, context, add_generation_prompt)?;
+        Ok(self.tokenizer.encode(&rendered.text, false)?)
+    }
+
+    fn whole(&self, messages: &[Value], context: &ChatContext) -> Result<Tokens, Error> {
+        Ok(Tokens::all(self.ids(messages, context, false)?))
+    }
+
+    /// Trains on `messages[start..end]`: what follows the tokens of the prompt, which ends where the assistant is to
+    /// speak.
+    fn last_part(&self, messages: &[Value], start: usize, end: usize, context: &ChatContext) -> Result<Tokens, Error> {
+        let ids = self.ids(messages, context, false)?;
+        let first = match self.ids(&messages[..start], context, true) {
+            Ok(prompt) => common_prefix(&prompt, &ids),
+            // Many templates cannot render nothing at all.
+            Err(Error::Template(_)) if start == 0 => 0,
+            Err(error) => return Err(error),
+        };
+        let last = match end == messages.len() {
+            true => ids.len(),
+            false => common_prefix(&self.ids(&messages[..end], context, false)?, &ids),
+        };
+        Ok(Tokens::within(ids, first..last))
+    }
+
+    fn assistant_turns(&self, messages: &[Value], context: &ChatContext) -> Result<Tokens, Error> {
+        let template = self.template()?;
+        let rendered = template.render(messages, context, false)?;
+        let spans = match template.has_generation() {
+            true => rendered.generation,
+            false => turn_spans(template, messages, context, &rendered.text)?,
+        };
+        let encoded = self.tokenizer.encode_with_offsets(&rendered.text, false)?;
+        let trained = touched(&encoded, &spans);
+        Ok(Tokens { ids: encoded.ids, trained })
+    }
+}
+
+fn is_assistant(message: &Value) -> bool {
+    message["role"] == "assistant"
+}
+
+fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// Where each assistant turn lies in the text of a template without generation tags: between the text that asks for it
+/// and the text that ends with it. Both must be beginnings of the whole, or the turns cannot be told apart.
+fn turn_spans(
+    template: &ChatTemplate,
+    messages: &[Value],
+    context: &ChatContext,
+    whole: &str,
+) -> Result<Vec<Range<usize>>, Error> {
+    let mut spans = Vec::new();
+    for turn in (0..messages.len()).filter(|&turn| is_assistant(&messages[turn])) {
+        let asked = match template.render(&messages[..turn], context, true) {
+            Ok(rendered) => rendered.text,
+            Err(_) if turn == 0 => String::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let answered = template.render(&messages[..=turn], context, false)?.text;
+        if !whole.starts_with(&answered) {
+            return Err(Error::NotIncremental { turn: format!("the end of turn {}", turn + 1) });
+        }
+        if !answered.starts_with(&asked) {
+            return Err(Error::NotIncremental { turn: format!("the start of turn {}", turn + 1) });
+        }
+        spans.push(asked.len()..answered.len());
+    }
+    Ok(spans)
+}
+
+/// Which tokens share a byte with a span. Byte-level tokenizers may leave the spaces that a token begins with out of its
+/// range; they are counted to it here.
+fn touched(encoded: &Encoded, spans: &[Range<usize>]) -> Vec<bool> {
+    let mut reached = 0;
+    let mut next = 0;
+    let covers = encoded.offsets.iter().map(|range| {
+        let start = range.start.min(reached);
+        reached = reached.max(range.end);
+        start..range.end
+    });
+    covers
+        .map(|cover| {
+            while spans.get(next).is_some_and(|span| span.end <= cover.start) {
+                next += 1;
+            }
+            spans.get(next).is_some_and(|span| cover.start < span.end && cover.end > span.start)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
