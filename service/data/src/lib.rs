@@ -7,10 +7,12 @@
 //! No tensor library is used here, so that the server can check data with the very code the trainer trains with.
 
 pub mod admit;
+pub mod dataset;
 pub mod example;
 pub mod gguf;
 pub mod order;
 pub mod pack;
+pub mod preview;
 pub mod source;
 pub mod storage;
 pub mod template;

@@ -1,0 +1,383 @@
+//! Whole sources in, the examples of a run out: rows go through read, understand, tokenise and admit.
+//!
+//! One thread reads, several tokenise; the result is in reading order whatever their number.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+
+use hone_job::event::{DatasetReport, ReasonCount, RowNote};
+use hone_job::spec::{Data, LossOn, OverLength};
+use tokio::runtime::Handle;
+
+use crate::admit::{LengthPolicy, Tally, keep_if_trainable, reason};
+use crate::example::understand;
+use crate::order::{RowHash, sample};
+use crate::source::{self, Row, RowResult};
+use crate::storage::Location;
+use crate::template;
+use crate::tokenize::{Example, RowTokenizer};
+use crate::tokenizer::Tokenizer;
+
+/// Rows that go to a tokenising thread at once.
+const CHUNK_ROWS: usize = 64;
+/// Rows between two calls of the progress callback.
+const PROGRESS_ROWS: u64 = 1024;
+
+/// Where the rows are; dataset ids are resolved already.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// Training rows: objects, or folders of them.
+    pub train: Vec<Location>,
+    /// Evaluation rows, if given apart.
+    pub eval: Vec<Location>,
+}
+
+/// How rows become examples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Longest training example in tokens.
+    pub max_length: usize,
+    /// What happens to longer training rows.
+    pub over_length: OverLength,
+    /// Which tokens are trained on.
+    pub loss_on: LossOn,
+    /// A chat template instead of the tokenizer's own.
+    pub chat_template: Option<String>,
+    /// Share of the training rows held out for evaluation, by row hash.
+    pub eval_fraction: f64,
+    /// At most this many training rows, a uniform sample.
+    pub max_train_examples: Option<u64>,
+    /// At most this many evaluation rows, a uniform sample.
+    pub max_eval_examples: Option<u64>,
+    /// Threads that tokenise.
+    pub threads: usize,
+}
+
+impl Options {
+    /// The options that a spec asks for.
+    pub fn new(data: &Data, loss_on: LossOn) -> Self {
+        Self {
+            max_length: data.max_length as usize,
+            over_length: data.over_length,
+            loss_on,
+            chat_template: data.chat_template.clone(),
+            eval_fraction: data.eval_fraction,
+            max_train_examples: data.max_train_examples,
+            max_eval_examples: data.max_eval_examples,
+            threads: thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// Told how many rows were read so far.
+pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// Why there is nothing to train on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A source cannot be read.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// The chat template cannot be used at all.
+    #[error(transparent)]
+    Template(#[from] template::Error),
+    /// Rows are not what they should be.
+    #[error("{} malformed: {}", rows(*count), Listed(notes, *count))]
+    Malformed {
+        /// How many.
+        count: u64,
+        /// The first of them.
+        notes: Vec<RowNote>,
+    },
+    /// Rows are too long and the policy is to fail.
+    #[error("{} too long and over_length is fail: {}", rows(*count), Listed(notes, *count))]
+    OverLength {
+        /// How many.
+        count: u64,
+        /// The first of them.
+        notes: Vec<RowNote>,
+    },
+    /// No row is left.
+    #[error("no usable {split} rows: {}", why_none(*rows_read, reasons))]
+    NoUsableRows {
+        /// `train` or `eval`.
+        split: &'static str,
+        /// Rows read.
+        rows_read: u64,
+        /// What became of them.
+        reasons: Vec<ReasonCount>,
+    },
+    /// Reading ended without an answer.
+    #[error("reading the rows broke off: {0}")]
+    Interrupted(String),
+}
+
+fn rows(count: u64) -> String {
+    if count == 1 { "1 row is".to_string() } else { format!("{count} rows are") }
+}
+
+/// Rows, each with its place and what is to be said of it.
+struct Listed<'a>(&'a [RowNote], u64);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for note in self.0 {
+            write!(f, "\n  {} row {}: {}", note.object, note.row, note.note)?;
+        }
+        match self.1.saturating_sub(self.0.len() as u64) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}
+
+fn why_none(rows_read: u64, reasons: &[ReasonCount]) -> String {
+    if rows_read == 0 {
+        return "the sources hold no rows".to_string();
+    }
+    let counts: Vec<String> = reasons
+        .iter()
+        .map(|reason| {
+            let first = reason
+                .rows
+                .first()
+                .map_or(String::new(), |note| format!(" (first: {} row {}: {})", note.object, note.row, note.note));
+            format!("{} {}{first}", reason.count, reason.reason)
+        })
+        .collect();
+    format!("of {rows_read} read: {}", counts.join("; "))
+}
+
+/// The examples of a run, and what became of every row.
+#[derive(Debug, Clone, Default)]
+pub struct Dataset {
+    /// Training examples, in reading order.
+    pub train: Vec<Example>,
+    /// Evaluation examples, in reading order; may be empty.
+    pub eval: Vec<Example>,
+    /// What became of the training rows.
+    pub train_report: DatasetReport,
+    /// What became of the evaluation rows; absent when none were asked for.
+    pub eval_report: Option<DatasetReport>,
+}
+
+impl Dataset {
+    /// Reads everything. A malformed row fails the whole, after all rows were read, so that the error lists them all.
+    pub async fn load(
+        sources: Sources,
+        tokenizer: Arc<Tokenizer>,
+        options: Options,
+        progress: Progress,
+    ) -> Result<Self, Error> {
+        let has_eval = !sources.eval.is_empty();
+        let found = examine(sources, tokenizer, options, progress).await?;
+        for tally in [Some(&found.train.tally), found.eval.as_ref().map(|split| &split.tally)].into_iter().flatten() {
+            if let Some(ReasonCount { count, rows, .. }) = tally.reason(reason::MALFORMED) {
+                return Err(Error::Malformed { count: *count, notes: rows.clone() });
+            }
+            if let Some(ReasonCount { count, rows, .. }) = tally.reason(reason::OVER_LENGTH) {
+                return Err(Error::OverLength { count: *count, notes: rows.clone() });
+            }
+        }
+        let train_report = found.train.report("train");
+        let eval_report = found.eval.as_ref().map(|split| split.report("eval"));
+        let must_have = [Some(("train", &train_report)), eval_report.as_ref().map(|report| ("eval", report))];
+        for (split, report) in must_have.into_iter().flatten() {
+            // A small share of few rows may well be none; the trainer then runs without evaluation.
+            if report.examples == 0 && (split == "train" || has_eval) {
+                let reasons = report.reasons.clone();
+                return Err(Error::NoUsableRows { split, rows_read: report.rows_read, reasons });
+            }
+        }
+        let eval = found.eval.map(|split| split.examples).unwrap_or_default();
+        Ok(Self { train: found.train.examples, eval, train_report, eval_report })
+    }
+}
+
+/// Examples of a split with what became of its rows.
+#[derive(Debug, Default)]
+pub(crate) struct Split {
+    pub(crate) examples: Vec<Example>,
+    pub(crate) tally: Tally,
+}
+
+impl Split {
+    pub(crate) fn report(&self, split: &str) -> DatasetReport {
+        self.tally.report(split, &self.examples)
+    }
+}
+
+/// Both splits, malformed rows only counted.
+#[derive(Debug)]
+pub(crate) struct Examined {
+    pub(crate) train: Split,
+    pub(crate) eval: Option<Split>,
+}
+
+/// Runs the rows through every step.
+pub(crate) async fn examine(
+    sources: Sources,
+    tokenizer: Arc<Tokenizer>,
+    options: Options,
+    progress: Progress,
+) -> Result<Examined, Error> {
+    let mut objects = [Vec::new(), Vec::new()];
+    for (objects, sources) in objects.iter_mut().zip([&sources.train, &sources.eval]) {
+        for source in sources {
+            objects.extend(source::objects(source).await?);
+        }
+    }
+    let runtime = Handle::current();
+    let work = move || {
+        let [train, eval] = objects;
+        let policy = LengthPolicy {
+            max_length: options.max_length,
+            over_length: options.over_length,
+            end_ids: tokenizer.stop_ids().to_vec(),
+        };
+        let rows = RowTokenizer::new(tokenizer, options.chat_template.as_deref(), options.loss_on)?;
+        let mut reading = Reading { rows: &rows, runtime: &runtime, threads: options.threads, progress, rows_read: 0 };
+        let train = reading.outcomes(&train)?;
+        let eval = if eval.is_empty() { None } else { Some(reading.outcomes(&eval)?) };
+        Ok(divide(train, eval, &policy, &options))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Interrupted(error.to_string()))?
+}
+
+/// What became of a row before the length policy.
+type Outcome = Result<(Example, RowHash), RowNote>;
+
+struct Reading<'a> {
+    rows: &'a RowTokenizer,
+    runtime: &'a Handle,
+    threads: usize,
+    progress: Progress,
+    rows_read: u64,
+}
+
+impl Reading<'_> {
+    /// Reads and tokenises the rows of some objects.
+    fn outcomes(&mut self, objects: &[Location]) -> Result<Vec<Outcome>, Error> {
+        let done: Mutex<BTreeMap<usize, Vec<Outcome>>> = Mutex::default();
+        let threads = self.threads.max(1);
+        let (send, receive) = mpsc::sync_channel::<(usize, Vec<RowResult>)>(2 * threads);
+        let receive = Mutex::new(receive);
+        let rows = self.rows;
+        let read = thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        // In a statement of its own, so that the lock is open while rows are tokenised.
+                        let chunk = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok((number, chunk)) = chunk else { break };
+                        let outcomes = chunk.into_iter().map(|row| outcome(rows, row?)).collect();
+                        done.lock().unwrap_or_else(PoisonError::into_inner).insert(number, outcomes);
+                    }
+                });
+            }
+            self.send_chunks(objects, send)
+        });
+        read?;
+        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().flatten().collect())
+    }
+
+    fn send_chunks(
+        &mut self,
+        objects: &[Location],
+        send: mpsc::SyncSender<(usize, Vec<RowResult>)>,
+    ) -> Result<(), Error> {
+        let mut chunk = Vec::with_capacity(CHUNK_ROWS);
+        let mut number = 0;
+        for object in objects {
+            for row in source::read(object, self.runtime)? {
+                chunk.push(row?);
+                self.rows_read += 1;
+                if self.rows_read.is_multiple_of(PROGRESS_ROWS) {
+                    (self.progress)(self.rows_read);
+                }
+                if chunk.len() == CHUNK_ROWS {
+                    // No receiver is left only when all workers panicked, which the scope reports.
+                    let _ = send.send((number, std::mem::take(&mut chunk)));
+                    number += 1;
+                }
+            }
+        }
+        let _ = send.send((number, chunk));
+        (self.progress)(self.rows_read);
+        Ok(())
+    }
+}
+
+fn outcome(rows: &RowTokenizer, row: Row) -> Outcome {
+    let content = understand(&row.value).map_err(|what| row.note(what))?;
+    let tokens = rows.tokenize(&content).map_err(|error| row.note(error.to_string()))?;
+    let hash = RowHash::of(&row.value);
+    let is_text = matches!(content, crate::example::Content::Text(_));
+    Ok((tokens.into_example(row.object, row.number, is_text), hash))
+}
+
+/// Divides rows into splits, applies the policy to the training rows, and samples.
+fn divide(train: Vec<Outcome>, eval: Option<Vec<Outcome>>, policy: &LengthPolicy, options: &Options) -> Examined {
+    let mut held_out = Vec::new();
+    let mut split = Gathered::default();
+    for outcome in train {
+        match outcome {
+            Ok((example, hash)) if hash.is_held_out(options.eval_fraction) => {
+                split.tally.rows_read += 1;
+                split.tally.count(reason::HELD_OUT, &example, "");
+                held_out.push(Ok((example, hash)));
+            }
+            outcome => split.take(outcome, |example, tally, admitted| policy.admit(example, tally, admitted)),
+        }
+    }
+    let train = split.sampled(options.max_train_examples);
+    let eval = eval.or((options.eval_fraction > 0.0).then_some(held_out)).map(|outcomes| {
+        let mut split = Gathered::default();
+        for outcome in outcomes {
+            split.take(outcome, keep_if_trainable);
+        }
+        split.sampled(options.max_eval_examples)
+    });
+    Examined { train, eval }
+}
+
+/// A split on its way, with the rank of each example in a sample.
+#[derive(Default)]
+struct Gathered {
+    examples: Vec<Example>,
+    ranks: Vec<u64>,
+    tally: Tally,
+}
+
+impl Gathered {
+    fn take(&mut self, outcome: Outcome, admit: impl Fn(Example, &mut Tally, &mut Vec<Example>)) {
+        self.tally.rows_read += 1;
+        match outcome {
+            Err(note) => self.tally.note(reason::MALFORMED, note),
+            Ok((example, hash)) => {
+                self.tally.measure(&example);
+                admit(example, &mut self.tally, &mut self.examples);
+                // The parts of a split row have its rank in common.
+                self.ranks.resize(self.examples.len(), hash.sample_rank());
+            }
+        }
+    }
+
+    fn sampled(mut self, most: Option<u64>) -> Split {
+        let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+        if self.examples.len() > most {
+            let taken = sample(&self.ranks, most);
+            let (kept, left): (Vec<_>, Vec<_>) = self.examples.into_iter().zip(taken).partition(|(_, taken)| *taken);
+            for (example, _) in left {
+                self.tally.count(reason::NOT_SAMPLED, &example, "");
+            }
+            self.examples = kept.into_iter().map(|(example, _)| example).collect();
+        }
+        Split { examples: self.examples, tally: self.tally }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
