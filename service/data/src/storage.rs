@@ -4,7 +4,7 @@
 //! not answer, since jobs have their own retries.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -253,9 +253,22 @@ impl Storage {
     pub fn open_path(path: &Path) -> Result<Location> {
         let unusable = |what: String| Error::Unusable { uri: path.display().to_string(), what };
         let absolute = std::path::absolute(path).map_err(|error| unusable(error.to_string()))?;
+        // `..` means another folder behind a link; where there is nothing yet to follow, it is taken as written.
+        let absolute = absolute.canonicalize().unwrap_or_else(|_| without_dots(&absolute));
         let url = Url::from_file_path(&absolute).map_err(|()| unusable("not a usable path".into()))?;
         open_file(url.as_str(), &url)
     }
+}
+
+fn without_dots(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut path, part| {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            Component::CurDir => {}
+            part => path.push(part),
+        }
+        path
+    })
 }
 
 fn open_file(uri: &str, url: &Url) -> Result<Location> {

@@ -102,7 +102,7 @@ impl ChatTemplate {
     ) -> Result<RenderedChat, Error> {
         let mut variables: BTreeMap<String, Value> = self.special_tokens.iter().cloned().collect();
         variables.extend(context.variables.iter().map(|(key, json)| (key.clone(), value(json))));
-        variables.insert("messages".into(), messages.iter().map(value).collect());
+        variables.insert("messages".into(), messages.iter().map(message).collect());
         variables.insert("tools".into(), context.tools.as_ref().map_or(Value::from(()), value));
         variables.entry("documents".into()).or_insert(Value::from(()));
         variables.insert("add_generation_prompt".into(), add_generation_prompt.into());
@@ -121,6 +121,20 @@ fn value(json: &Json) -> Value {
     Value::from(Serde(json))
 }
 
+/// Names a message's reasoning comes under; templates read the first, those of gpt-oss the second.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// A message, its reasoning under the names that templates read, as transformers does it.
+fn message(json: &Json) -> Value {
+    let found = REASONING.iter().find_map(|name| json.get(name).filter(|reasoning| !reasoning.is_null()));
+    let (Json::Object(fields), Some(reasoning)) = (json, found) else { return value(json) };
+    let mut renamed = serde_json::Map::new();
+    renamed.insert("thinking".into(), reasoning.clone());
+    renamed.extend(fields.clone());
+    renamed.insert("reasoning_content".into(), reasoning.clone());
+    value(&Json::Object(renamed))
+}
+
 /// The engine, set up as transformers sets up Jinja.
 fn environment(now: DateTime<FixedOffset>) -> Environment<'static> {
     let mut environment = Environment::new();
@@ -135,6 +149,8 @@ fn environment(now: DateTime<FixedOffset>) -> Environment<'static> {
     });
     environment.add_filter("tojson", python::tojson);
     environment.add_filter("string", |value: &Value| python::str(value).into_owned());
+    // In Python a text and a mapping are sequences, and None cannot be iterated over.
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
     });
@@ -149,11 +165,7 @@ fn environment(now: DateTime<FixedOffset>) -> Environment<'static> {
         })?;
         Ok(text)
     });
-    environment.add_function(GENERATION, |state: &mut State, kwargs: Kwargs| -> Result<String, JinjaError> {
-        let body: Value = kwargs.get("caller")?;
-        let text = body.call(state, &[])?;
-        Ok(format!("{SPAN_START}{text}{SPAN_END}"))
-    });
+    environment.add_filter(GENERATION, |text: &str| format!("{SPAN_START}{text}{SPAN_END}"));
     environment
 }
 
@@ -162,11 +174,13 @@ fn environment(now: DateTime<FixedOffset>) -> Environment<'static> {
 #[error("raised by the template")]
 struct Raised;
 
-/// Name under which a template calls the recorder of generation spans.
+/// Name of the filter that marks generation spans.
 const GENERATION: &str = "__hone_generation";
 
-/// Turns `{% generation %}` … `{% endgeneration %}` into a call block, which is what they are in transformers too: the
-/// same scoping, and tags of the same kind in the same place, so that whitespace is trimmed alike.
+/// Turns `{% generation %}` … `{% endgeneration %}` into a filter block within a scope of its own: in transformers the tag
+/// is a call block, whose assignments stay inside too. Block tags take the place of block tags, so that whitespace is
+/// trimmed alike. (A call block itself does not do here: the engine lets it see only what it reads, not a namespace that
+/// it assigns to.)
 fn rewrite_generation_tags(source: &str) -> (String, bool) {
     let mut rewritten = String::with_capacity(source.len());
     let mut found = false;
@@ -181,21 +195,21 @@ fn rewrite_generation_tags(source: &str) -> (String, bool) {
         let (inner, after) = (&tag[2..end], &tag[end + 2..]);
         let word = inner.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
         let replacement = match word {
-            "generation" => format!("call {GENERATION}()"),
-            "endgeneration" => "endcall".to_string(),
-            _ => word.to_string(),
+            "generation" => Some(("with".to_string(), format!("filter {GENERATION}"))),
+            "endgeneration" => Some(("endfilter".to_string(), "endwith".to_string())),
+            _ => None,
         };
-        if replacement == word {
+        let Some((first, second)) = replacement else {
             // Only the opening is consumed: a `%}` inside a text of an expression does not end its tag.
             rewritten.push_str("{%");
             rest = &tag[2..];
             continue;
-        }
+        };
         found = true;
         let sign = |sign: Option<char>| sign.filter(|sign| matches!(sign, '-' | '+')).map(String::from);
         let opening = sign(inner.chars().next()).unwrap_or_default();
         let closing = sign(inner.chars().next_back()).unwrap_or_default();
-        let _ = write!(rewritten, "{{%{opening} {replacement} {closing}%}}");
+        let _ = write!(rewritten, "{{%{opening} {first} %}}{{% {second} {closing}%}}");
         rest = after;
     }
     rewritten.push_str(rest);

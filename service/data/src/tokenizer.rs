@@ -179,10 +179,13 @@ impl Tokenizer {
             return Ok(());
         }
         let bos = self.special_token("bos_token").unwrap_or_default().to_string();
+        let malformed = |error: String| Error::Malformed { origin: "bos_token".into(), what: error };
         let processor = tokenizers::processors::template::TemplateProcessing::builder()
             .try_single(format!("{bos}:0 $A:0"))
-            .and_then(|builder| Ok(builder.special_tokens(vec![(bos, bos_id)]).build().map_err(|e| e.to_string())?))
-            .map_err(|error| Error::Failed(error.to_string()))?;
+            .map_err(malformed)?
+            .special_tokens(vec![(bos, bos_id)])
+            .build()
+            .map_err(|error| malformed(error.to_string()))?;
         self.inner.with_post_processor(Some(processor));
         Ok(())
     }

@@ -50,6 +50,8 @@ async fn objects_go_round_through_a_local_folder() {
     assert_eq!(root.join("a").delete_prefix().await.unwrap(), 2);
     assert!(object.get().await.unwrap_err().is_not_found());
     object.delete().await.unwrap();
+    let dotted = Storage::open_path(&folder.path().join("not/./there/../yet")).unwrap();
+    assert_eq!(dotted.path, root.join("not/yet").path);
     assert_eq!(root.join("/../x/./../y/").path, root.join("x/y").path, "a name never leads out");
 }
 

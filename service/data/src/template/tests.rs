@@ -33,6 +33,7 @@ fn python_shines_through() {
     check("{{ messages[::-1][0]['content'] }}{% set ns = namespace(a=1) %}{% set ns.a = 2 %}{{ ns.a }}", "yo2");
     check("{% for k, v in messages[0].items() %}{{ k }}={{ v }};{% endfor %}", "role=user;content=hi;");
     check("{{ 'a' if messages[0].get('tool_calls') is none }}{{ messages[0].content is string }}", "aTrue");
+    check("{{ none is iterable }}{{ 'a' is iterable }}{{ {} is sequence }}{{ 1 is iterable }}", "FalseTrueTrueFalse");
     check("{{ messages[1] }}", "{'role': 'assistant', 'content': 'yo'}");
     check("<b>{{ '<&>' }}\n", "<b><&>");
 }
@@ -60,6 +61,21 @@ fn generation_tags_record_spans_and_leave_no_trace() {
     let without = self::template(&plain).render(&turns, &ChatContext::default(), false).unwrap();
     assert_eq!(rendered.text, without.text);
     assert!(without.generation.is_empty());
+}
+
+#[test]
+fn a_generation_span_keeps_its_assignments_but_reaches_namespaces() {
+    let source = "{% set ns = namespace(n=0) %}{% set x = 1 %}{% for m in messages %}{% generation %}{% set ns.n = ns.n + 1 %}{% set x = 9 %}{{ x }}{% endgeneration %}{{ x }}{% endfor %}{{ ns.n }}";
+    assert_eq!(render(source), "91912");
+}
+
+#[test]
+fn reasoning_is_found_under_any_of_its_names() {
+    for name in REASONING {
+        let turns = [json!({"role": "assistant", "content": "c", name: "why"})];
+        let template = template("{{ messages[0].reasoning_content }} {{ messages[0].thinking }}");
+        assert_eq!(template.render(&turns, &ChatContext::default(), false).unwrap().text, "why why");
+    }
 }
 
 #[test]
