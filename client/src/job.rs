@@ -1,0 +1,172 @@
+//! A remote control for one job: follow it, wait for it, stop it, take its checkpoints home.
+
+use std::path::Path;
+
+use futures::StreamExt;
+use hone_proto::v1 as pb;
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::transfer::{self, Progress};
+use crate::watch::{self, JobEvents, JobUpdates};
+
+/// A job of a server. Cheap to clone; dropping it leaves the job alone.
+///
+/// ```no_run
+/// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {
+/// use hone_client::Outcome;
+///
+/// let job = client.job("job-0123456789abcdef0123456789abcdef");
+/// match job.wait().await?.outcome {
+///     Outcome::Succeeded(result) => println!("trained {} steps", result.steps),
+///     Outcome::Failed(failure) => println!("failed: {}; try: {}", failure.message, failure.remedy),
+///     Outcome::Cancelled => println!("cancelled"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct JobHandle {
+    client: Client,
+    job_id: String,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Done, and the last upload verified.
+    Succeeded(pb::JobResult),
+    /// Ended by a failure.
+    Failed(pb::Failure),
+    /// Stopped by request.
+    Cancelled,
+}
+
+/// A job that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// The job as it stands.
+    pub job: pb::Job,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// Whether a job in this state stays in it.
+pub fn is_final(state: pb::JobState) -> bool {
+    matches!(state, pb::JobState::Cancelled | pb::JobState::Succeeded | pb::JobState::Failed)
+}
+
+impl JobHandle {
+    pub(crate) fn new(client: Client, job_id: String) -> Self {
+        Self { client, job_id }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.job_id
+    }
+
+    /// The job as it stands.
+    pub async fn get(&self) -> Result<pb::Job> {
+        self.client.get_job(&self.job_id).await
+    }
+
+    /// Every event so far and to come, each once and in order; reconnects by itself and ends with the job.
+    pub fn watch(&self) -> JobEvents {
+        self.watch_after(0)
+    }
+
+    /// As [`watch`](Self::watch), from the event after `sequence` on.
+    pub fn watch_after(&self, sequence: u64) -> JobEvents {
+        watch::events(self.updates_after(sequence))
+    }
+
+    /// As [`watch_after`](Self::watch_after), with word of every interruption.
+    pub fn updates_after(&self, sequence: u64) -> JobUpdates {
+        watch::updates(self.client.clone(), self.job_id.clone(), sequence)
+    }
+
+    /// Waits until the job has ended. An error means that the server could not be asked;
+    /// a job that failed is an [`Outcome`].
+    pub async fn wait(&self) -> Result<Finished> {
+        loop {
+            let job = self.get().await?;
+            if let Some(outcome) = outcome(&job) {
+                return Ok(Finished { job, outcome });
+            }
+            let mut events = self.watch_after(job.last_sequence);
+            while let Some(event) = events.next().await {
+                event?;
+            }
+        }
+    }
+
+    /// Asks the job to stop for good; a running one finishes its step and saves first.
+    pub async fn cancel(&self) -> Result<pb::Job> {
+        self.client.cancel_job(&self.job_id).await
+    }
+
+    /// Removes the job, its events and its checkpoints. It must have ended.
+    pub async fn delete(&self) -> Result<()> {
+        self.client.delete_job(&self.job_id).await
+    }
+
+    /// All its checkpoints, newest first.
+    pub async fn checkpoints(&self) -> Result<Vec<pb::Checkpoint>> {
+        let mut all = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = pb::ListCheckpointsRequest { job_id: self.job_id.clone(), page_size: 0, page_token };
+            let page = self.client.list_checkpoints(request).await?;
+            all.extend(page.checkpoints);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            page_token = page.next_page_token;
+        }
+    }
+
+    /// The checkpoint with the lowest held-out loss, or the newest when none was measured.
+    pub async fn best_checkpoint(&self) -> Result<Option<pb::Checkpoint>> {
+        let checkpoints = self.checkpoints().await?;
+        let measured = checkpoints.iter().filter_map(|one| Some((one.eval_loss?, one)));
+        let best = measured.min_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, checkpoint)| checkpoint.clone());
+        Ok(best.or_else(|| checkpoints.into_iter().next()))
+    }
+
+    /// Fetches a checkpoint into the folder `target`, which must not exist or be empty. The folder appears only when
+    /// every file has been verified.
+    pub async fn download(&self, checkpoint_id: &str, target: impl AsRef<Path>) -> Result<pb::Checkpoint> {
+        self.download_with(checkpoint_id, target, &mut |_| {}).await
+    }
+
+    /// As [`download`](Self::download), telling how far it is.
+    pub async fn download_with(
+        &self,
+        checkpoint_id: &str,
+        target: impl AsRef<Path>,
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Result<pb::Checkpoint> {
+        let checkpoint = self.client.get_checkpoint(&self.job_id, checkpoint_id).await?;
+        transfer::download(&self.client, &self.job_id, &checkpoint, target.as_ref(), progress).await?;
+        Ok(checkpoint)
+    }
+
+    /// The newest checkpoint; a job that has saved none is an error that says so.
+    pub async fn last_checkpoint(&self) -> Result<pb::Checkpoint> {
+        let request =
+            pb::ListCheckpointsRequest { job_id: self.job_id.clone(), page_size: 1, page_token: String::new() };
+        let page = self.client.list_checkpoints(request).await?;
+        page.checkpoints.into_iter().next().ok_or_else(|| Error::NoCheckpoint { job_id: self.job_id.clone() })
+    }
+}
+
+/// How a job ended, if it has. What the server left out of a final job counts as empty.
+pub fn outcome(job: &pb::Job) -> Option<Outcome> {
+    match job.state() {
+        pb::JobState::Succeeded => Some(Outcome::Succeeded(job.result.clone().unwrap_or_default())),
+        pb::JobState::Failed => Some(Outcome::Failed(job.failure.clone().unwrap_or_default())),
+        pb::JobState::Cancelled => Some(Outcome::Cancelled),
+        _ => None,
+    }
+}
