@@ -9,13 +9,13 @@ use crate::tokenize::{Example, IGNORE_INDEX};
 /// Documents that go through the model at once, end to end in flat vectors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MicroBatch {
-    /// Tokens of all documents. [T]
+    /// Tokens of all documents. `[T]`
     pub input_ids: Vec<i64>,
-    /// Position of each token in its document, from 0. [T]
+    /// Position of each token in its document, from 0. `[T]`
     pub position_ids: Vec<i64>,
     /// Tokens of each document, in order; they add up to T.
     pub seq_lens: Vec<i64>,
-    /// Token to predict at each position, or [`IGNORE_INDEX`]. [T]
+    /// Token to predict at each position, or [`IGNORE_INDEX`]. `[T]`
     pub targets: Vec<i64>,
     /// Positions with a target.
     pub num_targets: u64,

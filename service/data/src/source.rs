@@ -114,14 +114,15 @@ pub fn read(
 ) -> Result<Box<dyn Iterator<Item = Result<RowResult, Error>> + Send>, Error> {
     let name: Arc<str> = object.uri.as_str().into();
     let failed = |source: io::Error| Error::Read { object: object.uri.clone(), row: 0, source };
-    let mut raw = open(object, runtime)?;
-    let packing = Packing::of(raw.fill_buf().map_err(failed)?);
-    let mut plain: Box<dyn BufRead + Send> = match packing {
+    let (start, raw) = peek(open(object, runtime)?).map_err(failed)?;
+    let packing = Packing::of(&start);
+    let plain: Box<dyn BufRead + Send> = match packing {
         Packing::None => raw,
         Packing::Gzip => unpacked(flate2::bufread::MultiGzDecoder::new(raw)),
         Packing::Zstd => unpacked(zstd::Decoder::with_buffer(raw).map_err(failed)?),
     };
-    if !plain.fill_buf().map_err(failed)?.starts_with(b"PAR1") {
+    let (start, mut plain) = peek(plain).map_err(failed)?;
+    if start != *b"PAR1" {
         return Ok(Box::new(jsonl::Lines::new(plain, name)));
     }
     // Parquet is read from its end, so it must be a file here.
@@ -154,6 +155,13 @@ impl Packing {
             Self::None
         }
     }
+}
+
+/// The first four bytes, or as many as there are, and the reader as if they had not been read.
+fn peek(mut reader: Box<dyn BufRead + Send>) -> io::Result<(Vec<u8>, Box<dyn BufRead + Send>)> {
+    let mut start = Vec::with_capacity(4);
+    reader.by_ref().take(4).read_to_end(&mut start)?;
+    Ok((start.clone(), Box::new(Read::chain(io::Cursor::new(start), reader))))
 }
 
 fn unpacked(reader: impl Read + Send + 'static) -> Box<dyn BufRead + Send> {

@@ -3,10 +3,8 @@
 //! Every error names the URI and the step that failed, and says what to check; nothing waits long for a store that does
 //! not answer, since jobs have their own retries.
 
-use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -14,222 +12,21 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart,
-};
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use url::Url;
 
+mod error;
+mod options;
+
+use error::Place;
+pub use error::{Error, Step};
+pub use options::{Secret, StorageOptions};
+
 /// Bytes of a part of a multipart upload, and parts in flight at once.
 const PART_BYTES: usize = 8 << 20;
 const PARTS_IN_FLIGHT: usize = 4;
-
-/// A text that must not be printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The secret itself; the one way to it, so that uses are easy to find.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-/// How object stores are reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StorageOptions {
-    /// URL of an S3-compatible server; absent means AWS itself. `HONE_S3_ENDPOINT`, else `AWS_ENDPOINT_URL`.
-    pub s3_endpoint: Option<String>,
-    /// Region. `HONE_S3_REGION`, else `AWS_REGION`, else `AWS_DEFAULT_REGION`. Default `us-east-1`.
-    pub s3_region: String,
-    /// `AWS_ACCESS_KEY_ID`.
-    pub access_key_id: Option<String>,
-    /// `AWS_SECRET_ACCESS_KEY`.
-    pub secret_access_key: Option<Secret>,
-    /// Token of temporary credentials. `AWS_SESSION_TOKEN`.
-    pub session_token: Option<Secret>,
-    /// Whether a plain `http://` endpoint is allowed. `HONE_S3_ALLOW_HTTP`; default: when the endpoint itself says http.
-    pub allow_http: bool,
-    /// Tries after the first. Default 3.
-    pub max_retries: usize,
-    /// No new try starts later than this. Default 8 s.
-    pub retry_timeout: Duration,
-    /// How long a connection may take to open. Default 3 s.
-    pub connect_timeout: Duration,
-    /// How long a store may stay silent within a transfer. Default 30 s.
-    pub read_timeout: Duration,
-}
-
-impl Default for StorageOptions {
-    fn default() -> Self {
-        Self {
-            s3_endpoint: None,
-            s3_region: "us-east-1".into(),
-            access_key_id: None,
-            secret_access_key: None,
-            session_token: None,
-            allow_http: false,
-            max_retries: 3,
-            retry_timeout: Duration::from_secs(8),
-            connect_timeout: Duration::from_secs(3),
-            read_timeout: Duration::from_secs(30),
-        }
-    }
-}
-
-impl StorageOptions {
-    /// Reads the environment variables named on the fields.
-    pub fn from_env() -> Self {
-        Self::from_lookup(|name| std::env::var(name).ok())
-    }
-
-    /// As [`Self::from_env`], with the environment as an argument.
-    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
-        let get = |names: &[&str]| names.iter().find_map(|name| lookup(name).filter(|value| !value.is_empty()));
-        let defaults = Self::default();
-        let s3_endpoint = get(&["HONE_S3_ENDPOINT", "AWS_ENDPOINT_URL"]);
-        let says_http = s3_endpoint.as_deref().is_some_and(|url| url.starts_with("http://"));
-        Self {
-            s3_region: get(&["HONE_S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"]).unwrap_or(defaults.s3_region),
-            access_key_id: get(&["AWS_ACCESS_KEY_ID"]),
-            secret_access_key: get(&["AWS_SECRET_ACCESS_KEY"]).map(Secret::new),
-            session_token: get(&["AWS_SESSION_TOKEN"]).map(Secret::new),
-            allow_http: get(&["HONE_S3_ALLOW_HTTP"]).map_or(says_http, |value| matches!(value.as_str(), "1" | "true")),
-            s3_endpoint,
-            ..defaults
-        }
-    }
-
-    fn retry(&self) -> RetryConfig {
-        let backoff =
-            BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(1), base: 2.0 };
-        RetryConfig { backoff, max_retries: self.max_retries, retry_timeout: self.retry_timeout }
-    }
-}
-
-/// What was being done when storage failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Making sense of the URI and the settings.
-    Open,
-    /// Listing or looking for objects.
-    List,
-    /// Reading.
-    Get,
-    /// Writing.
-    Put,
-    /// Deleting.
-    Delete,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Step::Open => "open",
-            Step::List => "list",
-            Step::Get => "get",
-            Step::Put => "put",
-            Step::Delete => "delete",
-        })
-    }
-}
-
-/// Why an object could not be reached. Every variant names the URI and the step.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The URI or the settings make no sense.
-    #[error("{uri}: cannot open: {what}")]
-    Unusable {
-        /// The URI as given.
-        uri: String,
-        /// What is wrong and what is allowed.
-        what: String,
-    },
-    /// There is no such object.
-    #[error("{uri}: cannot {step}: it does not exist")]
-    NotFound {
-        /// The object.
-        uri: String,
-        /// What was tried.
-        step: Step,
-    },
-    /// The store knows us but refuses, or does not know us.
-    #[error("{uri}: cannot {step}: access was refused; {check}: {reason}")]
-    Refused {
-        /// The object.
-        uri: String,
-        /// What was tried.
-        step: Step,
-        /// Settings to look at.
-        check: &'static str,
-        /// What the store said, shortened.
-        reason: String,
-        /// What the store said.
-        source: Box<object_store::Error>,
-    },
-    /// Nothing answers.
-    #[error(
-        "{uri}: cannot {step}: the store does not answer; check HONE_S3_ENDPOINT ({endpoint}) and the network: {reason}"
-    )]
-    Unreachable {
-        /// The object.
-        uri: String,
-        /// What was tried.
-        step: Step,
-        /// Endpoint in force.
-        endpoint: String,
-        /// What the network said.
-        reason: String,
-        /// The cause.
-        source: Box<object_store::Error>,
-    },
-    /// The store failed otherwise.
-    #[error("{uri}: cannot {step}: {source}")]
-    Store {
-        /// The object.
-        uri: String,
-        /// What was tried.
-        step: Step,
-        /// The cause.
-        source: Box<object_store::Error>,
-    },
-    /// A file on this machine failed.
-    #[error("{uri}: cannot {step}: {path}: {source}")]
-    Local {
-        /// The object.
-        uri: String,
-        /// What was tried.
-        step: Step,
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-}
-
-impl Error {
-    /// Whether trying again later may help without anybody changing anything.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Unreachable { .. } | Error::Store { .. })
-    }
-
-    /// Whether the object is simply not there.
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Error::NotFound { .. })
-    }
-}
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -510,25 +307,8 @@ impl Location {
     }
 
     fn failure(&self, step: Step, error: object_store::Error) -> Error {
-        use object_store::Error as E;
-        let uri = self.uri.clone();
-        match error {
-            E::NotFound { .. } => Error::NotFound { uri, step },
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
-                let check = match self.local {
-                    Some(_) => "check the permissions of the file",
-                    None => {
-                        "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and HONE_S3_REGION, and what the key may do"
-                    }
-                };
-                Error::Refused { uri, step, check, reason: innermost(&error), source: Box::new(error) }
-            }
-            error if is_network(&error) => {
-                let endpoint = self.endpoint.clone();
-                Error::Unreachable { uri, step, endpoint, reason: innermost(&error), source: Box::new(error) }
-            }
-            error => Error::Store { uri, step, source: Box::new(error) },
-        }
+        let place = Place { uri: &self.uri, is_local: self.local.is_some(), endpoint: &self.endpoint };
+        Error::from_store(place, step, error)
     }
 }
 
@@ -559,32 +339,6 @@ async fn send_parts(
         upload.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(SendFailure::Store)?;
         upload.write(&buffer[..len]);
     }
-}
-
-/// The last cause of a chain, which says the most in the fewest words; S3's answer is XML, of which the code is enough.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    let text = last.to_string();
-    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
-    match code {
-        Some(code) => code.to_string(),
-        None => text.chars().take(300).collect(),
-    }
-}
-
-fn is_network(error: &(dyn std::error::Error + 'static)) -> bool {
-    use object_store::client::{HttpError, HttpErrorKind};
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(http) = error.downcast_ref::<HttpError>() {
-            return !matches!(http.kind(), HttpErrorKind::Decode);
-        }
-        next = error.source();
-    }
-    false
 }
 
 #[cfg(test)]

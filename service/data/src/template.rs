@@ -12,7 +12,7 @@ use std::ops::Range;
 use chrono::{DateTime, FixedOffset, Local};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, ValueKind};
-use minijinja::{Environment, Error as JinjaError, ErrorKind, State, UndefinedBehavior, Value};
+use minijinja::{Environment, Error as JinjaError, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
 
 mod python;

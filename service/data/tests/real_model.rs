@@ -1,5 +1,8 @@
 //! The real model's own tokenizer and rows, where `make demo` has put them; elsewhere a note says what was not looked at.
 
+// Helpers of a test are tests too, which the lints cannot see.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

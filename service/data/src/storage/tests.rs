@@ -1,5 +1,7 @@
 //! Local storage for real; S3 only as far as it can go without a server (the rest is in hone-tests).
 
+use std::time::Duration;
+
 use super::*;
 
 fn options(pairs: &[(&str, &str)]) -> StorageOptions {
@@ -84,4 +86,12 @@ async fn a_store_that_does_not_answer_fails_soon_and_names_uri_and_step() {
     let text = error.to_string();
     assert!(text.contains("s3://bucket/rows.jsonl") && text.contains(&endpoint), "{text}");
     assert!(start.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn a_refused_listing_is_a_refusal_although_it_comes_as_a_generic_error() {
+    let body = "Server returned non-2xx status code: 403 Forbidden: <Error><Code>SignatureDoesNotMatch</Code></Error>";
+    let root = Storage::open("file:///data", &options(&[])).unwrap();
+    let error = root.failure(Step::List, object_store::Error::Generic { store: "S3", source: body.into() });
+    assert!(matches!(&error, Error::Refused { reason, .. } if reason == "SignatureDoesNotMatch"), "{error:?}");
 }

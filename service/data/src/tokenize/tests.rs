@@ -202,3 +202,18 @@ fn check_trl(tokenizer: &RowTokenizer, row: Value, case: &Value) {
     let labels: Vec<i64> = serde_json::from_value(case["labels"].clone()).unwrap();
     assert_eq!(example.labels[..example.len() - 1], labels[1..], "{case}");
 }
+
+#[test]
+fn a_gguf_file_gives_the_tokenizer_of_the_folder_it_was_made_from() {
+    let original = folder_tokenizer("chatml", LossOn::All);
+    for name in ["llama", "qwen2"] {
+        let gguf = crate::gguf::Gguf::open(&fixtures().join(format!("gguf/{name}.gguf"))).unwrap();
+        let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
+        assert_eq!(tokenizer.chat_template(), original.tokenizer().chat_template(), "{name}");
+        assert_eq!(tokenizer.eos_id(), original.tokenizer().eos_id(), "{name}");
+        for case in fixture("chat/chatml.json")["texts"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            assert_eq!(tokenizer.encode(text, true).unwrap(), ids(&case["input_ids"]), "{name}: {text:?}");
+        }
+    }
+}
