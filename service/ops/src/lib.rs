@@ -1,1 +1,19 @@
-//! Under construction.
+//! The LibTorch operators that tch lacks, as safe functions on tensors: C++ beside Rust, and the only `unsafe` of hone.
+//!
+//! Operators panic with LibTorch's message on sizes that do not fit, as tch's own operators do; callers check sizes once,
+//! when a model is built. What touches files and libraries gives a `Result`.
+
+mod attention;
+mod ffi;
+mod grad;
+mod head;
+mod libraries;
+mod linear;
+mod mapped;
+
+pub use attention::{Group, document_attention, varlen_flash};
+pub use grad::set_grad;
+pub use head::{head_cross_entropy, head_logprobs, head_nll};
+pub use libraries::{Libraries, LoadError, load_cuda};
+pub use linear::{Dropout, LoraPart, lora_linear};
+pub use mapped::MappedFile;

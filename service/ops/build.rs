@@ -1,0 +1,31 @@
+//! Compiles the C++ operators against the LibTorch that tch was built with, and passes its place on.
+//!
+//! Binaries need an rpath to LibTorch, and a build script can only give link arguments to its own package. So the place
+//! travels as `DEP_HONE_OPS_LIBTORCH_LIB` to crates that depend on this one, whose build scripts do the same.
+
+use std::path::PathBuf;
+
+const SOURCES: [&str; 4] = ["cpp/tensor.cpp", "cpp/lora_linear.cpp", "cpp/head.cpp", "cpp/attention.cpp"];
+
+fn main() {
+    // Set by torch-sys, whose `links` key is `tch`.
+    let lib = PathBuf::from(std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where LibTorch lies"));
+    let include = lib.parent().expect("LibTorch's lib folder has a parent").join("include");
+    for source in SOURCES {
+        println!("cargo:rerun-if-changed={source}");
+    }
+    println!("cargo:rerun-if-changed=cpp/guard.h");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .opt_level(2)
+        .debug(false)
+        .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
+        // LibTorch's headers are not ours to warn about.
+        .flag(format!("-isystem{}", include.display()))
+        .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
+        .files(SOURCES)
+        .compile("hone_ops");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    println!("cargo:libtorch_lib={}", lib.display());
+}

@@ -1,0 +1,94 @@
+// The language model's head and its loss, in tiles over tokens, so that logits [N, V] are never held whole.
+//
+//   nll_i = logsumexp(h_i W^T) - (h_i W^T)[target_i]
+//   d nll_i / d h_i = (softmax(h_i W^T) - onehot(target_i)) W
+//
+// The head is frozen, so the gradient to the hidden states is made beside the loss and the backward pass only scales
+// it. Logits are multiplied in the type of the hidden states; softmax and loss are float32 whatever that type is.
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+
+#include "guard.h"
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+void check(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, int64_t tile) {
+  TORCH_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1),
+      "head: hidden ", hidden.sizes(), " does not fit weight ", weight.sizes());
+  TORCH_CHECK(targets.dim() == 1 && targets.size(0) == hidden.size(0) && targets.scalar_type() == at::kLong,
+      "head: targets ", targets.sizes(), " must be int64, one for each of ", hidden.size(0), " positions");
+  TORCH_CHECK(tile > 0, "head: tile must be positive");
+  if (targets.numel() > 0) {
+    const auto [least, most] = at::aminmax(targets);
+    TORCH_CHECK(least.item<int64_t>() >= 0 && most.item<int64_t>() < weight.size(0),
+        "head: targets lie in [", least.item<int64_t>(), ", ", most.item<int64_t>(), "], the vocabulary has ", weight.size(0));
+  }
+}
+
+// Calls `body(rows of the tile, its first row, log-probabilities [n, V], targets [n, 1])` for each tile.
+template <typename Body>
+void for_tiles(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, int64_t tile, Body body) {
+  const auto type = hone::compute_type(hidden.scalar_type());
+  for (int64_t start = 0; start < hidden.size(0); start += tile) {
+    const auto len = std::min(tile, hidden.size(0) - start);
+    const auto logits = at::mm(hidden.narrow(0, start, len), weight.t());
+    body(start, len, at::log_softmax(logits, 1, type), targets.narrow(0, start, len).unsqueeze(1));
+  }
+}
+
+struct HeadNll : public torch::autograd::Function<HeadNll> {
+  static variable_list forward(
+      AutogradContext* ctx,
+      const at::Tensor& hidden,
+      const at::Tensor& weight,
+      const at::Tensor& targets,
+      int64_t tile,
+      bool with_gradient) {
+    const auto len = hidden.size(0);
+    auto nll = at::empty({len}, hidden.options().dtype(hone::compute_type(hidden.scalar_type())));
+    auto correct = at::empty({len}, hidden.options().dtype(at::kBool));
+    auto gradient = with_gradient ? at::empty_like(hidden) : at::Tensor();
+    for_tiles(hidden, weight, targets, tile, [&](int64_t start, int64_t count, at::Tensor logps, const at::Tensor& target) {
+      nll.narrow(0, start, count).copy_(logps.gather(1, target).squeeze(1).neg_());
+      correct.narrow(0, start, count).copy_(logps.argmax(1, true).eq_(target).squeeze(1));
+      if (with_gradient) {
+        const auto minus_one = at::full({count, 1}, -1.0, logps.options());
+        auto slope = logps.exp_().scatter_add_(1, target, minus_one).to(hidden.scalar_type());
+        auto rows = gradient.narrow(0, start, count);
+        at::mm_out(rows, slope, weight);
+      }
+    });
+    ctx->save_for_backward({gradient});
+    ctx->mark_non_differentiable({correct});
+    return {nll, correct};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto gradient = ctx->get_saved_variables()[0];
+    TORCH_CHECK(gradient.defined(), "head: the loss was made without its gradient");
+    auto dhidden = (gradient * grads[0].unsqueeze(1)).to(gradient.scalar_type());
+    return {dhidden, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+extern "C" char* hone_head_nll(
+    const at::Tensor* hidden,
+    const at::Tensor* weight,
+    const at::Tensor* targets,
+    int64_t tile,
+    at::Tensor** nll,
+    at::Tensor** correct) {
+  return hone::guarded([&] {
+    check(*hidden, *weight, *targets, tile);
+    const bool with_gradient = at::GradMode::is_enabled() && hidden->requires_grad();
+    auto results = HeadNll::apply(*hidden, weight->detach(), *targets, tile, with_gradient);
+    *nll = hone::give(results[0]);
+    *correct = hone::give(results[1]);
+  });
+}

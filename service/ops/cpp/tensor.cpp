@@ -1,0 +1,18 @@
+// Small things about tensors that tch does not offer.
+#include <cstdlib>
+
+#include "guard.h"
+
+extern "C" void hone_free(char* message) {
+  std::free(message);
+}
+
+// Makes `grad` the place where the gradient of the leaf `tensor` is added up.
+extern "C" char* hone_set_grad(const at::Tensor* tensor, const at::Tensor* grad) {
+  return hone::guarded([&] {
+    TORCH_CHECK(tensor->is_leaf() && tensor->requires_grad(), "set_grad: not a leaf that requires a gradient");
+    TORCH_CHECK(tensor->sizes() == grad->sizes() && tensor->scalar_type() == grad->scalar_type(),
+        "set_grad: tensor ", tensor->sizes(), " and gradient ", grad->sizes(), " differ");
+    tensor->mutable_grad() = *grad;
+  });
+}

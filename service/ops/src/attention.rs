@@ -1,0 +1,68 @@
+//! Causal attention over documents that lie end to end in one flat batch, as one node of the autograd graph.
+
+use std::ptr;
+
+use tch::Tensor;
+
+use crate::ffi;
+
+/// A run of neighbouring documents of one length, which attention takes in one call.
+#[derive(Debug)]
+pub struct Group {
+    /// First token.
+    pub start: i64,
+    /// Documents.
+    pub count: i64,
+    /// Tokens of each document.
+    pub len: i64,
+    /// What to add to the scores `[len, len]`, in the type of the queries; none means causal.
+    pub mask: Option<Tensor>,
+}
+
+/// `softmax(q kᵀ / √D) v` inside each document, causal: `q [T, H, D]`, `k` and `v [T, K, D]` -> `[T, H, D]`.
+///
+/// H is a multiple of K; query head h reads key head `h / (H / K)`. The groups cover the T tokens in order. CPU only.
+pub fn document_attention(q: &Tensor, k: &Tensor, v: &Tensor, groups: &[Group]) -> Tensor {
+    let flat: Vec<i64> = groups.iter().flat_map(|group| [group.start, group.count, group.len]).collect();
+    let masks: Vec<_> = groups.iter().map(|group| group.mask.as_ref().map_or(ptr::null(), ffi::raw)).collect();
+    let [out] = ffi::outputs(|[out]| {
+        // SAFETY: the tensors are alive for the call, `flat` holds three numbers and `masks` one pointer for each group.
+        unsafe {
+            ffi::hone_document_attention(
+                ffi::raw(q),
+                ffi::raw(k),
+                ffi::raw(v),
+                flat.as_ptr(),
+                masks.as_ptr(),
+                groups.len(),
+                out,
+            )
+        }
+    });
+    out
+}
+
+/// The same on CUDA in one call of LibTorch's flash attention: float16 or bfloat16.
+///
+/// `starts [documents + 1]` int32 on the device holds where each document begins, and T; `longest` is the longest
+/// document; with a `window`, token i sees j only when `j > i - window`.
+pub fn varlen_flash(q: &Tensor, k: &Tensor, v: &Tensor, starts: &Tensor, longest: i64, window: Option<i64>) -> Tensor {
+    let [out] = ffi::outputs(|[out]| {
+        // SAFETY: the tensors are alive for the call.
+        unsafe {
+            ffi::hone_varlen_flash(
+                ffi::raw(q),
+                ffi::raw(k),
+                ffi::raw(v),
+                ffi::raw(starts),
+                longest,
+                window.unwrap_or(0),
+                out,
+            )
+        }
+    });
+    out
+}
+
+#[cfg(test)]
+mod tests;

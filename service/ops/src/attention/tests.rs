@@ -1,0 +1,96 @@
+use tch::{Device, Kind, Tensor};
+
+use super::*;
+
+const HEADS: i64 = 6;
+const KEY_HEADS: i64 = 2;
+const DIM: i64 = 4;
+
+fn case(tokens: i64, kind: Kind) -> [Tensor; 3] {
+    tch::manual_seed(7);
+    [HEADS, KEY_HEADS, KEY_HEADS].map(|heads| {
+        Tensor::randn([tokens, heads, DIM], (Kind::Float, Device::Cpu)).to_kind(kind).set_requires_grad(true)
+    })
+}
+
+/// 0 where i may see j, else minus infinity.
+fn visible(len: i64, window: Option<i64>, kind: Kind) -> Tensor {
+    let i = Tensor::arange(len, (Kind::Int64, Device::Cpu));
+    let distance = i.unsqueeze(1) - i.unsqueeze(0);
+    let hidden = distance.lt(0).logical_or(&distance.ge(window.unwrap_or(len)));
+    Tensor::zeros([len, len], (kind, Device::Cpu)).masked_fill(&hidden, f64::NEG_INFINITY)
+}
+
+/// The formula, one document at a time.
+fn plain(q: &Tensor, k: &Tensor, v: &Tensor, lens: &[i64], window: Option<i64>) -> Tensor {
+    let mut start = 0;
+    let parts: Vec<Tensor> = lens
+        .iter()
+        .map(|&len| {
+            let of = |x: &Tensor| {
+                x.narrow(0, start, len).transpose(0, 1).repeat_interleave_self_int(HEADS / x.size()[1], Some(0), None)
+            };
+            let (q, k, v) = (of(q), of(k), of(v));
+            start += len;
+            let scores = q.matmul(&k.transpose(1, 2)) / (DIM as f64).sqrt() + visible(len, window, q.kind());
+            scores.softmax(-1, q.kind()).matmul(&v).transpose(0, 1)
+        })
+        .collect();
+    Tensor::cat(&parts, 0)
+}
+
+fn groups(parts: &[(i64, i64)], window: Option<i64>, kind: Kind) -> Vec<Group> {
+    let mut start = 0;
+    parts
+        .iter()
+        .map(|&(count, len)| {
+            let mask = window.filter(|window| *window < len).map(|window| visible(len, Some(window), kind));
+            let group = Group { start, count, len, mask };
+            start += count * len;
+            group
+        })
+        .collect()
+}
+
+fn close(got: &Tensor, want: &Tensor, tolerance: f64) {
+    assert_eq!((got.size(), got.kind()), (want.size(), want.kind()));
+    let error = (got - want).abs().max().double_value(&[]);
+    assert!(error <= tolerance, "off by {error}");
+}
+
+#[test]
+fn equals_the_formula_document_by_document_with_all_gradients() {
+    let lens = [7, 5, 5, 5, 1];
+    let parts = [(1, 7), (3, 5), (1, 1)];
+    for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
+        for window in [None, Some(3), Some(6), Some(7)] {
+            let [q, k, v] = case(lens.iter().sum(), kind);
+            let got = document_attention(&q, &k, &v, &groups(&parts, window, kind));
+            let want = plain(&q, &k, &v, &lens, window);
+            close(&got, &want, tolerance);
+            let slope = Tensor::arange(got.numel() as i64, (kind, Device::Cpu)).sin().view_as(&got);
+            let gradients = |y: &Tensor| Tensor::run_backward(&[(y * &slope).sum(kind)], &[&q, &k, &v], false, false);
+            for (got, want) in gradients(&got).iter().zip(gradients(&want)) {
+                close(got, &want, tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn reads_views_of_one_stacked_projection() {
+    let [q, k, v] = case(9, Kind::Float).map(|x| x.detach());
+    let flat = Tensor::cat(&[&q, &k, &v].map(|x| x.flatten(1, 2)), 1);
+    let cut = |start, heads: i64| flat.narrow(1, start, heads * DIM).view([9, heads, DIM]);
+    let views = [cut(0, HEADS), cut(HEADS * DIM, KEY_HEADS), cut((HEADS + KEY_HEADS) * DIM, KEY_HEADS)];
+    let groups = groups(&[(1, 5), (2, 2)], None, Kind::Float);
+    let got = document_attention(&views[0], &views[1], &views[2], &groups);
+    assert_eq!(got, document_attention(&q, &k, &v, &groups));
+}
+
+#[test]
+#[should_panic(expected = "documents hold 5 tokens, the batch 6")]
+fn documents_that_do_not_cover_the_batch_are_told() {
+    let [q, k, v] = case(6, Kind::Float);
+    let _ = document_attention(&q, &k, &v, &groups(&[(1, 5)], None, Kind::Float));
+}

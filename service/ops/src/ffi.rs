@@ -1,0 +1,90 @@
+//! The border: C functions of `cpp/`, tensors as pointers, and C++ exceptions as messages.
+
+use std::ffi::{CStr, c_char};
+use std::ptr;
+
+use tch::Tensor;
+
+/// An `at::Tensor` of C++; tch's handle to a tensor is a pointer to one.
+#[repr(C)]
+pub(crate) struct Raw {
+    _opaque: [u8; 0],
+}
+
+unsafe extern "C" {
+    fn hone_free(message: *mut c_char);
+    pub(crate) fn hone_set_grad(tensor: *const Raw, grad: *const Raw) -> *mut c_char;
+    pub(crate) fn hone_lora_linear(
+        x: *const Raw,
+        weight: *const Raw,
+        bias: *const Raw,
+        a: *const Raw,
+        b: *const *const Raw,
+        rows: *const i64,
+        num_parts: usize,
+        scale: f64,
+        dropout: f64,
+        seed: i64,
+        out: *mut *mut Raw,
+    ) -> *mut c_char;
+    pub(crate) fn hone_head_nll(
+        hidden: *const Raw,
+        weight: *const Raw,
+        targets: *const Raw,
+        tile: i64,
+        nll: *mut *mut Raw,
+        correct: *mut *mut Raw,
+    ) -> *mut c_char;
+    pub(crate) fn hone_document_attention(
+        q: *const Raw,
+        k: *const Raw,
+        v: *const Raw,
+        groups: *const i64,
+        masks: *const *const Raw,
+        num_groups: usize,
+        out: *mut *mut Raw,
+    ) -> *mut c_char;
+    pub(crate) fn hone_varlen_flash(
+        q: *const Raw,
+        k: *const Raw,
+        v: *const Raw,
+        starts: *const Raw,
+        longest: i64,
+        window: i64,
+        out: *mut *mut Raw,
+    ) -> *mut c_char;
+}
+
+/// The C++ tensor behind a tch one; alive as long as the borrow.
+pub(crate) fn raw(tensor: &Tensor) -> *const Raw {
+    tensor.as_ptr().cast()
+}
+
+/// Null for none.
+pub(crate) fn raw_or_null(tensor: Option<&Tensor>) -> *const Raw {
+    tensor.map_or(ptr::null(), raw)
+}
+
+/// Panics with the message of a C++ exception, as tch's operators do.
+#[track_caller]
+pub(crate) fn check(message: *mut c_char) {
+    if message.is_null() {
+        return;
+    }
+    // SAFETY: a non-null message is a C string made by `strdup` that nobody else holds; it is freed once, after the copy.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        hone_free(message);
+        text
+    };
+    panic!("{text}");
+}
+
+/// Runs an operator that writes `N` new tensors, and takes them over.
+#[track_caller]
+pub(crate) fn outputs<const N: usize>(run: impl FnOnce(&mut [*mut Raw; N]) -> *mut c_char) -> [Tensor; N] {
+    let mut out = [ptr::null_mut(); N];
+    check(run(&mut out));
+    // SAFETY: without a message every output points to a tensor made by `new`, which is now owned here alone.
+    out.map(|tensor| unsafe { Tensor::from_ptr(tensor.cast()) })
+}

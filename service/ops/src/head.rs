@@ -1,0 +1,32 @@
+//! The head and its loss in tiles over tokens; logits are never held whole.
+
+use tch::{Kind, Tensor};
+
+use crate::ffi;
+
+/// Negative log-likelihood and whether the likeliest token is the target, for each position: `(nll [N], correct [N])`.
+///
+/// `hidden [N, E]`, `weight [V, E]`, `targets [N]` int64 in `0..V`; `tile` positions have their logits at once. The loss is
+/// float32 (float64 for float64 input) with a gradient to `hidden`, made in the forward pass; `correct` is bool.
+pub fn head_nll(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tile: i64) -> (Tensor, Tensor) {
+    let [nll, correct] = ffi::outputs(|[nll, correct]| {
+        // SAFETY: the tensors are alive for the call.
+        unsafe { ffi::hone_head_nll(ffi::raw(hidden), ffi::raw(weight), ffi::raw(targets), tile, nll, correct) }
+    });
+    (nll, correct)
+}
+
+/// The sum of [`head_nll`] over positions, with its gradient, and the number of correct ones: `(scalar, int64 scalar)`.
+pub fn head_cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tile: i64) -> (Tensor, Tensor) {
+    let (nll, correct) = head_nll(hidden, weight, targets, tile);
+    let kind = nll.kind();
+    (nll.sum(kind), correct.sum(Kind::Int64))
+}
+
+/// Log-probability of each target `[N]`, without gradient.
+pub fn head_logprobs(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tile: i64) -> Tensor {
+    tch::no_grad(|| head_nll(hidden, weight, targets, tile).0.neg())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+use tch::{Device, Kind, Tensor};
+
+use super::*;
+
+fn case(kind: Kind) -> (Tensor, Tensor, Tensor) {
+    tch::manual_seed(5);
+    let rand = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind);
+    (rand(&[11, 6]).set_requires_grad(true), rand(&[17, 6]), Tensor::randint(17, [11], (Kind::Int64, Device::Cpu)))
+}
+
+/// Logits held whole, loss in the wide type.
+fn plain(hidden: &Tensor, weight: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+    let wide = if hidden.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+    let logits = hidden.matmul(&weight.tr()).to_kind(wide);
+    let nll = -logits.log_softmax(1, wide).gather(1, &targets.unsqueeze(1), false).squeeze_dim(1);
+    (nll, logits.argmax(1, false).eq_tensor(targets))
+}
+
+fn close(got: &Tensor, want: &Tensor, tolerance: f64) {
+    assert_eq!((got.size(), got.kind()), (want.size(), want.kind()));
+    let error = (got - want).abs().max().double_value(&[]);
+    assert!(error <= tolerance, "off by {error}");
+}
+
+#[test]
+fn equals_the_loss_of_whole_logits_with_its_gradient_whatever_the_tile() {
+    // bfloat16: probabilities are rounded to 8 bits before they meet the weight.
+    for (kind, tolerance) in [(Kind::Double, 1e-13), (Kind::Float, 1e-5), (Kind::BFloat16, 0.05)] {
+        let (hidden, weight, targets) = case(kind);
+        let (want, want_correct) = plain(&hidden, &weight, &targets);
+        // Unequal weights of positions: what DPO and length buckets need.
+        let slope = Tensor::arange(11, (Kind::Float, Device::Cpu)).sin().to_kind(want.kind());
+        let want_grad = Tensor::run_backward(&[(&want * &slope).sum(want.kind())], &[&hidden], false, false);
+        for tile in [1, 4, 11, 100] {
+            let (nll, correct) = head_nll(&hidden, &weight, &targets, tile);
+            close(&nll, &want, tolerance);
+            assert_eq!(correct, want_correct);
+            let grad = Tensor::run_backward(&[(&nll * &slope).sum(nll.kind())], &[&hidden], false, false);
+            close(&grad[0], &want_grad[0], tolerance);
+        }
+    }
+}
+
+#[test]
+fn sums_and_counts() {
+    let (hidden, weight, targets) = case(Kind::Float);
+    let (want, want_correct) = plain(&hidden, &weight, &targets);
+    let (sum, correct) = head_cross_entropy(&hidden, &weight, &targets, 3);
+    close(&sum, &want.sum(Kind::Float), 1e-5);
+    assert_eq!(correct.int64_value(&[]), want_correct.sum(Kind::Int64).int64_value(&[]));
+    let logps = head_logprobs(&hidden, &weight, &targets, 3);
+    assert!(!logps.requires_grad());
+    close(&logps, &-want, 1e-5);
+}
+
+#[test]
+fn no_position_is_no_loss() {
+    let (hidden, weight, targets) = case(Kind::Float);
+    let (sum, correct) = head_cross_entropy(&hidden.narrow(0, 0, 0), &weight, &targets.narrow(0, 0, 0), 3);
+    assert_eq!((sum.double_value(&[]), correct.int64_value(&[])), (0.0, 0));
+}
+
+#[test]
+#[should_panic(expected = "the vocabulary has 17")]
+fn a_target_outside_the_vocabulary_is_told() {
+    let (hidden, weight, targets) = case(Kind::Float);
+    let _ = head_nll(&hidden, &weight, &(targets + 17), 4);
+}

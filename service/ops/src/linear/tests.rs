@@ -1,0 +1,116 @@
+use tch::{Device, Kind, Tensor};
+
+use super::*;
+
+struct Case {
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    a: Tensor,
+    b: Vec<Tensor>,
+}
+
+const ROWS: [i64; 2] = [0, 8];
+
+/// A stack of three parts (6 + 2 + 4 rows); the first and the last have adapters of rank 2 and 3.
+fn case(kind: Kind, master: Kind) -> Case {
+    let rand = |size: &[i64], kind| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind);
+    tch::manual_seed(3);
+    Case {
+        x: rand(&[5, 7], kind).set_requires_grad(true),
+        weight: rand(&[12, 7], kind),
+        bias: rand(&[12], kind),
+        a: rand(&[5, 7], master).set_requires_grad(true),
+        b: vec![rand(&[6, 2], master).set_requires_grad(true), rand(&[4, 3], master).set_requires_grad(true)],
+    }
+}
+
+fn fused(case: &Case, dropout: Option<Dropout>) -> Tensor {
+    let parts: Vec<_> = ROWS.iter().zip(&case.b).map(|(&first_row, b)| LoraPart { first_row, b }).collect();
+    lora_linear(&case.x, &case.weight, Some(&case.bias), &case.a, &parts, 0.5, dropout)
+}
+
+/// The formula as PEFT computes it: every part on its own, scale on the full result.
+fn plain(case: &Case, input: &Tensor) -> Tensor {
+    let kind = case.x.kind();
+    let base = case.x.matmul(&case.weight.tr()) + &case.bias;
+    let h = input.matmul(&case.a.to_kind(kind).tr());
+    let first = h.narrow(1, 0, 2).matmul(&case.b[0].to_kind(kind).tr()) * 0.5;
+    let last = h.narrow(1, 2, 3).matmul(&case.b[1].to_kind(kind).tr()) * 0.5;
+    let middle = Tensor::zeros([5, 2], (kind, Device::Cpu));
+    base + Tensor::cat(&[first, middle, last], 1)
+}
+
+fn gradients(case: &Case, y: &Tensor) -> Vec<Tensor> {
+    let slope = Tensor::arange(y.numel() as i64, (Kind::Float, Device::Cpu)).sin().view_as(y).to_kind(y.kind());
+    let inputs = [&case.x, &case.a, &case.b[0], &case.b[1]];
+    Tensor::run_backward(&[(y * slope).sum(y.kind())], &inputs, true, false)
+}
+
+fn close(got: &Tensor, want: &Tensor, tolerance: f64) {
+    assert_eq!((got.size(), got.kind()), (want.size(), want.kind()));
+    let error = (got - want).abs().max().double_value(&[]);
+    let size = want.abs().max().double_value(&[]);
+    assert!(error <= tolerance * size.max(1.0), "off by {error} of {size}");
+}
+
+fn check(case: &Case, got: &Tensor, want: &Tensor, tolerance: f64) {
+    close(got, want, tolerance);
+    for (got, want) in gradients(case, got).iter().zip(gradients(case, want)) {
+        close(got, &want, tolerance);
+    }
+}
+
+#[test]
+fn equals_the_plain_formula_with_all_gradients() {
+    // In float64 the two differ by rounding alone; bfloat16 keeps 8 bits, and the two round at different places.
+    for (kind, master, tolerance) in
+        [(Kind::Double, Kind::Double, 1e-13), (Kind::Float, Kind::Float, 1e-5), (Kind::BFloat16, Kind::Float, 0.05)]
+    {
+        let case = case(kind, master);
+        check(&case, &fused(&case, None), &plain(&case, &case.x), tolerance);
+    }
+}
+
+#[test]
+fn dropout_scales_what_it_keeps_and_depends_on_the_seed_alone() {
+    let case = case(Kind::Double, Kind::Double);
+    let drop = |seed| Some(Dropout { probability: 0.4, seed });
+    tch::manual_seed(1);
+    let first = fused(&case, drop(5));
+    tch::manual_seed(2);
+    assert_eq!(first, fused(&case, drop(5)));
+    assert_ne!(first, fused(&case, drop(6)));
+
+    // The mask shows with W = 0, A = 1 and B = 1: h is then the dropped input.
+    let ones = |size: &[i64]| Tensor::ones(size, (Kind::Double, Device::Cpu));
+    let x = ones(&[50, 40]);
+    let (a, b) = (Tensor::eye(40, (Kind::Double, Device::Cpu)), Tensor::eye(40, (Kind::Double, Device::Cpu)));
+    let zero = Tensor::zeros([40, 40], (Kind::Double, Device::Cpu));
+    let kept = lora_linear(&x, &zero, None, &a, &[LoraPart { first_row: 0, b: &b }], 1.0, drop(5));
+    let (mean, most) = (kept.mean(Kind::Double).double_value(&[]), kept.max().double_value(&[]));
+    assert!((mean - 1.0).abs() < 0.06, "{mean}");
+    assert!((most - 1.0 / 0.6).abs() < 1e-12, "{most}");
+
+    // The mask of the case, for the plain formula: the same seed and shape give the same mask.
+    let (a, b) = (Tensor::eye(7, (Kind::Double, Device::Cpu)), Tensor::eye(7, (Kind::Double, Device::Cpu)));
+    let zero = Tensor::zeros([7, 7], (Kind::Double, Device::Cpu));
+    let mask = lora_linear(&ones(&[5, 7]), &zero, None, &a, &[LoraPart { first_row: 0, b: &b }], 1.0, drop(5));
+    check(&case, &first, &plain(&case, &(&case.x * mask)), 1e-13);
+}
+
+#[test]
+fn gives_no_gradient_to_an_input_that_wants_none() {
+    let mut case = case(Kind::Float, Kind::Float);
+    case.x = case.x.detach();
+    fused(&case, None).sum(Kind::Float).backward();
+    assert!(!case.x.grad().defined());
+    assert!(case.a.grad().defined() && !case.weight.grad().defined());
+}
+
+#[test]
+#[should_panic(expected = "ranks of B add up to 2")]
+fn ranks_that_do_not_fit_are_told() {
+    let case = case(Kind::Float, Kind::Float);
+    let _ = lora_linear(&case.x, &case.weight, None, &case.a, &[LoraPart { first_row: 0, b: &case.b[0] }], 1.0, None);
+}
