@@ -86,6 +86,25 @@ impl JobHandle {
         watch::updates(self.client.clone(), self.job_id.clone(), sequence)
     }
 
+    /// The events after `sequence` that there are by now. Unlike a watch it waits for nothing that is still to happen.
+    pub async fn events_so_far(&self, sequence: u64) -> Result<Vec<pb::JobEvent>> {
+        let last_sequence = self.get().await?.last_sequence;
+        let mut so_far = Vec::new();
+        if last_sequence <= sequence {
+            return Ok(so_far);
+        }
+        let mut events = self.watch_after(sequence);
+        while let Some(event) = events.next().await {
+            let event = event?;
+            let last = event.sequence >= last_sequence;
+            so_far.push(event);
+            if last {
+                break;
+            }
+        }
+        Ok(so_far)
+    }
+
     /// Waits until the job has ended. An error means that the server could not be asked;
     /// a job that failed is an [`Outcome`].
     pub async fn wait(&self) -> Result<Finished> {

@@ -1,2 +1,66 @@
-//! The `hone` command.
-fn main() {}
+//! `hone`, the command line: takes arguments, drives the SDK, gives text or JSON and an exit code.
+//!
+//! Reading order: `args` (what can be asked), a file for each noun (`jobs`, `models`, `datasets`, `checkpoints`, `train`,
+//! `plot`, `info`), `follow` with `narrate` and `bar` (a job as it runs), and what they all print with (`output`, `table`,
+//! `human`, `json`).
+
+mod args;
+mod bar;
+mod checkpoints;
+mod choice;
+mod curve;
+mod datasets;
+mod failure;
+mod follow;
+mod highlights;
+mod human;
+mod info;
+mod jobs;
+mod json;
+mod labels;
+mod locate;
+mod models;
+mod narrate;
+mod output;
+mod plot;
+mod preview;
+mod report;
+mod sft;
+mod table;
+mod train;
+mod transfers;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use failure::Failure;
+use follow::Ending;
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let out = Output::of_this_process(cli.json);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return out.end(Err(Failure::input(format!("cannot start: {error}")))),
+    };
+    let ended = runtime.block_on(Box::pin(run(cli, &out)));
+    // A watch that was interrupted is not worth waiting for.
+    runtime.shutdown_background();
+    out.end(ended)
+}
+
+async fn run(cli: Cli, out: &Output) -> Result<Ending, Failure> {
+    let client = hone_client::Client::connect(cli.server.as_str()).await?;
+    match cli.command {
+        Command::Info => info::run(&client, out).await,
+        Command::Model(command) => models::run(command, &client, out).await,
+        Command::Data(command) => datasets::run(command, &client, out).await,
+        Command::Train(command) => train::run(command, &client, out).await,
+        Command::Jobs(command) => jobs::run(command, &client, out).await,
+        Command::Checkpoints(command) => checkpoints::run(command, &client, out).await,
+        Command::Plot(command) => plot::run(command, &client, out).await,
+    }
+}

@@ -1,6 +1,7 @@
 //! Files to and from the server: in chunks, hashed on the way, trusted only when the digests agree.
 
 mod download;
+mod stored;
 mod upload;
 
 use sha2::{Digest, Sha256};

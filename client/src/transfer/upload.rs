@@ -107,14 +107,14 @@ fn messages<M: Default + Send + 'static>(rx: Receiver<Option<M>>) -> impl Stream
 }
 
 /// A file about to be sent.
-struct LocalFile {
-    path: PathBuf,
-    name: String,
-    size_bytes: u64,
+pub(super) struct LocalFile {
+    pub(super) path: PathBuf,
+    pub(super) name: String,
+    pub(super) size_bytes: u64,
 }
 
 impl LocalFile {
-    fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let found = std::fs::metadata(path).map_err(|error| Error::file("read", path, error))?;
         if !found.is_file() {
             return Err(Error::input(path, "not a file"));
@@ -128,7 +128,7 @@ impl LocalFile {
 }
 
 /// The files of a model, by name: the one GGUF file, or what a model folder needs.
-fn model_files(path: &Path) -> Result<Vec<LocalFile>> {
+pub(super) fn model_files(path: &Path) -> Result<Vec<LocalFile>> {
     if !path.is_dir() {
         let file = LocalFile::open(path)?;
         return match file.name.ends_with(".gguf") {

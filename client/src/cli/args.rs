@@ -1,0 +1,303 @@
+//! What can be asked: the tree of commands and their flags, with the help that people read.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use hone_client::v1;
+
+use crate::choice::job_state;
+use crate::labels::label;
+use crate::sft::{DataArgs, SftArgs};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done; for a command that follows or waits: the job succeeded
+  1  an error; it is explained on standard error
+  2  the command line could not be understood
+  3  the job failed
+  4  the job was cancelled
+130  interrupted by Ctrl-C while following; the job goes on
+
+Programs: --json prints protobuf JSON with the proto's own field names, one object a line; errors and notes are JSON
+objects on standard error.";
+
+/// Fine-tune language models: upload, preview, train, follow every step, take the checkpoints home.
+#[derive(Debug, Parser)]
+#[command(name = "hone", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 120)]
+pub(crate) struct Cli {
+    /// Address of the server.
+    #[arg(
+        long,
+        global = true,
+        env = "HONE_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7400",
+        help_heading = "Everywhere"
+    )]
+    pub(crate) server: String,
+    /// Print JSON for programs, one object a line.
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the server: version, devices, limits, where it stores things.
+    Info,
+    /// Base models: upload, list, show, delete.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Datasets: upload, list, show, delete, preview what would be trained on.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Fine-tune a model and follow the job.
+    #[command(subcommand)]
+    Train(TrainCommand),
+    /// Jobs: create from a spec, show, list, watch, wait, cancel, delete.
+    #[command(subcommand)]
+    Jobs(JobsCommand),
+    /// Checkpoints of a job: list, show, download, delete.
+    #[command(subcommand)]
+    Checkpoints(CheckpointsCommand),
+    /// Draw a job's loss curve as a PNG.
+    Plot(PlotArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// Upload a model: a Hugging Face folder (config.json, safetensors, tokenizer) or one .gguf file.
+    Upload {
+        /// The folder or the .gguf file.
+        path: PathBuf,
+        /// A name for people. Default: the name of the folder or file.
+        #[arg(long)]
+        name: Option<String>,
+        /// Take what the server already holds when it has the same bytes under the same names.
+        #[arg(long)]
+        reuse: bool,
+    },
+    /// List models, newest first.
+    List(Page),
+    /// Show one model and its files.
+    Get {
+        /// Id, model-….
+        model: String,
+    },
+    /// Delete models.
+    Delete {
+        /// Ids, model-….
+        #[arg(required = true, value_name = "MODEL")]
+        models: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Upload a file of rows: .jsonl or .parquet, plain, .gz or .zst.
+    Upload {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Take what the server already holds when it has the same bytes under the same name.
+        #[arg(long)]
+        reuse: bool,
+    },
+    /// List datasets, newest first.
+    List(Page),
+    /// Show one dataset.
+    Get {
+        /// Id, ds-….
+        dataset: String,
+    },
+    /// Delete datasets.
+    Delete {
+        /// Ids, ds-….
+        #[arg(required = true, value_name = "DATASET")]
+        datasets: Vec<String>,
+    },
+    /// Show what a job would train on: rows dropped and why, lengths, the first rows with the trained tokens marked.
+    Preview(PreviewArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PreviewArgs {
+    /// Model whose tokenizer and template are used: an id, a URI, or a local path, which is uploaded first.
+    #[arg(long)]
+    pub(crate) model: String,
+    /// Training rows: ids, URIs, or local files, which are uploaded first.
+    #[arg(required = true, value_name = "ROWS")]
+    pub(crate) train: Vec<String>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Rows to show, 0 to 100.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) rows: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrainCommand {
+    /// Supervised fine-tuning with LoRA on text, prompt and completion, or conversations.
+    ///
+    /// Creates the job and follows it to its end. What is left out takes the server's default, which the help of each
+    /// flag names. Ctrl-C stops following; the job goes on.
+    Sft(Box<SftArgs>),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobsCommand {
+    /// Create a job from a spec in protobuf JSON, with every field that hone.v1.JobSpec has.
+    Create {
+        /// File with the spec; - reads standard input.
+        #[arg(long, value_name = "FILE")]
+        spec: PathBuf,
+        /// Check the spec and print it with every default filled in; create nothing.
+        #[arg(long)]
+        validate_only: bool,
+        /// Text unique to this creation: a repeat with the same text gives the same job. Default: none.
+        #[arg(long, value_name = "TEXT", conflicts_with = "validate_only")]
+        request_id: Option<String>,
+    },
+    /// Show where a job stands, its settings, its losses and its result.
+    Get {
+        /// Id, job-….
+        job: String,
+    },
+    /// List jobs, newest first.
+    List {
+        #[command(flatten)]
+        page: Page,
+        /// Only jobs in this state; may be repeated.
+        #[arg(long, value_name = "STATE", value_parser = job_state())]
+        state: Vec<v1::JobState>,
+        /// Only jobs with this label; may be repeated, all must match.
+        #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+        label: Vec<(String, String)>,
+    },
+    /// Follow a job: every event so far and to come, until the job ends.
+    Watch {
+        /// Id, job-….
+        job: String,
+        /// Begin after the event of this number; 0 begins with the first.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        after: u64,
+    },
+    /// Wait silently until a job has ended, then show it.
+    Wait {
+        /// Id, job-….
+        job: String,
+    },
+    /// Ask a job to stop for good; a running one finishes its step and saves first.
+    Cancel {
+        /// Id, job-….
+        job: String,
+    },
+    /// Delete jobs that have ended, with their events and checkpoints.
+    Delete {
+        /// Ids, job-….
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CheckpointsCommand {
+    /// List a job's checkpoints, newest first.
+    List {
+        /// Id of the job, job-….
+        job: String,
+    },
+    /// Show one checkpoint and its files.
+    Get {
+        /// Id of the job, job-….
+        job: String,
+        /// Id of the checkpoint, step-…. Default: the last one.
+        checkpoint: Option<String>,
+    },
+    /// Download a checkpoint into a folder, which appears only when every file has been verified.
+    Download {
+        /// Id of the job, job-….
+        job: String,
+        /// Id of the checkpoint, step-…. Default: the last one.
+        checkpoint: Option<String>,
+        /// The folder; it must not exist or be empty.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// The one with the lowest held-out loss instead of the last one.
+        #[arg(long, conflicts_with = "checkpoint")]
+        best: bool,
+    },
+    /// Delete checkpoints.
+    Delete {
+        /// Id of the job, job-….
+        job: String,
+        /// Ids of the checkpoints, step-….
+        #[arg(required = true, value_name = "CHECKPOINT")]
+        checkpoints: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlotArgs {
+    /// Id of the job, job-…; one that still runs is drawn as far as it has come.
+    pub(crate) job: String,
+    /// Where to write the picture, 1200 x 700 pixels.
+    #[arg(short, long, value_name = "FILE", default_value = "loss.png")]
+    pub(crate) output: PathBuf,
+    /// Write the numbers too: a line a step, as CSV.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Page {
+    /// Most to list; 0 lists all.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+}
+
+impl Page {
+    /// The largest page of the API; it takes larger sizes for this one.
+    const MOST: usize = 500;
+
+    /// The size of the next page, when `there` have come already.
+    pub(crate) fn next_size(&self, there: usize) -> i32 {
+        let wanted = if self.limit == 0 { Self::MOST } else { (self.limit - there).min(Self::MOST) };
+        wanted as i32
+    }
+
+    /// Whether `there` are all that are wanted.
+    pub(crate) fn is_full(&self, there: usize) -> bool {
+        self.limit > 0 && there >= self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_every_exit_code() {
+        let help = Cli::command().render_help().to_string();
+        for code in ["  0  ", "  1  ", "  2  ", "  3  ", "  4  ", "130  "] {
+            assert!(help.contains(code), "{code} in\n{help}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_met_exactly_and_none_asks_for_full_pages() {
+        let page = Page { limit: 700 };
+        assert_eq!((page.next_size(0), page.is_full(500)), (500, false));
+        assert_eq!((page.next_size(500), page.is_full(700)), (200, true));
+        let all = Page { limit: 0 };
+        assert_eq!((all.next_size(9000), all.is_full(9000)), (500, false));
+    }
+}

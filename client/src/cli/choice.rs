@@ -1,0 +1,105 @@
+//! Flags with a few choices: takes a word, gives the value of the proto's enum, so that no list of values is kept twice.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use hone_client::v1;
+
+/// A word and what it means.
+type Word = (&'static str, &'static str);
+
+const SCHEDULE: &[Word] = &[
+    ("cosine", "half a cosine down to the floor"),
+    ("linear", "a straight line down to the floor"),
+    ("constant", "flat"),
+];
+const OVER_LENGTH: &[Word] = &[
+    ("drop", "left out, counted and listed by row number"),
+    ("truncate", "cut, the end token kept"),
+    ("split", "text rows only: cut into several rows that together keep every token"),
+    ("fail", "the job fails and names the rows"),
+];
+const LOSS_ON: &[Word] = &[
+    ("completion", "the completion; in a conversation, the last assistant turn"),
+    ("assistant", "every assistant turn of a conversation"),
+    ("all", "every token, prompt included"),
+];
+const PRECISION: &[Word] = &[("float32", "IEEE single precision"), ("bfloat16", "brain floating point")];
+const ORDER: &[Word] =
+    &[("shuffled", "a new permutation each epoch, from the seed"), ("sequential", "as in the files")];
+const JOB_STATE: &[Word] = &[
+    ("queued", ""),
+    ("preparing", ""),
+    ("running", ""),
+    ("pausing", ""),
+    ("paused", ""),
+    ("cancelling", ""),
+    ("cancelled", ""),
+    ("succeeded", ""),
+    ("failed", ""),
+];
+
+/// Shape of the learning rate after warmup.
+pub(crate) fn schedule() -> impl TypedValueParser<Value = v1::ScheduleType> {
+    choice(SCHEDULE, "SCHEDULE_TYPE_", v1::ScheduleType::from_str_name)
+}
+
+/// What happens to a training row longer than the longest.
+pub(crate) fn over_length() -> impl TypedValueParser<Value = v1::OverLength> {
+    choice(OVER_LENGTH, "OVER_LENGTH_", v1::OverLength::from_str_name)
+}
+
+/// Which tokens of a row are trained on.
+pub(crate) fn loss_on() -> impl TypedValueParser<Value = v1::LossOn> {
+    choice(LOSS_ON, "LOSS_ON_", v1::LossOn::from_str_name)
+}
+
+/// Number format of base weights and activations.
+pub(crate) fn precision() -> impl TypedValueParser<Value = v1::Precision> {
+    choice(PRECISION, "PRECISION_", v1::Precision::from_str_name)
+}
+
+/// Order of the training rows.
+pub(crate) fn order() -> impl TypedValueParser<Value = v1::Order> {
+    choice(ORDER, "ORDER_", v1::Order::from_str_name)
+}
+
+/// Where a job stands.
+pub(crate) fn job_state() -> impl TypedValueParser<Value = v1::JobState> {
+    choice(JOB_STATE, "JOB_STATE_", v1::JobState::from_str_name)
+}
+
+fn choice<T: Clone + Send + Sync + 'static>(
+    words: &'static [Word],
+    prefix: &'static str,
+    read: fn(&str) -> Option<T>,
+) -> impl TypedValueParser<Value = T> {
+    let possible = |(word, help): &Word| match help.is_empty() {
+        true => PossibleValue::new(word),
+        false => PossibleValue::new(word).help(help),
+    };
+    PossibleValuesParser::new(words.iter().map(possible))
+        .try_map(move |word| read(&format!("{prefix}{}", word.to_uppercase())).ok_or("not known"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::pool;
+
+    #[test]
+    fn every_value_of_an_enum_can_be_chosen_and_no_other() {
+        for (name, prefix, words) in [
+            ("ScheduleType", "SCHEDULE_TYPE_", SCHEDULE),
+            ("OverLength", "OVER_LENGTH_", OVER_LENGTH),
+            ("LossOn", "LOSS_ON_", LOSS_ON),
+            ("Precision", "PRECISION_", PRECISION),
+            ("Order", "ORDER_", ORDER),
+            ("JobState", "JOB_STATE_", JOB_STATE),
+        ] {
+            let descriptor = pool().get_enum_by_name(&format!("hone.v1.{name}")).expect(name);
+            let values = descriptor.values().filter(|value| value.number() != 0);
+            let named: Vec<_> = values.map(|value| value.name().to_owned()).collect();
+            let offered: Vec<_> = words.iter().map(|(word, _)| format!("{prefix}{}", word.to_uppercase())).collect();
+            assert_eq!(offered, named);
+        }
+    }
+}

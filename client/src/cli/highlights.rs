@@ -1,0 +1,156 @@
+//! A spec in a few lines: what a person wants to know of it first.
+
+use hone_client::v1;
+use v1::adapter_spec::Kind;
+use v1::job_spec::Task;
+use v1::schedule_spec::Warmup;
+use v1::sft_task::Length;
+
+use crate::human::{count, percent, printable, setting};
+
+/// A heading and what stands beside it. Settings that the spec leaves out are left out.
+pub(crate) fn of(spec: &v1::JobSpec) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(model) = &spec.base_model {
+        lines.push(("model", printable(&model.uri)));
+    }
+    if let Some(Task::Sft(sft)) = &spec.task {
+        lines.extend(rows(sft.data.as_ref()));
+        lines.push(("task", task(sft)));
+        lines.extend(sft.adapter.as_ref().and_then(adapter).map(|text| ("adapter", text)));
+        lines.push(("optimizer", optimizer(sft)));
+    }
+    if !spec.labels.is_empty() {
+        let mut labels: Vec<_> = spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        labels.sort();
+        lines.push(("labels", printable(&labels.join(", "))));
+    }
+    lines
+}
+
+fn rows(data: Option<&v1::DataSpec>) -> Vec<(&'static str, String)> {
+    let Some(data) = data else { return Vec::new() };
+    let mut lines = vec![("train", printable(&data.train.join(", ")))];
+    if !data.eval.is_empty() {
+        lines.push(("held out", printable(&data.eval.join(", "))));
+    }
+    if let Some(share) = data.eval_fraction.filter(|share| *share > 0.0) {
+        lines.push(("held out", format!("{} of the training rows", percent(share))));
+    }
+    lines
+}
+
+fn task(sft: &v1::SftTask) -> String {
+    let mut parts = vec!["sft".to_owned()];
+    match sft.length {
+        Some(Length::Epochs(1.0)) => parts.push("1 epoch".to_owned()),
+        Some(Length::Epochs(epochs)) => parts.push(format!("{} epochs", setting(epochs))),
+        Some(Length::MaxSteps(steps)) => parts.push(format!("{} steps", count(steps))),
+        None => {}
+    }
+    if let Some(examples) = sft.batch.as_ref().and_then(|batch| batch.examples_per_step) {
+        parts.push(format!("{examples} examples a step"));
+    }
+    if let Some(data) = &sft.data {
+        parts.extend(data.max_length.map(|tokens| {
+            format!("rows up to {} tokens ({})", count(tokens.into()), word(data.over_length().as_str_name()))
+        }));
+    }
+    if sft.loss_on() != v1::LossOn::Unspecified {
+        parts.push(format!("loss on {}", word(sft.loss_on().as_str_name())));
+    }
+    if sft.precision() != v1::Precision::Unspecified {
+        parts.push(word(sft.precision().as_str_name()));
+    }
+    parts.extend(sft.seed.map(|seed| format!("seed {seed}")));
+    parts.join(", ")
+}
+
+fn adapter(adapter: &v1::AdapterSpec) -> Option<String> {
+    let Some(Kind::Lora(lora)) = &adapter.kind else { return None };
+    let mut parts = vec![match lora.rank {
+        Some(rank) => format!("LoRA rank {rank}"),
+        None => "LoRA".to_owned(),
+    }];
+    parts.extend(lora.alpha.map(|alpha| format!("alpha {}", setting(alpha))));
+    parts.extend(lora.dropout.map(|dropout| format!("dropout {}", setting(dropout))));
+    if lora.use_rslora == Some(true) {
+        parts.push("rank-stabilised".to_owned());
+    }
+    if !lora.target_modules.is_empty() {
+        parts.push(printable(&lora.target_modules.join(" ")));
+    }
+    Some(parts.join(", "))
+}
+
+fn optimizer(sft: &v1::SftTask) -> String {
+    let mut parts = vec!["AdamW".to_owned()];
+    if let Some(optimizer) = &sft.optimizer {
+        parts.extend(optimizer.learning_rate.map(|rate| format!("learning rate {}", setting(rate))));
+        parts.extend(optimizer.weight_decay.map(|decay| format!("weight decay {}", setting(decay))));
+        parts.extend(optimizer.max_grad_norm.map(|norm| format!("clipped at {}", setting(norm))));
+    }
+    if let Some(schedule) = &sft.schedule {
+        if schedule.r#type() != v1::ScheduleType::Unspecified {
+            parts.push(word(schedule.r#type().as_str_name()));
+        }
+        parts.extend(schedule.warmup.map(|warmup| match warmup {
+            Warmup::WarmupSteps(steps) => format!("warmup {} steps", count(steps)),
+            Warmup::WarmupRatio(share) => format!("warmup {}", percent(share)),
+        }));
+    }
+    parts.join(", ")
+}
+
+/// The last word of an enum value's name: OVER_LENGTH_DROP as `drop`.
+fn word(name: &str) -> String {
+    name.rsplit('_').next().unwrap_or(name).to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::job_spec;
+
+    #[test]
+    fn an_effective_spec_is_told_in_six_lines() {
+        let spec = job_spec(
+            r#"{
+                "labels": {"team": "nlp", "a": "b"}, "base_model": {"uri": "model-1"},
+                "sft": {
+                    "data": {"train": ["ds-1", "ds-2"], "eval_fraction": 0.1, "max_length": 1024, "over_length": "OVER_LENGTH_DROP"},
+                    "adapter": {"lora": {"rank": 16, "alpha": 32, "dropout": 0, "target_modules": ["all-linear"]}},
+                    "optimizer": {"learning_rate": 0.0002, "weight_decay": 0, "max_grad_norm": 1},
+                    "schedule": {"type": "SCHEDULE_TYPE_COSINE", "warmup_ratio": 0.03},
+                    "batch": {"examples_per_step": 16}, "epochs": 2, "seed": "42",
+                    "precision": "PRECISION_BFLOAT16", "loss_on": "LOSS_ON_COMPLETION"
+                }
+            }"#,
+            "test",
+        );
+        let expected = [
+            ("model", "model-1"),
+            ("train", "ds-1, ds-2"),
+            ("held out", "10.0% of the training rows"),
+            (
+                "task",
+                "sft, 2 epochs, 16 examples a step, rows up to 1,024 tokens (drop), loss on completion, bfloat16, seed 42",
+            ),
+            ("adapter", "LoRA rank 16, alpha 32, dropout 0, all-linear"),
+            ("optimizer", "AdamW, learning rate 2e-4, weight decay 0, clipped at 1, cosine, warmup 3.0%"),
+            ("labels", "a=b, team=nlp"),
+        ];
+        let told = of(&spec.expect("a spec"));
+        assert_eq!(told, expected.map(|(heading, text)| (heading, text.to_owned())));
+    }
+
+    #[test]
+    fn what_a_bare_spec_leaves_out_is_left_out() {
+        let spec = job_spec(r#"{"base_model": {"uri": "m"}, "sft": {"data": {"train": ["d"]}}}"#, "test");
+        let told = of(&spec.expect("a spec"));
+        assert_eq!(
+            told.iter().map(|(heading, _)| *heading).collect::<Vec<_>>(),
+            ["model", "train", "task", "optimizer"]
+        );
+    }
+}

@@ -1,0 +1,217 @@
+//! `jobs`: create from a spec, show, list, follow, wait, cancel, delete.
+
+use std::io::Read;
+use std::path::Path;
+
+use chrono::Local;
+use hone_client::{Client, v1};
+use v1::job_event::Event;
+
+use crate::args::{JobsCommand, Page};
+use crate::failure::Failure;
+use crate::follow::{Ending, closing, follow};
+use crate::human::{ago, count, date, duration, printable};
+use crate::narrate::{failure_text, result_text, state, state_name};
+use crate::output::{Output, Paint};
+use crate::table::Table;
+use crate::{highlights, json};
+
+/// How many of the last events are searched for the latest losses.
+const LATEST_EVENTS: u64 = 400;
+
+pub(crate) async fn run(command: JobsCommand, client: &Client, out: &Output) -> Result<Ending, Failure> {
+    match command {
+        JobsCommand::Create { spec, validate_only, request_id } => {
+            create(&spec, validate_only, request_id, client, out).await?;
+        }
+        JobsCommand::Get { job } => get(&job, client, out).await?,
+        JobsCommand::List { page, state, label } => {
+            let filter = v1::ListJobsRequest {
+                states: state.into_iter().map(i32::from).collect(),
+                labels: label.into_iter().collect(),
+                ..Default::default()
+            };
+            let jobs = list(client, page, filter).await?;
+            out.show_all("Job", &jobs, || table(&jobs).text("no jobs"))?;
+        }
+        JobsCommand::Watch { job, after } => return follow(&client.job(job), after, out).await,
+        JobsCommand::Wait { job } => {
+            let finished = client.job(job).wait().await?;
+            out.show("Job", &finished.job, || closing(&finished, true, out.paint))?;
+            return Ok(Ending::from(&finished.outcome));
+        }
+        JobsCommand::Cancel { job } => {
+            let job = client.cancel_job(&job).await?;
+            out.show("Job", &job, || format!("{} {}", job.job_id, state(job.state(), out.paint)))?;
+        }
+        JobsCommand::Delete { jobs } => {
+            for job in jobs {
+                client.delete_job(&job).await?;
+                out.deleted(&job)?;
+            }
+        }
+    }
+    Ok(Ending::Done)
+}
+
+async fn create(
+    file: &Path,
+    validate_only: bool,
+    request_id: Option<String>,
+    client: &Client,
+    out: &Output,
+) -> Result<(), Failure> {
+    let spec = json::job_spec(&read(file)?, &file.display().to_string())?;
+    if validate_only {
+        let effective = client.validate_job(spec).await?;
+        return out.show("JobSpec", &effective, || json::pretty("JobSpec", &effective));
+    }
+    let job = match request_id {
+        Some(request_id) => client.create_job_once(request_id, spec).await?,
+        None => client.create_job(spec).await?,
+    };
+    let created = job.get().await?;
+    out.show("Job", &created, || format!("{}\nwatch it: hone jobs watch {}", job.id(), job.id()))
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    if file != Path::new("-") {
+        return std::fs::read_to_string(file).map_err(|error| Failure::file("read", file, error));
+    }
+    let mut text = String::new();
+    let unreadable = |error| Failure::file("read", "standard input", error);
+    std::io::stdin().read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
+}
+
+async fn list(client: &Client, page: Page, filter: v1::ListJobsRequest) -> Result<Vec<v1::Job>, Failure> {
+    let mut all = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let page_size = page.next_size(all.len());
+        let answer = client.list_jobs(v1::ListJobsRequest { page_size, page_token, ..filter.clone() }).await?;
+        all.extend(answer.jobs);
+        page_token = answer.next_page_token;
+        if page.is_full(all.len()) || page_token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+fn table(jobs: &[v1::Job]) -> Table {
+    let mut table = Table::new(&["JOB", "NAME", "STATE", "STEP", "HELD-OUT LOSS", "CREATED"], &[3, 4]);
+    let now = Local::now();
+    for job in jobs {
+        table.row([
+            job.job_id.clone(),
+            printable(job.spec.as_ref().map_or("", |spec| spec.display_name.as_str())),
+            state_name(job.state()),
+            steps(job).unwrap_or_else(|| "-".to_owned()),
+            losses(job).unwrap_or_else(|| "-".to_owned()),
+            job.create_time.as_ref().map(|time| ago(time, now)).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn steps(job: &v1::Job) -> Option<String> {
+    (job.total_steps > 0).then(|| format!("{}/{}", count(job.step), count(job.total_steps)))
+}
+
+fn losses(job: &v1::Job) -> Option<String> {
+    let result = job.result.as_ref()?;
+    let after = result.eval_loss_after?;
+    Some(match result.eval_loss_before {
+        Some(before) => format!("{before:.4} -> {after:.4}"),
+        None => format!("{after:.4}"),
+    })
+}
+
+/// The latest that a job's events say of its losses.
+#[derive(Debug, Default)]
+struct Latest {
+    step: Option<v1::TrainStep>,
+    evaluation: Option<v1::EvaluationResult>,
+    checkpoint: Option<v1::CheckpointSaved>,
+}
+
+impl Latest {
+    fn of(events: Vec<v1::JobEvent>) -> Self {
+        let mut latest = Self::default();
+        for event in events {
+            match event.event {
+                Some(Event::TrainStep(step)) => latest.step = Some(step),
+                Some(Event::Evaluation(result)) => latest.evaluation = Some(result),
+                Some(Event::CheckpointSaved(saved)) => latest.checkpoint = Some(saved),
+                _ => {}
+            }
+        }
+        latest
+    }
+}
+
+async fn get(job_id: &str, client: &Client, out: &Output) -> Result<(), Failure> {
+    let job = client.get_job(job_id).await?;
+    if out.json {
+        return out.print(&json::line("Job", &job));
+    }
+    let after = job.last_sequence.saturating_sub(LATEST_EVENTS);
+    let latest = Latest::of(client.job(job_id).events_so_far(after).await?);
+    out.print(&text(&job, &latest, out.paint))
+}
+
+/// A job for people.
+fn text(job: &v1::Job, latest: &Latest, paint: Paint) -> String {
+    let name = job.spec.as_ref().map_or("", |spec| spec.display_name.as_str());
+    let mut lines = vec![format!("{}  {}", paint.bold(&job.job_id), printable(name)).trim_end().to_owned()];
+    let mut line = |heading: &str, text: String| {
+        let room = format!("\n{:11}", "");
+        lines.push(format!("{}  {}", paint.dim(&format!("{heading:<9}")), text.replace('\n', &room)));
+    };
+    let detail = match job.state_detail.is_empty() {
+        true => String::new(),
+        false => format!(": {}", printable(&job.state_detail)),
+    };
+    line("state", format!("{}{detail}", state(job.state(), paint)));
+    if let Some(steps) = steps(job) {
+        line("step", steps);
+    }
+    line("time", times(job));
+    for (heading, text) in job.spec.iter().flat_map(highlights::of) {
+        line(heading, text);
+    }
+    if let Some(step) = &latest.step {
+        let loss = crate::human::loss(step.loss);
+        let left = duration(step.remaining_seconds);
+        line("loss", format!("{loss} at step {}, {left} left then", step.step));
+    }
+    if let Some(result) = &latest.evaluation {
+        let loss = crate::human::loss(result.loss);
+        line("eval loss", format!("{loss} ± {:.4} at step {}", result.loss_standard_error, result.step));
+    }
+    if let (Some(saved), None) = (&latest.checkpoint, &job.result) {
+        line("saved", format!("{} in {}", printable(&saved.checkpoint_id), printable(&saved.uri)));
+    }
+    if let Some(failure) = &job.failure {
+        line("failure", failure_text(failure, paint));
+    }
+    if let Some(result) = &job.result {
+        line("result", result_text(result, paint));
+    }
+    lines.join("\n")
+}
+
+fn times(job: &v1::Job) -> String {
+    let mut parts = Vec::new();
+    for (verb, time) in [("created", &job.create_time), ("started", &job.start_time), ("ended", &job.end_time)] {
+        parts.extend(time.as_ref().map(|time| format!("{verb} {}", date(time))));
+    }
+    if job.attempt > 1 {
+        parts.push(format!("attempt {}", job.attempt));
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+#[path = "jobs_tests.rs"]
+mod tests;

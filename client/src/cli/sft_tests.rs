@@ -1,0 +1,103 @@
+//! Flags to spec: what is given is set, what is left out is absent.
+
+use clap::Parser;
+use serde_json::json;
+
+use super::*;
+use crate::args::{Cli, Command, TrainCommand};
+use crate::json::line;
+
+/// The spec, as protobuf JSON, that `hone train sft --model m --train d` makes with further flags.
+fn spec_of(flags: &[&str]) -> Result<serde_json::Value, clap::Error> {
+    let start = ["hone", "train", "sft", "--model", "m", "--train", "d"];
+    let cli = Cli::try_parse_from(start.iter().chain(flags))?;
+    let Command::Train(TrainCommand::Sft(args)) = cli.command else { panic!("another command") };
+    let located = Located {
+        model: args.model.clone(),
+        train: args.train.clone(),
+        eval: args.data.eval.clone(),
+        init_from: args.init_from.clone(),
+    };
+    let spec = args.spec(located).expect("a spec");
+    Ok(serde_json::from_str(&line("JobSpec", &spec)).expect("JSON"))
+}
+
+fn check(flags: &[&str], expected: serde_json::Value) {
+    let mut whole = json!({"base_model": {"uri": "m"}, "sft": {"data": {"train": ["d"]}}});
+    merge(&mut whole, expected);
+    assert_eq!(spec_of(flags).expect("flags"), whole, "{flags:?}");
+}
+
+fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
+    match (into, from) {
+        (serde_json::Value::Object(into), serde_json::Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name).or_insert(serde_json::Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+#[test]
+fn flags_left_out_leave_their_fields_absent() {
+    check(&[], json!({}));
+}
+
+#[test]
+fn every_flag_sets_its_field_and_no_other() {
+    check(&["--train", "e"], json!({"sft": {"data": {"train": ["d", "e"]}}}));
+    check(&["--eval", "h", "--eval", "i"], json!({"sft": {"data": {"eval": ["h", "i"]}}}));
+    check(&["--eval-fraction", "0.1"], json!({"sft": {"data": {"eval_fraction": 0.1}}}));
+    check(&["--max-length", "512"], json!({"sft": {"data": {"max_length": 512}}}));
+    check(&["--over-length", "split"], json!({"sft": {"data": {"over_length": "OVER_LENGTH_SPLIT"}}}));
+    check(&["--max-train-examples", "9"], json!({"sft": {"data": {"max_train_examples": "9"}}}));
+    check(&["--max-eval-examples", "9"], json!({"sft": {"data": {"max_eval_examples": "9"}}}));
+    check(&["--loss-on", "assistant"], json!({"sft": {"loss_on": "LOSS_ON_ASSISTANT"}}));
+    check(&["--epochs", "2.5"], json!({"sft": {"epochs": 2.5}}));
+    check(&["--max-steps", "70"], json!({"sft": {"max_steps": "70"}}));
+    check(&["--learning-rate", "1e-4"], json!({"sft": {"optimizer": {"learning_rate": 1e-4}}}));
+    check(&["--weight-decay", "0.01"], json!({"sft": {"optimizer": {"weight_decay": 0.01}}}));
+    check(&["--max-grad-norm", "0"], json!({"sft": {"optimizer": {"max_grad_norm": 0.0}}}));
+    check(&["--schedule", "constant"], json!({"sft": {"schedule": {"type": "SCHEDULE_TYPE_CONSTANT"}}}));
+    check(&["--warmup-ratio", "0"], json!({"sft": {"schedule": {"warmup_ratio": 0.0}}}));
+    check(&["--examples-per-step", "8"], json!({"sft": {"batch": {"examples_per_step": 8}}}));
+    check(&["--tokens-per-micro-batch", "64"], json!({"sft": {"batch": {"tokens_per_micro_batch": 64}}}));
+    check(&["--precision", "bfloat16"], json!({"sft": {"precision": "PRECISION_BFLOAT16"}}));
+    check(&["--order", "sequential"], json!({"sft": {"order": "ORDER_SEQUENTIAL"}}));
+    check(&["--seed", "7"], json!({"sft": {"seed": "7"}}));
+    check(&["--rank", "8"], json!({"sft": {"adapter": {"lora": {"rank": 8}}}}));
+    check(&["--alpha", "16"], json!({"sft": {"adapter": {"lora": {"alpha": 16.0}}}}));
+    check(&["--dropout", "0.05"], json!({"sft": {"adapter": {"lora": {"dropout": 0.05}}}}));
+    check(
+        &["--target-modules", "q_proj,v_proj", "--target-modules", "o_proj"],
+        json!({"sft": {"adapter": {"lora": {"target_modules": ["q_proj", "v_proj", "o_proj"]}}}}),
+    );
+    check(&["--init-from", "s3://b/a"], json!({"sft": {"init_from": "s3://b/a"}}));
+    check(&["--eval-every", "5"], json!({"sft": {"evaluation": {"every_steps": "5"}}}));
+    check(&["--save-every", "6"], json!({"sft": {"checkpoints": {"every_steps": "6"}}}));
+    check(&["--keep-last", "2"], json!({"sft": {"checkpoints": {"keep_last": 2}}}));
+    check(&["--name", "demo"], json!({"display_name": "demo"}));
+    check(&["--label", "a=b", "--label", "c=d"], json!({"labels": {"a": "b", "c": "d"}}));
+}
+
+#[test]
+fn a_chat_template_is_read_from_its_file() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "{{ messages }}").expect("written");
+    let path = file.path().to_str().expect("a path");
+    check(&["--chat-template", path], json!({"sft": {"data": {"chat_template": "{{ messages }}"}}}));
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused_before_anything_is_uploaded() {
+    for flags in [
+        &["--epochs", "1", "--max-steps", "2"][..],
+        &["--eval", "h", "--eval-fraction", "0.1"],
+        &["--dry-run", "--detach"],
+        &["--schedule", "spiral"],
+        &["--label", "team"],
+    ] {
+        assert_eq!(spec_of(flags).expect_err("refused").exit_code(), 2, "{flags:?}");
+    }
+}

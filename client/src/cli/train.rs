@@ -1,0 +1,57 @@
+//! `train`: uploads what is local, creates the job, follows it.
+
+use std::path::Path;
+
+use hone_client::Client;
+use serde_json::json;
+
+use crate::args::TrainCommand;
+use crate::failure::Failure;
+use crate::follow::{Ending, follow};
+use crate::output::Output;
+use crate::sft::{Located, SftArgs};
+use crate::{json, locate};
+
+pub(crate) async fn run(command: TrainCommand, client: &Client, out: &Output) -> Result<Ending, Failure> {
+    match command {
+        TrainCommand::Sft(args) => sft(*args, client, out).await,
+    }
+}
+
+async fn sft(args: SftArgs, client: &Client, out: &Output) -> Result<Ending, Failure> {
+    let located = Located {
+        model: locate::model(&args.model, client, out).await?,
+        train: locate::rows(&args.train, client, out).await?,
+        eval: locate::rows(&args.data.eval, client, out).await?,
+        init_from: match &args.init_from {
+            Some(adapter) => Some(locate::adapter(adapter, client).await?),
+            None => None,
+        },
+    };
+    let spec = args.spec(located)?;
+    if args.dry_run {
+        let effective = client.validate_job(spec).await?;
+        out.show("JobSpec", &effective, || json::pretty("JobSpec", &effective))?;
+        return Ok(Ending::Done);
+    }
+    let job = client.create_job(spec).await?;
+    if let Some(file) = &args.job_file {
+        write_whole(file, &format!("{}\n", job.id()))?;
+    }
+    if args.detach {
+        let created = job.get().await?;
+        out.show("Job", &created, || format!("{}\nwatch it: hone jobs watch {}", job.id(), job.id()))?;
+        return Ok(Ending::Done);
+    }
+    out.note_with(&format!("created {}", job.id()), json!({ "job_id": job.id() }));
+    follow(&job, 0, out).await
+}
+
+/// Writes a file so that whoever reads it finds all of it or nothing.
+pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
+    let unwritten = |error| Failure::file("write", path, error);
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, text).map_err(unwritten)?;
+    std::fs::rename(&partial, path).map_err(unwritten)
+}
