@@ -72,7 +72,7 @@ impl Curve {
 
 /// The points, each the mean of its neighbours weighted by a Gaussian. It looks both ways, so that nothing lags.
 pub(crate) fn smoothed(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
-    let sigma = (points.len() as f64 / 40.0).max(1.0);
+    let sigma = (points.len() as f64 / 30.0).max(1.0);
     let reach = (3.0 * sigma).ceil() as usize;
     let mean_at = |place: usize| {
         let window = place.saturating_sub(reach)..(place + reach + 1).min(points.len());

@@ -48,7 +48,11 @@ impl Failure {
     /// One message, a line for each violation, a hint.
     pub(crate) fn text(&self, paint: Paint) -> String {
         let mut text = format!("{} {}", paint.red("error:"), self.message());
-        let violations = self.violations();
+        // A message about a single field says all of it.
+        let violations = match self.violations() {
+            [one] if self.message().contains(&one.description) => &[],
+            all => all,
+        };
         let width = violations.iter().map(|one| one.field.chars().count()).max().unwrap_or_default();
         for FieldViolation { field, description } in violations {
             text += &format!("\n  {}{}  {description}", paint.bold(field), " ".repeat(width - field.chars().count()));
@@ -158,6 +162,15 @@ error: CreateJob: 2 fields are invalid
   spec.sft.adapter.lora.rank  must be 1 to 1024, not 0
 hint: see docs/api.md";
         assert_eq!(refused().text(Paint::plain()), expected);
+    }
+
+    #[test]
+    fn a_single_violation_that_the_message_tells_is_told_once() {
+        let mut details = ErrorDetails::new();
+        details.add_bad_request_violation("page_size", "must not be negative");
+        let status = Status::with_error_details(Code::InvalidArgument, "page_size: must not be negative", details);
+        let failure = Failure::Client(RpcError::new("ListJobs", "", &status).into());
+        assert_eq!(failure.text(Paint::plain()), "error: ListJobs: page_size: must not be negative");
     }
 
     #[test]

@@ -105,6 +105,7 @@ fn draw(
         .axis_style(FAINT_INK.stroke_width(px(1) as u32))
         .label_style((FONT, px(14)).into_font().color(&FAINT_INK))
         .axis_desc_style((FONT, px(15)).into_font().color(&INK))
+        .set_all_tick_mark_size(px(5))
         .x_labels(12)
         .y_labels(8)
         .x_label_formatter(&|step| crate::human::count(step.round() as u64))
@@ -115,7 +116,7 @@ fn draw(
 
     let at = |point: &(u64, f64)| (point.0 as f64, point.1);
     if !train.is_empty() {
-        chart.draw_series(LineSeries::new(train.iter().map(at), TRAIN.mix(0.28).stroke_width(px(1) as u32)))?;
+        chart.draw_series(LineSeries::new(train.iter().map(at), TRAIN.mix(0.38).stroke_width(SCALE * 4 / 3)))?;
         chart
             .draw_series(LineSeries::new(smoothed(&train).iter().map(at), TRAIN.stroke_width(stroke())))?
             .label("training (faint: each step)")
