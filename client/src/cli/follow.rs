@@ -54,6 +54,8 @@ pub(crate) async fn follow(job: &JobHandle, after: u64, out: &Output) -> Result<
     let mut last_sequence = after;
     let mut updates = job.updates_after(after);
     let mut interrupt = pin!(tokio::signal::ctrl_c());
+    // From here on Ctrl-C is ours: the first poll installs the handler, and events must not come before it.
+    let _ = futures::poll!(&mut interrupt);
     loop {
         let update = tokio::select! {
             update = updates.next() => update,

@@ -63,8 +63,7 @@ async fn create(
 ) -> Result<(), Failure> {
     let spec = json::job_spec(&read(file)?, &file.display().to_string())?;
     if validate_only {
-        let effective = client.validate_job(spec).await?;
-        return out.show("JobSpec", &effective, || json::pretty("JobSpec", &effective));
+        return validate(spec, client, out).await;
     }
     let job = match request_id {
         Some(request_id) => client.create_job_once(request_id, spec).await?,
@@ -72,6 +71,15 @@ async fn create(
     };
     let created = job.get().await?;
     out.show("Job", &created, || format!("{}\nwatch it: hone jobs watch {}", job.id(), job.id()))
+}
+
+/// Shows a spec with every default filled in, or why there can be no such job: a Job without an id for programs, the
+/// spec for people, who may keep it in a file.
+pub(crate) async fn validate(spec: v1::JobSpec, client: &Client, out: &Output) -> Result<(), Failure> {
+    let effective = client.validate_job(spec).await?;
+    let text = json::pretty("JobSpec", &effective);
+    let job = v1::Job { spec: Some(effective), ..Default::default() };
+    out.show("Job", &job, || text)
 }
 
 fn read(file: &Path) -> Result<String, Failure> {

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::follow::{Ending, follow};
 use crate::output::Output;
 use crate::sft::{Located, SftArgs};
-use crate::{json, locate};
+use crate::{jobs, locate};
 
 pub(crate) async fn run(command: TrainCommand, client: &Client, out: &Output) -> Result<Ending, Failure> {
     match command {
@@ -30,8 +30,7 @@ async fn sft(args: SftArgs, client: &Client, out: &Output) -> Result<Ending, Fai
     };
     let spec = args.spec(located)?;
     if args.dry_run {
-        let effective = client.validate_job(spec).await?;
-        out.show("JobSpec", &effective, || json::pretty("JobSpec", &effective))?;
+        jobs::validate(spec, client, out).await?;
         return Ok(Ending::Done);
     }
     let job = client.create_job(spec).await?;

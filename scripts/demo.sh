@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Fine-tunes a real model end to end on this machine: server, upload, preview, LoRA SFT, before and after. `make demo` calls it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=${CARGO_TARGET_DIR:-target}/debug
+home=.hone/demo
+model_file=.cache/model/SmolLM2-135M-Instruct.Q4_1.gguf
+rows=.cache/rows
+
+bold='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+trap 'echo "the demo stopped here; the server and the trainer wrote to $home/server.log" >&2' ERR
+
+# A server of the demo's own: loopback, a free port, SQLite and storage in .hone/demo. It leaves when this script does.
+# In a session of its own, so that Ctrl-C reaches it once, as this script's word to stop.
+mkdir -p "$home"
+rm -f "$home/port"
+setsid "$bin/hone-server" --listen 127.0.0.1:0 --port-file "$home/port" --data-dir "$home" >"$home/server.log" 2>&1 &
+server=$!
+trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
+until [ -s "$home/port" ]; do
+    kill -0 "$server" 2>/dev/null || { echo "the server did not start:" >&2; tail -n 5 "$home/server.log" >&2; exit 1; }
+    sleep 0.1
+done
+address=$(cat "$home/port")
+export HONE_SERVER="http://$address"
+
+say "1. Upload the model and the rows (what the server holds already is not sent again)"
+model=$("$bin/hone" model upload --reuse "$model_file")
+train=$("$bin/hone" data upload --reuse "$rows/train.jsonl")
+heldout=$("$bin/hone" data upload --reuse "$rows/heldout.jsonl")
+
+say "2. Preview: what will be trained on"
+"$bin/hone" data preview --model "$model" "$train" --rows 2
+
+say "3. Ask three held-out questions before training"
+head -n 3 "$rows/heldout.jsonl" | python3 -c 'import json, sys
+print(json.dumps([{"messages": json.loads(line)["messages"][:1]} for line in sys.stdin]))' >"$home/prompts.json"
+answer() { # file for the answers, further flags
+    "$bin/hone-trainer" generate --model "$model_file" --prompts "$home/prompts.json" --max-new-tokens 40 --out "$@" 2>>"$home/server.log"
+}
+answer "$home/before.jsonl"
+echo "kept for the comparison below"
+
+say "4. Train: LoRA SFT, two epochs"
+"$bin/hone" train sft --model "$model" --train "$train" --eval "$heldout" --name demo --epochs 2 --job-file "$home/job"
+job=$(cat "$home/job")
+
+say "5. What changed"
+rm -rf "$home/adapter"
+"$bin/hone" checkpoints download "$job" --to "$home/adapter" >/dev/null
+answer "$home/after.jsonl" --adapter "$home/adapter"
+"$bin/hone" --json jobs get "$job" >"$home/job.json"
+python3 - "$home" <<'PYTHON'
+import json
+import sys
+import textwrap
+
+home = sys.argv[1]
+
+
+def answers(name):
+    with open(f"{home}/{name}.jsonl") as file:
+        return [json.loads(line) for line in file]
+
+
+def show(label, text):
+    lines = textwrap.wrap(text.strip(), 100) or [""]
+    print(f"  {label:7} " + "\n          ".join(lines))
+
+
+with open(f"{home}/job.json") as file:
+    result = json.load(file)["result"]
+print(f"held-out loss  before {result['eval_loss_before']:.4f}  after {result['eval_loss_after']:.4f}")
+for before, after in zip(answers("before"), answers("after")):
+    print()
+    show("asked", before["prompt"])
+    show("before", before["answer"])
+    show("after", after["answer"])
+PYTHON
+"$bin/hone" plot "$job" -o loss.png >/dev/null
+
+say "6. What there is now"
+cat <<TEXT
+adapter (PEFT layout)  $home/adapter
+in storage             $home/storage/jobs/$job/checkpoints
+loss curve             loss.png
+
+The server stops with this script. To look at the job with grpcurl, start it again and ask:
+  $bin/hone-server --data-dir $home &
+  .cache/bin/grpcurl -plaintext -d '{"job_id": "$job"}' 127.0.0.1:7400 hone.v1.JobService/GetJob
+Here is how the answer ends:
+TEXT
+.cache/bin/grpcurl -plaintext -d "{\"job_id\": \"$job\"}" "$address" hone.v1.JobService/GetJob | tail -n 22
