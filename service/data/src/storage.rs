@@ -148,6 +148,8 @@ pub struct Entry {
     pub name: String,
     /// Size.
     pub num_bytes: u64,
+    /// The store's own mark of the content, which changes with it; some stores have none.
+    pub e_tag: Option<String>,
     /// Where it is.
     pub location: Location,
 }
@@ -261,8 +263,18 @@ impl Location {
 
     /// Size of the object, if it exists.
     pub async fn num_bytes(&self) -> Result<Option<u64>> {
+        Ok(self.entry().await?.map(|entry| entry.num_bytes))
+    }
+
+    /// The object as a listing would show it, under its own file name, if it exists.
+    pub async fn entry(&self) -> Result<Option<Entry>> {
         match self.store.head(&self.path).await {
-            Ok(meta) => Ok(Some(meta.size)),
+            Ok(meta) => Ok(Some(Entry {
+                name: self.file_name().to_string(),
+                num_bytes: meta.size,
+                e_tag: meta.e_tag,
+                location: self.clone(),
+            })),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             // A folder of a local file system is there, but is no object.
             Err(_) if self.local.as_deref().is_some_and(Path::is_dir) => Ok(None),
@@ -278,7 +290,12 @@ impl Location {
             .filter_map(|meta| {
                 let parts: Vec<_> = meta.location.prefix_match(&self.path)?.collect();
                 let name = parts.iter().map(|part| part.as_ref()).collect::<Vec<_>>().join("/");
-                (!name.is_empty()).then(|| Entry { location: self.join(&name), num_bytes: meta.size, name })
+                (!name.is_empty()).then(|| Entry {
+                    location: self.join(&name),
+                    num_bytes: meta.size,
+                    e_tag: meta.e_tag,
+                    name,
+                })
             })
             .collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -306,7 +323,8 @@ impl Location {
         move |error| self.failure(step, error)
     }
 
-    fn failure(&self, step: Step, error: object_store::Error) -> Error {
+    /// An error of the store that this place is in, for those who use [`Self::store`] themselves.
+    pub fn failure(&self, step: Step, error: object_store::Error) -> Error {
         let place = Place { uri: &self.uri, is_local: self.local.is_some(), endpoint: &self.endpoint };
         Error::from_store(place, step, error)
     }

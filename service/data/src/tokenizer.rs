@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::gguf::Gguf;
+use crate::gguf::{self, Gguf};
 
 mod from_gguf;
 
@@ -58,6 +58,9 @@ pub enum Error {
         /// Rows of the model's embedding.
         vocab_size: u64,
     },
+    /// The GGUF file cannot be read.
+    #[error(transparent)]
+    Gguf(#[from] gguf::Error),
     /// The library refused a text.
     #[error("the tokenizer failed: {0}")]
     Failed(String),
@@ -104,6 +107,19 @@ const FILES: [&str; 8] = [
 ];
 
 impl Tokenizer {
+    /// Reads the tokenizer of a model: a Hugging Face folder, a GGUF file, or a folder that holds one.
+    pub fn open(model: &Path) -> Result<Self> {
+        if model.is_file() {
+            return Self::from_gguf(&Gguf::open(model)?);
+        }
+        if !model.join("tokenizer.json").is_file()
+            && let Some(file) = gguf_in(model)?
+        {
+            return Self::from_gguf(&Gguf::open(&file)?);
+        }
+        Self::from_folder(model)
+    }
+
     /// Reads the tokenizer of a Hugging Face folder.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let files: Vec<(String, Vec<u8>)> = FILES
@@ -280,6 +296,13 @@ impl Tokenizer {
     pub fn files(&self) -> &[(String, Vec<u8>)] {
         &self.files
     }
+}
+
+/// The first GGUF file of a folder, by name.
+fn gguf_in(folder: &Path) -> Result<Option<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(|source| Error::Io { path: folder.to_path_buf(), source })?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "gguf")).min())
 }
 
 fn parse(bytes: &[u8], origin: &str) -> Result<tokenizers::Tokenizer> {

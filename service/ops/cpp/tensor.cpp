@@ -1,10 +1,17 @@
 // Small things about tensors that tch does not offer.
+#include <ATen/Version.h>
+
 #include <cstdlib>
 
 #include "guard.h"
 
 extern "C" void hone_free(char* message) {
   std::free(message);
+}
+
+// What the loaded LibTorch was built from and with, as text that Rust frees with `hone_free`.
+extern "C" char* hone_build_settings(char** text) {
+  return hone::guarded([&] { *text = strdup(at::show_config().c_str()); });
 }
 
 // Makes `grad` the place where the gradient of the leaf `tensor` is added up.

@@ -13,6 +13,7 @@ pub(crate) struct Raw {
 
 unsafe extern "C" {
     fn hone_free(message: *mut c_char);
+    pub(crate) fn hone_build_settings(text: *mut *mut c_char) -> *mut c_char;
     pub(crate) fn hone_set_grad(tensor: *const Raw, grad: *const Raw) -> *mut c_char;
     pub(crate) fn hone_lora_linear(
         x: *const Raw,
@@ -71,13 +72,22 @@ pub(crate) fn check(message: *mut c_char) {
     if message.is_null() {
         return;
     }
-    // SAFETY: a non-null message is a C string made by `strdup` that nobody else holds; it is freed once, after the copy.
-    let text = unsafe {
-        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
-        hone_free(message);
-        text
-    };
+    // SAFETY: a non-null message is a C string made by `strdup` that nobody else holds.
+    let text = unsafe { take_text(message) };
     panic!("{text}");
+}
+
+/// Copies a text of C++ and frees it.
+///
+/// # Safety
+/// `text` is a C string made by `strdup` that nobody else holds or uses again.
+pub(crate) unsafe fn take_text(text: *mut c_char) -> String {
+    // SAFETY: as the caller promises; it is freed once, after the copy.
+    unsafe {
+        let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+        hone_free(text);
+        copy
+    }
 }
 
 /// Runs an operator that writes `N` new tensors, and takes them over.

@@ -14,6 +14,6 @@ mod mapped;
 pub use attention::{Group, document_attention, varlen_flash};
 pub use grad::set_grad;
 pub use head::{head_cross_entropy, head_logprobs, head_nll};
-pub use libraries::{Libraries, LoadError, load_cuda};
+pub use libraries::{Libraries, LoadError, libtorch_version, load_cuda};
 pub use linear::{Dropout, LoraPart, lora_linear};
 pub use mapped::MappedFile;

@@ -4,8 +4,11 @@
 //! train on its CPU without a word. Opening the library at start registers its kernels, so one binary serves both.
 
 use std::path::{Path, PathBuf};
+use std::ptr;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+
+use crate::ffi;
 
 /// The shared libraries of LibTorch in this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +60,18 @@ pub fn load_cuda() -> Result<Libraries, LoadError> {
     Ok(Libraries { folder, loaded, cuda })
 }
 
+/// Version of the loaded LibTorch, such as `2.13.0`, as it says itself.
+pub fn libtorch_version() -> String {
+    let mut text = ptr::null_mut();
+    // SAFETY: `text` outlives the call, which writes a C string of `strdup` into it unless it gives back a message.
+    let settings = unsafe {
+        ffi::check(ffi::hone_build_settings(&mut text));
+        ffi::take_text(text)
+    };
+    let version = settings.split_once("TORCH_VERSION=").map(|(_, rest)| rest);
+    version.and_then(|rest| rest.split([',', ' ', '\n']).next()).unwrap_or("unknown").to_string()
+}
+
 fn is_named(path: &Path, name: &str) -> bool {
     path.file_name().is_some_and(|file| file == name)
 }
@@ -84,6 +99,13 @@ fn mapped_libraries() -> Result<Vec<PathBuf>, std::io::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_is_three_numbers() {
+        let version = libtorch_version();
+        let numbers = version.split('+').next().unwrap().split('.').map(str::parse::<u32>);
+        assert_eq!(numbers.filter(Result::is_ok).count(), 3, "{version}");
+    }
 
     #[test]
     fn names_the_cpu_library_and_opens_cuda_only_where_it_lies() {
