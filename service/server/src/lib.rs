@@ -1,1 +1,201 @@
-//! Under construction.
+//! The control plane of hone: gRPC calls in; recorded jobs, running trainers and streams of events out.
+//!
+//! [`run`] puts the parts together. A call comes in through `api`, which translates and delegates. [`jobs`] keeps every
+//! change in the [`store`] before anybody sees it; [`record`] decides what a change does. [`scheduler`] starts waiting
+//! jobs through an [`executor`], [`supervisor`] stays with each attempt until its end, and `api::trainer` is where the
+//! trainer dials in. [`attempts`] is where these meet. Nothing here computes: a trainer is a process of its own, and
+//! LibTorch is never linked.
+
+use std::fs::{File, TryLockError};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hone_data::storage;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::TcpIncoming;
+
+use crate::attempts::Attempts;
+use crate::config::{Options, dialled};
+use crate::executor::Executor;
+use crate::executor::local::Local;
+use crate::jobs::Jobs;
+use crate::layout::Layout;
+use crate::scheduler::Scheduler;
+use crate::store::Store;
+use crate::store::sqlite::{OpenError, Sqlite};
+use crate::supervisor::{Patience, Supervisor};
+
+pub mod access;
+mod api;
+pub mod attempts;
+mod checkpoints;
+pub mod config;
+mod doctor;
+pub mod executor;
+pub mod jobs;
+mod layout;
+mod preview;
+pub mod record;
+pub mod scheduler;
+pub mod store;
+pub mod supervisor;
+pub mod telemetry;
+#[cfg(test)]
+mod testing;
+mod uploads;
+
+/// How long open calls may take to end once the server stops.
+const LAST_CALLS: Duration = Duration::from_secs(5);
+
+/// Why the server cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The listener has no address.
+    #[error("cannot tell the address listened on: {0}")]
+    Address(std::io::Error),
+    /// The data folder cannot be used.
+    #[error("{}: cannot use the data folder: {source}", path.display())]
+    DataDir {
+        /// The folder or the file in it.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Another server works on the data folder.
+    #[error("{}: another hone-server uses this data folder; stop it, or name another folder with --data-dir", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The storage root cannot be used.
+    #[error("the storage root cannot be used: {0}")]
+    Storage(#[from] storage::Error),
+    /// The job store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The job store failed at start.
+    #[error(transparent)]
+    Recovery(#[from] store::Error),
+    /// Reflection cannot be set up.
+    #[error("reflection cannot be set up: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// Serving ended.
+    #[error("serving failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Serves until `shutdown` ends and the trainers have saved and left.
+pub async fn run(listener: TcpListener, options: Options, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    let address = listener.local_addr().map_err(Error::Address)?;
+    let _lock = lock(&options.data_dir)?;
+    let store = Arc::new(Sqlite::open(&options.data_dir.join("hone.db"))?);
+    let executor = Arc::new(Local::new(&options.trainer, dialled(address), &options.data_dir));
+    let parts = Parts { store, executor, clock: Arc::new(chrono::Utc::now) };
+    serve(listener, options, parts, shutdown).await
+}
+
+/// What the server is put together from, beside its options.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) clock: jobs::Clock,
+}
+
+pub(crate) async fn serve(
+    listener: TcpListener,
+    options: Options,
+    parts: Parts,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let address = listener.local_addr().map_err(Error::Address)?;
+    let layout = Layout::open(&options.storage_root, &options.storage)?;
+    layout.probe().await?;
+    let jobs = Arc::new(Jobs::new(parts.store.clone(), parts.clock));
+    let attempts = Arc::new(Attempts::default());
+    let patience = Patience { attach_timeout: options.attach_timeout, stop_grace: options.stop_grace };
+    let trainers = TaskTracker::new();
+    // `stopping`: no new work, watchers are sent away. `stopped`: the trainers are gone, so their door may close.
+    let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());
+    let scheduler = Scheduler {
+        jobs: jobs.clone(),
+        attempts: attempts.clone(),
+        executor: parts.executor,
+        supervisor: Supervisor { jobs: jobs.clone(), patience },
+        max_running_jobs: options.limits.max_running_jobs,
+        tasks: trainers.clone(),
+        stopping: stopping.clone(),
+    };
+    scheduler.adopt().await?;
+    trainers.spawn(scheduler.run());
+
+    let options = Arc::new(options);
+    let shared = api::Shared {
+        jobs,
+        attempts: attempts.clone(),
+        store: parts.store,
+        layout,
+        options: options.clone(),
+        stopping: stopping.clone(),
+        stopped: stopped.clone(),
+        tasks: TaskTracker::new(),
+    };
+    let (router, health) = api::router(&shared).await?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = router.serve_with_incoming_shutdown(incoming, stopped.clone().cancelled_owned());
+    announce(address, &options)?;
+
+    let stop = async {
+        shutdown.await;
+        health.stop().await;
+        stopping.cancel();
+        attempts.stop_all();
+        trainers.close();
+        trainers.wait().await;
+        stopped.cancel();
+    };
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        served = &mut serving => return Ok(served?),
+        () = stop => {}
+    }
+    // A client that does not let go of its connection does not keep the server alive.
+    if let Ok(served) = tokio::time::timeout(LAST_CALLS, serving).await {
+        served?;
+    }
+    shared.tasks.close();
+    let _ = tokio::time::timeout(LAST_CALLS, shared.tasks.wait()).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Takes the data folder for this process; the lock ends with it.
+fn lock(data_dir: &Path) -> Result<File, Error> {
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| Error::DataDir { path, source }
+    };
+    std::fs::create_dir_all(data_dir).map_err(failed(data_dir))?;
+    let path = data_dir.join("hone.lock");
+    let file = File::create(&path).map_err(failed(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: data_dir.to_path_buf() }),
+        Err(TryLockError::Error(source)) => Err(failed(&path)(source)),
+    }
+}
+
+/// Tells where the server is: in the log, and in a file that is whole whenever it is there.
+fn announce(address: SocketAddr, options: &Options) -> Result<(), Error> {
+    tracing::info!(%address, storage_root = options.storage_root, data_dir = %options.data_dir.display(), "listening");
+    let Some(path) = &options.port_file else { return Ok(()) };
+    let failed = |source| Error::DataDir { path: path.clone(), source };
+    let mut partial = path.clone().into_os_string();
+    partial.push(".partial");
+    std::fs::write(&partial, format!("{address}\n")).map_err(failed)?;
+    std::fs::rename(&partial, path).map_err(failed)
+}

@@ -1,0 +1,170 @@
+//! Events as messages.
+
+use hone_job::event::{
+    DatasetReport, Evaluation, Event, JobEvent, LengthBucket, Outcome, Plan, ReasonCount, RowNote, TrainStep,
+};
+use hone_job::failure::{Failure, Reason};
+use hone_proto::v1 as pb;
+use pb::job_event::Event as EventOneof;
+
+use super::{spec, state, timestamp};
+
+/// An event as its watchers see it.
+pub(in crate::api) fn event(event: JobEvent) -> pb::JobEvent {
+    pb::JobEvent {
+        sequence: event.sequence,
+        time: Some(timestamp(event.time)),
+        attempt: event.attempt,
+        event: Some(content(event.event)),
+    }
+}
+
+fn content(event: Event) -> EventOneof {
+    match event {
+        Event::StateChanged(change) => EventOneof::StateChanged(pb::StateChanged {
+            from: state(change.from).into(),
+            to: state(change.to).into(),
+            detail: change.detail,
+        }),
+        Event::Phase(phase) => EventOneof::Phase(pb::Phase { name: phase.name, detail: phase.detail }),
+        Event::DatasetReport(rows) => EventOneof::DatasetReport(report(rows)),
+        Event::EffectiveSpec(effective) => EventOneof::EffectiveSpec(spec::message(*effective)),
+        Event::Plan(found) => EventOneof::Plan(plan(found)),
+        Event::TrainStep(step) => EventOneof::TrainStep(train_step(step)),
+        Event::Evaluation(found) => EventOneof::Evaluation(evaluation(found)),
+        Event::CheckpointSaved(saved) => EventOneof::CheckpointSaved(pb::CheckpointSaved {
+            checkpoint_id: saved.checkpoint_id,
+            step: saved.step,
+            uri: saved.uri,
+            size_bytes: saved.size_bytes,
+            eval_loss: saved.eval_loss,
+            seconds: saved.seconds,
+        }),
+        Event::ResourceUsage(usage) => EventOneof::ResourceUsage(pb::ResourceUsage {
+            host_memory_bytes: usage.host_memory_bytes,
+            cpu_cores: usage.cpu_cores,
+            device_memory_bytes: usage.device_memory_bytes,
+            device_utilization: usage.device_utilization,
+        }),
+        Event::Warning(warning) => EventOneof::Warning(pb::Warning { code: warning.code, message: warning.message }),
+        Event::Failure(found) => EventOneof::Failure(failure(found)),
+        Event::Result(found) => EventOneof::Result(outcome(found)),
+    }
+}
+
+/// What became of rows.
+pub(in crate::api) fn report(report: DatasetReport) -> pb::DatasetReport {
+    pb::DatasetReport {
+        split: report.split,
+        rows_read: report.rows_read,
+        examples: report.examples,
+        tokens: report.tokens,
+        trained_tokens: report.trained_tokens,
+        reasons: report.reasons.into_iter().map(reason_count).collect(),
+        length_histogram: report.length_histogram.into_iter().map(length_bucket).collect(),
+        longest_tokens: report.longest_tokens,
+    }
+}
+
+fn reason_count(reason: ReasonCount) -> pb::ReasonCount {
+    let rows = reason.rows.into_iter().map(|RowNote { object, row, note }| pb::RowNote { object, row, note });
+    pb::ReasonCount { reason: reason.reason, count: reason.count, rows: rows.collect() }
+}
+
+fn length_bucket(bucket: LengthBucket) -> pb::LengthBucket {
+    pb::LengthBucket { up_to_tokens: bucket.up_to_tokens, rows: bucket.rows }
+}
+
+fn plan(plan: Plan) -> pb::Plan {
+    pb::Plan {
+        total_steps: plan.total_steps,
+        steps_per_epoch: plan.steps_per_epoch,
+        warmup_steps: plan.warmup_steps,
+        eval_every_steps: plan.eval_every_steps,
+        trainable_parameters: plan.trainable_parameters,
+        base_parameters: plan.base_parameters,
+        device: plan.device,
+        precision: plan.precision,
+        attention: plan.attention,
+    }
+}
+
+fn train_step(step: TrainStep) -> pb::TrainStep {
+    pb::TrainStep {
+        step: step.step,
+        epoch: step.epoch,
+        loss: step.loss,
+        grad_norm: step.grad_norm,
+        learning_rate: step.learning_rate,
+        examples: step.examples,
+        tokens: step.tokens,
+        trained_tokens: step.trained_tokens,
+        micro_batches: step.micro_batches,
+        token_accuracy: step.token_accuracy,
+        step_seconds: step.step_seconds,
+        tokens_per_second: step.tokens_per_second,
+        skipped: step.skipped,
+        remaining_seconds: step.remaining_seconds,
+        peak_memory_bytes: step.peak_memory_bytes,
+    }
+}
+
+fn evaluation(evaluation: Evaluation) -> pb::EvaluationResult {
+    let buckets = evaluation.buckets.into_iter().map(|bucket| pb::BucketLoss {
+        up_to_tokens: bucket.up_to_tokens,
+        loss: bucket.loss,
+        tokens: bucket.tokens,
+        examples: bucket.examples,
+    });
+    pb::EvaluationResult {
+        step: evaluation.step,
+        loss: evaluation.loss,
+        loss_standard_error: evaluation.loss_standard_error,
+        perplexity: evaluation.perplexity,
+        token_accuracy: evaluation.token_accuracy,
+        examples: evaluation.examples,
+        tokens: evaluation.tokens,
+        buckets: buckets.collect(),
+        seconds: evaluation.seconds,
+        best: evaluation.best,
+    }
+}
+
+/// Why something failed.
+pub(super) fn failure(failure: Failure) -> pb::Failure {
+    let reason = match failure.reason {
+        Reason::InvalidData => pb::FailureReason::InvalidData,
+        Reason::ModelUnsupported => pb::FailureReason::ModelUnsupported,
+        Reason::OutOfMemory => pb::FailureReason::OutOfMemory,
+        Reason::NonFinite => pb::FailureReason::NonFinite,
+        Reason::Storage => pb::FailureReason::Storage,
+        Reason::TrainerCrashed => pb::FailureReason::TrainerCrashed,
+        Reason::TrainerStalled => pb::FailureReason::TrainerStalled,
+        Reason::Preempted => pb::FailureReason::Preempted,
+        Reason::Internal => pb::FailureReason::Internal,
+    };
+    pb::Failure {
+        reason: reason.into(),
+        message: failure.message,
+        location: failure.location,
+        remedy: failure.remedy,
+        retryable: failure.retryable,
+    }
+}
+
+/// What came out.
+pub(super) fn outcome(outcome: Outcome) -> pb::JobResult {
+    pb::JobResult {
+        steps: outcome.steps,
+        tokens: outcome.tokens,
+        trained_tokens: outcome.trained_tokens,
+        eval_loss_before: outcome.eval_loss_before,
+        eval_loss_after: outcome.eval_loss_after,
+        final_checkpoint_id: outcome.final_checkpoint_id,
+        final_checkpoint_uri: outcome.final_checkpoint_uri,
+        best_checkpoint_id: outcome.best_checkpoint_id,
+        train_seconds: outcome.train_seconds,
+        eval_seconds: outcome.eval_seconds,
+        skipped_steps: outcome.skipped_steps,
+    }
+}

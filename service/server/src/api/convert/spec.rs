@@ -1,0 +1,336 @@
+//! The job spec, there and back. What is absent takes the default written in the proto and in `hone_job::spec`.
+
+use hone_job::spec::{
+    Adapter, Batch, Checkpoints, Data, Evaluation, JobSpec, Length, Lora, LossOn, Optimizer, Order, OverLength,
+    Precision, Resources, Schedule, ScheduleKind, SftTask, Task, Training, Violation, Warmup,
+};
+use hone_proto::v1 as pb;
+use pb::adapter_spec::Kind as AdapterKind;
+use pb::job_spec::Task as TaskOneof;
+use pb::schedule_spec::Warmup as WarmupOneof;
+use pb::sft_task::Length as LengthOneof;
+
+/// The effective spec of a request, or everything that is wrong with it.
+pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> Result<JobSpec, Vec<Violation>> {
+    let Some(spec) = spec else { return Err(vec![Violation::new("spec", "is required")]) };
+    let mut reader = Reader { violations: Vec::new() };
+    let has_task = spec.task.is_some();
+    if !has_task {
+        reader.wrong("spec.task", "is required: one task; the only one so far is sft");
+    }
+    let TaskOneof::Sft(sft) = spec.task.unwrap_or_else(|| TaskOneof::Sft(pb::SftTask::default()));
+    let converted = JobSpec {
+        display_name: spec.display_name,
+        labels: spec.labels.into_iter().collect(),
+        base_model: spec.base_model.unwrap_or_default().uri,
+        task: Task::Sft(reader.sft("spec.sft", sft)),
+        resources: Resources {
+            devices: spec.resources.and_then(|resources| resources.devices).unwrap_or(Resources::default().devices),
+        },
+    };
+    let mut violations = converted.validate();
+    // What a missing task lacks is no news.
+    violations.retain(|violation| has_task || !violation.field.starts_with("spec.sft"));
+    violations.extend(reader.violations);
+    if violations.is_empty() { Ok(converted) } else { Err(violations) }
+}
+
+/// What a preview needs of a spec: base model, rows and which tokens are trained on. Checked as a job's would be.
+pub(in crate::api) fn preview_spec(
+    base_model: Option<pb::BaseModel>,
+    data: Option<pb::DataSpec>,
+    loss_on: i32,
+) -> Result<JobSpec, Vec<Violation>> {
+    let sft = pb::SftTask { data, loss_on, ..Default::default() };
+    let spec = pb::JobSpec { base_model, task: Some(TaskOneof::Sft(sft)), ..Default::default() };
+    job_spec(Some(spec)).map_err(|mut violations| {
+        for violation in &mut violations {
+            let field = violation.field.strip_prefix("spec.sft.").or(violation.field.strip_prefix("spec."));
+            if let Some(field) = field {
+                violation.field = field.to_string();
+            }
+        }
+        violations
+    })
+}
+
+/// Collects what the domain's types cannot hold: numbers of enums that nobody knows.
+struct Reader {
+    violations: Vec<Violation>,
+}
+
+impl Reader {
+    fn wrong(&mut self, field: impl Into<String>, what: impl Into<String>) {
+        self.violations.push(Violation::new(field, what));
+    }
+
+    /// An enum's value by its number; `known` gives none for a number that is unknown.
+    fn choice<P: TryFrom<i32>, T: Default>(&mut self, field: String, number: i32, convert: impl Fn(P) -> T) -> T {
+        match P::try_from(number) {
+            Ok(value) => convert(value),
+            Err(_) => {
+                self.wrong(field, format!("{number} is no value of this enum"));
+                T::default()
+            }
+        }
+    }
+
+    fn sft(&mut self, path: &str, task: pb::SftTask) -> SftTask {
+        let loss_on = self.choice(format!("{path}.loss_on"), task.loss_on, loss_on);
+        let data = self.data(&format!("{path}.data"), task.data.unwrap_or_default());
+        let defaults = Training::on(Vec::new());
+        let training = Training {
+            data,
+            adapter: adapter(task.adapter.unwrap_or_default()),
+            init_from: task.init_from,
+            optimizer: optimizer(task.optimizer.unwrap_or_default()),
+            schedule: self.schedule(&format!("{path}.schedule"), task.schedule.unwrap_or_default()),
+            batch: batch(task.batch.unwrap_or_default()),
+            length: match task.length {
+                Some(LengthOneof::Epochs(epochs)) => Length::Epochs(epochs),
+                Some(LengthOneof::MaxSteps(steps)) => Length::MaxSteps(steps),
+                None => defaults.length,
+            },
+            evaluation: evaluation(task.evaluation.unwrap_or_default()),
+            checkpoints: checkpoints(task.checkpoints.unwrap_or_default()),
+            precision: self.choice(format!("{path}.precision"), task.precision, precision),
+            seed: task.seed.unwrap_or(defaults.seed),
+            order: self.choice(format!("{path}.order"), task.order, order),
+        };
+        SftTask { training, loss_on }
+    }
+
+    fn data(&mut self, path: &str, data: pb::DataSpec) -> Data {
+        let defaults = Training::on(Vec::new()).data;
+        Data {
+            train: data.train,
+            eval: data.eval,
+            eval_fraction: data.eval_fraction.unwrap_or(defaults.eval_fraction),
+            max_length: data.max_length.unwrap_or(defaults.max_length),
+            over_length: self.choice(format!("{path}.over_length"), data.over_length, over_length),
+            chat_template: data.chat_template,
+            max_train_examples: data.max_train_examples,
+            max_eval_examples: data.max_eval_examples,
+        }
+    }
+
+    fn schedule(&mut self, path: &str, schedule: pb::ScheduleSpec) -> Schedule {
+        let defaults = Schedule::default();
+        Schedule {
+            kind: self.choice(format!("{path}.type"), schedule.r#type, schedule_kind),
+            warmup: match schedule.warmup {
+                Some(WarmupOneof::WarmupSteps(steps)) => Warmup::Steps(steps),
+                Some(WarmupOneof::WarmupRatio(ratio)) => Warmup::Ratio(ratio),
+                None => defaults.warmup,
+            },
+            min_learning_rate_ratio: schedule.min_learning_rate_ratio.unwrap_or(defaults.min_learning_rate_ratio),
+        }
+    }
+}
+
+fn adapter(adapter: pb::AdapterSpec) -> Adapter {
+    let AdapterKind::Lora(lora) = adapter.kind.unwrap_or_else(|| AdapterKind::Lora(pb::LoraSpec::default()));
+    let defaults = Lora::default();
+    let rank = lora.rank.unwrap_or(defaults.rank);
+    Adapter::Lora(Lora {
+        rank,
+        alpha: lora.alpha.unwrap_or(2.0 * f64::from(rank)),
+        dropout: lora.dropout.unwrap_or(defaults.dropout),
+        target_modules: if lora.target_modules.is_empty() { defaults.target_modules } else { lora.target_modules },
+        use_rslora: lora.use_rslora.unwrap_or(defaults.use_rslora),
+    })
+}
+
+fn optimizer(optimizer: pb::OptimizerSpec) -> Optimizer {
+    let defaults = Optimizer::default();
+    Optimizer {
+        learning_rate: optimizer.learning_rate.unwrap_or(defaults.learning_rate),
+        beta1: optimizer.beta1.unwrap_or(defaults.beta1),
+        beta2: optimizer.beta2.unwrap_or(defaults.beta2),
+        epsilon: optimizer.epsilon.unwrap_or(defaults.epsilon),
+        weight_decay: optimizer.weight_decay.unwrap_or(defaults.weight_decay),
+        max_grad_norm: optimizer.max_grad_norm.unwrap_or(defaults.max_grad_norm),
+    }
+}
+
+fn batch(batch: pb::BatchSpec) -> Batch {
+    let defaults = Batch::default();
+    Batch {
+        examples_per_step: batch.examples_per_step.unwrap_or(defaults.examples_per_step),
+        tokens_per_micro_batch: batch.tokens_per_micro_batch.unwrap_or(defaults.tokens_per_micro_batch),
+    }
+}
+
+fn evaluation(evaluation: pb::EvaluationSpec) -> Evaluation {
+    let defaults = Evaluation::default();
+    Evaluation {
+        every_steps: evaluation.every_steps,
+        max_time_fraction: evaluation.max_time_fraction.unwrap_or(defaults.max_time_fraction),
+    }
+}
+
+fn checkpoints(checkpoints: pb::CheckpointSpec) -> Checkpoints {
+    let defaults = Checkpoints::default();
+    Checkpoints {
+        every_steps: checkpoints.every_steps.unwrap_or(defaults.every_steps),
+        every_minutes: checkpoints.every_minutes.unwrap_or(defaults.every_minutes),
+        keep_last: checkpoints.keep_last.unwrap_or(defaults.keep_last),
+    }
+}
+
+fn loss_on(value: pb::LossOn) -> LossOn {
+    match value {
+        pb::LossOn::Unspecified => LossOn::default(),
+        pb::LossOn::Completion => LossOn::Completion,
+        pb::LossOn::Assistant => LossOn::Assistant,
+        pb::LossOn::All => LossOn::All,
+    }
+}
+
+fn over_length(value: pb::OverLength) -> OverLength {
+    match value {
+        pb::OverLength::Unspecified => OverLength::default(),
+        pb::OverLength::Drop => OverLength::Drop,
+        pb::OverLength::Truncate => OverLength::Truncate,
+        pb::OverLength::Split => OverLength::Split,
+        pb::OverLength::Fail => OverLength::Fail,
+    }
+}
+
+fn schedule_kind(value: pb::ScheduleType) -> ScheduleKind {
+    match value {
+        pb::ScheduleType::Unspecified => ScheduleKind::default(),
+        pb::ScheduleType::Cosine => ScheduleKind::Cosine,
+        pb::ScheduleType::Linear => ScheduleKind::Linear,
+        pb::ScheduleType::Constant => ScheduleKind::Constant,
+    }
+}
+
+fn precision(value: pb::Precision) -> Precision {
+    match value {
+        pb::Precision::Unspecified => Precision::default(),
+        pb::Precision::Float32 => Precision::Float32,
+        pb::Precision::Bfloat16 => Precision::Bfloat16,
+    }
+}
+
+fn order(value: pb::Order) -> Order {
+    match value {
+        pb::Order::Unspecified => Order::default(),
+        pb::Order::Shuffled => Order::Shuffled,
+        pb::Order::Sequential => Order::Sequential,
+    }
+}
+
+/// The spec in force as a message: every field set but those whose absence is the value.
+pub(super) fn message(spec: JobSpec) -> pb::JobSpec {
+    let Task::Sft(sft) = spec.task;
+    pb::JobSpec {
+        display_name: spec.display_name,
+        labels: spec.labels.into_iter().collect(),
+        base_model: Some(pb::BaseModel { uri: spec.base_model }),
+        task: Some(TaskOneof::Sft(sft_message(sft))),
+        resources: Some(pb::Resources { devices: Some(spec.resources.devices) }),
+    }
+}
+
+fn sft_message(sft: SftTask) -> pb::SftTask {
+    let SftTask { training, loss_on } = sft;
+    pb::SftTask {
+        data: Some(data_message(training.data)),
+        adapter: Some(adapter_message(training.adapter)),
+        init_from: training.init_from,
+        optimizer: Some(pb::OptimizerSpec {
+            learning_rate: Some(training.optimizer.learning_rate),
+            beta1: Some(training.optimizer.beta1),
+            beta2: Some(training.optimizer.beta2),
+            epsilon: Some(training.optimizer.epsilon),
+            weight_decay: Some(training.optimizer.weight_decay),
+            max_grad_norm: Some(training.optimizer.max_grad_norm),
+        }),
+        schedule: Some(schedule_message(training.schedule)),
+        batch: Some(pb::BatchSpec {
+            examples_per_step: Some(training.batch.examples_per_step),
+            tokens_per_micro_batch: Some(training.batch.tokens_per_micro_batch),
+        }),
+        length: Some(match training.length {
+            Length::Epochs(epochs) => LengthOneof::Epochs(epochs),
+            Length::MaxSteps(steps) => LengthOneof::MaxSteps(steps),
+        }),
+        evaluation: Some(pb::EvaluationSpec {
+            every_steps: training.evaluation.every_steps,
+            max_time_fraction: Some(training.evaluation.max_time_fraction),
+        }),
+        checkpoints: Some(pb::CheckpointSpec {
+            every_steps: Some(training.checkpoints.every_steps),
+            every_minutes: Some(training.checkpoints.every_minutes),
+            keep_last: Some(training.checkpoints.keep_last),
+        }),
+        // Which one it is depends on the device; the plan says it.
+        precision: match training.precision {
+            Precision::Auto => pb::Precision::Unspecified,
+            Precision::Float32 => pb::Precision::Float32,
+            Precision::Bfloat16 => pb::Precision::Bfloat16,
+        }
+        .into(),
+        seed: Some(training.seed),
+        order: match training.order {
+            Order::Shuffled => pb::Order::Shuffled,
+            Order::Sequential => pb::Order::Sequential,
+        }
+        .into(),
+        loss_on: match loss_on {
+            LossOn::Completion => pb::LossOn::Completion,
+            LossOn::Assistant => pb::LossOn::Assistant,
+            LossOn::All => pb::LossOn::All,
+        }
+        .into(),
+    }
+}
+
+fn data_message(data: Data) -> pb::DataSpec {
+    pb::DataSpec {
+        train: data.train,
+        eval: data.eval,
+        eval_fraction: Some(data.eval_fraction),
+        max_length: Some(data.max_length),
+        over_length: match data.over_length {
+            OverLength::Drop => pb::OverLength::Drop,
+            OverLength::Truncate => pb::OverLength::Truncate,
+            OverLength::Split => pb::OverLength::Split,
+            OverLength::Fail => pb::OverLength::Fail,
+        }
+        .into(),
+        chat_template: data.chat_template,
+        max_train_examples: data.max_train_examples,
+        max_eval_examples: data.max_eval_examples,
+    }
+}
+
+fn adapter_message(adapter: Adapter) -> pb::AdapterSpec {
+    let Adapter::Lora(lora) = adapter;
+    let lora = pb::LoraSpec {
+        rank: Some(lora.rank),
+        alpha: Some(lora.alpha),
+        dropout: Some(lora.dropout),
+        target_modules: lora.target_modules,
+        use_rslora: Some(lora.use_rslora),
+    };
+    pb::AdapterSpec { kind: Some(AdapterKind::Lora(lora)) }
+}
+
+fn schedule_message(schedule: Schedule) -> pb::ScheduleSpec {
+    pb::ScheduleSpec {
+        r#type: match schedule.kind {
+            ScheduleKind::Cosine => pb::ScheduleType::Cosine,
+            ScheduleKind::Linear => pb::ScheduleType::Linear,
+            ScheduleKind::Constant => pb::ScheduleType::Constant,
+        }
+        .into(),
+        warmup: Some(match schedule.warmup {
+            Warmup::Steps(steps) => WarmupOneof::WarmupSteps(steps),
+            Warmup::Ratio(ratio) => WarmupOneof::WarmupRatio(ratio),
+        }),
+        min_learning_rate_ratio: Some(schedule.min_learning_rate_ratio),
+    }
+}

@@ -1,0 +1,170 @@
+//! DatasetService.
+
+use hone_data::dataset::{Options, Sources};
+use hone_data::preview::PreviewRow;
+use hone_job::id::Kind;
+use hone_job::spec::Task;
+use hone_proto::v1 as pb;
+use hone_proto::v1::dataset_service_server::DatasetService;
+use pb::upload_dataset_request::Part;
+use prost::Message;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::inputs::Inputs;
+use super::page::Page;
+use super::status::Problem;
+use super::{convert, receive};
+use crate::preview::{Previewer, Wanted};
+use crate::store::Upload;
+use crate::uploads::{Error, Incoming, Uploads};
+
+/// Most rows of a preview, and how many when the caller does not say.
+const MAX_ROWS: u32 = 100;
+const DEFAULT_ROWS: u32 = 3;
+
+/// Endings of files of rows, before what they are packed with.
+const FORMATS: [&str; 2] = [".jsonl", ".parquet"];
+const PACKINGS: [&str; 2] = [".gz", ".zst"];
+
+pub(super) struct DatasetApi {
+    pub(super) uploads: Uploads,
+    pub(super) inputs: Inputs,
+    pub(super) previewer: Previewer,
+    pub(super) max_bytes: u64,
+}
+
+#[tonic::async_trait]
+impl DatasetService for DatasetApi {
+    async fn upload_dataset(
+        &self,
+        request: Request<Streaming<pb::UploadDatasetRequest>>,
+    ) -> Result<Response<pb::UploadDatasetResponse>, Status> {
+        let mut messages = request.into_inner();
+        let first = receive::next(&mut messages).await.map_err(Problem::from)?;
+        let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
+            return Err(Problem::field("header", "must be the first message").into());
+        };
+        if !holds_rows(&header.file_name) {
+            let what = format!("{:?} must end in .jsonl or .parquet, plain or with .gz or .zst", header.file_name);
+            return Err(Problem::field("header.file_name", what).into());
+        }
+        let incoming = self.uploads.begin(Kind::Dataset, self.max_bytes).map_err(Problem::from)?;
+        let upload = receive::run(&self.uploads, incoming, |uploads, mut incoming| async move {
+            let received = rows(&uploads, &mut incoming, header, messages).await;
+            (incoming, received)
+        });
+        Ok(Response::new(pb::UploadDatasetResponse { dataset: Some(convert::dataset(upload.await?)) }))
+    }
+
+    async fn get_dataset(
+        &self,
+        request: Request<pb::GetDatasetRequest>,
+    ) -> Result<Response<pb::GetDatasetResponse>, Status> {
+        let dataset_id = request.into_inner().dataset_id;
+        check_id(&dataset_id)?;
+        let upload = self.uploads.get(&dataset_id).await.map_err(Problem::from)?;
+        Ok(Response::new(pb::GetDatasetResponse { dataset: Some(convert::dataset(upload)) }))
+    }
+
+    async fn list_datasets(
+        &self,
+        request: Request<pb::ListDatasetsRequest>,
+    ) -> Result<Response<pb::ListDatasetsResponse>, Status> {
+        let request = request.into_inner();
+        let page = Page::new(request.page_size, &request.page_token, "datasets")?;
+        let found = self.uploads.list(Kind::Dataset, page.before, page.limit()).await.map_err(Problem::from)?;
+        let found: Vec<_> = found.into_iter().map(|upload| (upload.ordinal, convert::dataset(upload))).collect();
+        let (found, next_page_token) = page.cut(found, |(ordinal, _)| *ordinal, |(_, dataset)| dataset.encoded_len());
+        let datasets = found.into_iter().map(|(_, dataset)| dataset).collect();
+        Ok(Response::new(pb::ListDatasetsResponse { datasets, next_page_token }))
+    }
+
+    async fn delete_dataset(
+        &self,
+        request: Request<pb::DeleteDatasetRequest>,
+    ) -> Result<Response<pb::DeleteDatasetResponse>, Status> {
+        let dataset_id = request.into_inner().dataset_id;
+        check_id(&dataset_id)?;
+        self.uploads.delete(&dataset_id).await.map_err(Problem::from)?;
+        Ok(Response::new(pb::DeleteDatasetResponse {}))
+    }
+
+    async fn preview_dataset(
+        &self,
+        request: Request<pb::PreviewDatasetRequest>,
+    ) -> Result<Response<pb::PreviewDatasetResponse>, Status> {
+        Ok(Response::new(self.preview(request.into_inner()).await?))
+    }
+}
+
+impl DatasetApi {
+    async fn preview(&self, request: pb::PreviewDatasetRequest) -> Result<pb::PreviewDatasetResponse, Problem> {
+        let rows = request.rows.unwrap_or(DEFAULT_ROWS);
+        if rows > MAX_ROWS {
+            return Err(Problem::field("rows", format!("is {rows}; must be at most {MAX_ROWS}")));
+        }
+        let max_length_is_default = request.data.as_ref().is_some_and(|data| data.max_length.is_none());
+        let spec = convert::preview_spec(request.base_model, request.data, request.loss_on);
+        let spec = spec.map_err(Problem::invalid)?;
+        self.inputs.check(&spec, "base_model.uri", "").await?;
+        let spec = self.inputs.resolve(&spec).await?;
+        let open = |uris: &[String]| uris.iter().map(|uri| self.inputs.open(uri)).collect::<Result<Vec<_>, _>>();
+        let Task::Sft(task) = &spec.task;
+        let data = &task.training.data;
+        let wanted = Wanted {
+            model: self.inputs.open(&spec.base_model)?,
+            sources: Sources { train: open(&data.train)?, eval: open(&data.eval)? },
+            options: Options::new(data, task.loss_on),
+            max_length_is_default,
+            num_rows: rows as usize,
+        };
+        let found = self.previewer.preview(wanted).await?;
+        Ok(pb::PreviewDatasetResponse {
+            reports: found.reports.into_iter().map(convert::report).collect(),
+            rows: found.rows.into_iter().map(row).collect(),
+        })
+    }
+}
+
+/// The bytes of one file, and a dataset made of them.
+async fn rows(
+    uploads: &Uploads,
+    incoming: &mut Incoming,
+    header: pb::UploadDatasetHeader,
+    mut messages: Streaming<pb::UploadDatasetRequest>,
+) -> Result<Upload, Error> {
+    incoming.begin_file(&header.file_name, &header.sha256).await?;
+    while let Some(message) = receive::next(&mut messages).await? {
+        match message.part {
+            Some(Part::Chunk(chunk)) => receive::write(incoming, chunk).await?,
+            Some(Part::Header(_)) => return Err(Error::invalid("header", "came twice")),
+            None => return Err(receive::empty()),
+        }
+    }
+    uploads.keep(incoming, header.file_name).await
+}
+
+/// Whether a name says that rows are in the file.
+fn holds_rows(name: &str) -> bool {
+    let packed = PACKINGS.into_iter().find_map(|packing| name.strip_suffix(packing));
+    FORMATS.into_iter().any(|format| packed.unwrap_or(name).ends_with(format))
+}
+
+fn row(row: PreviewRow) -> pb::PreviewRow {
+    let pieces = row.pieces.into_iter().map(|piece| pb::PreviewPiece { text: piece.text, trained: piece.trained });
+    pb::PreviewRow {
+        object: row.object,
+        row: row.row,
+        pieces: pieces.collect(),
+        tokens: row.tokens,
+        trained_tokens: row.trained_tokens,
+    }
+}
+
+fn check_id(dataset_id: &str) -> Result<(), Problem> {
+    match dataset_id {
+        "" => Err(Problem::field("dataset_id", "is required")),
+        id if Kind::Dataset.matches(id) => Ok(()),
+        id => Err(Problem::not_found("dataset", id)),
+    }
+}

@@ -1,0 +1,74 @@
+//! The files of a checkpoint as a stream of chunks, checked against the manifest on the way: more than was announced is
+//! never sent, and a file that differs ends the stream with its name.
+
+use std::pin::Pin;
+
+use async_stream::try_stream;
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use hone_job::checkpoint::MANIFEST;
+use hone_proto::v1 as pb;
+use sha2::{Digest, Sha256};
+use tonic::Status;
+
+use super::CHUNK_BYTES;
+use super::status::Problem;
+use crate::checkpoints::{Checkpoint, Error};
+
+pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<pb::DownloadCheckpointResponse, Status>> + Send>>;
+
+/// Every file, the manifest last.
+pub(super) fn chunks(checkpoint: Checkpoint) -> Chunks {
+    Box::pin(try_stream! {
+        for file in &checkpoint.manifest.files {
+            let announced =
+                pb::CheckpointFile { name: file.name.clone(), size_bytes: file.size_bytes, sha256: file.sha256.clone() };
+            let damaged = |detail: String| Status::from(Problem::from(checkpoint.damaged(&file.name, detail)));
+            let object = checkpoint.folder.join(&file.name);
+            let lost = |error: hone_data::storage::Error| match error.is_not_found() {
+                true => damaged("it is missing".into()),
+                false => Problem::from(Error::Storage(error)).into(),
+            };
+            let mut pieces = object.get_stream().await.map_err(lost)?;
+            let mut first = Some(announced);
+            let mut hash = Sha256::new();
+            let mut offset = 0;
+            while let Some(mut piece) = pieces.try_next().await.map_err(lost)? {
+                if offset + piece.len() as u64 > file.size_bytes {
+                    Err(damaged(format!("it is longer than {} bytes", file.size_bytes)))?;
+                }
+                while !piece.is_empty() {
+                    let data = piece.split_to(piece.len().min(CHUNK_BYTES));
+                    hash.update(&data);
+                    let length = data.len() as u64;
+                    yield pb::DownloadCheckpointResponse { file: first.take(), offset, data };
+                    offset += length;
+                }
+            }
+            if offset != file.size_bytes {
+                Err(damaged(format!("it has {offset} bytes, {} were written", file.size_bytes)))?;
+            }
+            let found = hex::encode(hash.finalize());
+            if found != file.sha256 {
+                Err(damaged(format!("its SHA-256 is {found}, {} was written", file.sha256)))?;
+            }
+            if first.is_some() {
+                yield pb::DownloadCheckpointResponse { file: first, offset: 0, data: Bytes::new() };
+            }
+        }
+        let bytes = checkpoint.manifest_bytes;
+        let announced = pb::CheckpointFile {
+            name: MANIFEST.into(),
+            size_bytes: bytes.len() as u64,
+            sha256: hex::encode(Sha256::digest(&bytes)),
+        };
+        let mut first = Some(announced);
+        let mut offset = 0;
+        while first.is_some() || (offset as usize) < bytes.len() {
+            let data = bytes.slice(offset as usize..bytes.len().min(offset as usize + CHUNK_BYTES));
+            let length = data.len() as u64;
+            yield pb::DownloadCheckpointResponse { file: first.take(), offset, data };
+            offset += length;
+        }
+    })
+}

@@ -1,0 +1,211 @@
+//! JobService.
+
+use std::sync::Arc;
+
+use hone_job::id::Kind;
+use hone_job::spec::Violation;
+use hone_proto::v1 as pb;
+use hone_proto::v1::job_service_server::JobService;
+use prost::Message;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::inputs::Inputs;
+use super::page::Page;
+use super::status::Problem;
+use super::{convert, download, watch};
+use crate::attempts::{Attempts, Wish};
+use crate::checkpoints::{Checkpoint, Checkpoints};
+use crate::jobs::Jobs;
+use crate::record::{Change, JobRecord};
+use crate::scheduler::sha256;
+use crate::store::{self, JobQuery};
+
+/// Longest request id, in bytes.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+pub(super) struct JobApi {
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) attempts: Arc<Attempts>,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) inputs: Inputs,
+    pub(super) max_queued_jobs: u32,
+    pub(super) stopping: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl JobService for JobApi {
+    async fn create_job(
+        &self,
+        request: Request<pb::CreateJobRequest>,
+    ) -> Result<Response<pb::CreateJobResponse>, Status> {
+        let job = self.create(request.into_inner()).await?;
+        Ok(Response::new(pb::CreateJobResponse { job: Some(job) }))
+    }
+
+    async fn get_job(&self, request: Request<pb::GetJobRequest>) -> Result<Response<pb::GetJobResponse>, Status> {
+        let job = self.job(&request.into_inner().job_id).await?;
+        Ok(Response::new(pb::GetJobResponse { job: Some(convert::job(job)) }))
+    }
+
+    async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Result<Response<pb::ListJobsResponse>, Status> {
+        Ok(Response::new(self.list(request.into_inner()).await?))
+    }
+
+    type WatchJobStream = watch::Events;
+
+    async fn watch_job(&self, request: Request<pb::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
+        let pb::WatchJobRequest { job_id, after_sequence } = request.into_inner();
+        self.job(&job_id).await?;
+        Ok(Response::new(watch::events(self.jobs.clone(), job_id, after_sequence, self.stopping.clone())))
+    }
+
+    async fn cancel_job(
+        &self,
+        request: Request<pb::CancelJobRequest>,
+    ) -> Result<Response<pb::CancelJobResponse>, Status> {
+        let job_id = request.into_inner().job_id;
+        check_id(&job_id)?;
+        let job = self.jobs.change(&job_id, Change::CancelRequested).await.map_err(Problem::from)?;
+        if let Some(attempt) = self.attempts.get(&job_id) {
+            attempt.wish(Wish::Cancel);
+        }
+        Ok(Response::new(pb::CancelJobResponse { job: Some(convert::job(job)) }))
+    }
+
+    async fn delete_job(
+        &self,
+        request: Request<pb::DeleteJobRequest>,
+    ) -> Result<Response<pb::DeleteJobResponse>, Status> {
+        self.delete(&request.into_inner().job_id).await?;
+        Ok(Response::new(pb::DeleteJobResponse {}))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        request: Request<pb::ListCheckpointsRequest>,
+    ) -> Result<Response<pb::ListCheckpointsResponse>, Status> {
+        let pb::ListCheckpointsRequest { job_id, page_size, page_token } = request.into_inner();
+        let page = Page::new(page_size, &page_token, &job_id)?;
+        self.job(&job_id).await?;
+        let found = self.checkpoints.list(&job_id, page.before, page.limit()).await.map_err(Problem::from)?;
+        let (found, next_page_token) =
+            page.cut(found, |found| found.manifest.step, |found| 200 * found.manifest.files.len());
+        let checkpoints = found.into_iter().map(checkpoint).collect();
+        Ok(Response::new(pb::ListCheckpointsResponse { checkpoints, next_page_token }))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<pb::GetCheckpointRequest>,
+    ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
+        let pb::GetCheckpointRequest { job_id, checkpoint_id } = request.into_inner();
+        self.job(&job_id).await?;
+        let found = self.checkpoints.get(&job_id, &checkpoint_id).await.map_err(Problem::from)?;
+        Ok(Response::new(pb::GetCheckpointResponse { checkpoint: Some(checkpoint(found)) }))
+    }
+
+    async fn delete_checkpoint(
+        &self,
+        request: Request<pb::DeleteCheckpointRequest>,
+    ) -> Result<Response<pb::DeleteCheckpointResponse>, Status> {
+        let pb::DeleteCheckpointRequest { job_id, checkpoint_id } = request.into_inner();
+        let job = self.job(&job_id).await?;
+        // Another attempt would go on from it.
+        if !job.state.is_final() && job.last_checkpoint.trim_end_matches('/').ends_with(&format!("/{checkpoint_id}")) {
+            let message = format!("{checkpoint_id} is the last checkpoint of {job_id}, which has not ended");
+            return Err(Problem::new(tonic::Code::FailedPrecondition, "IN_USE", message).into());
+        }
+        self.checkpoints.delete(&job_id, &checkpoint_id).await.map_err(Problem::from)?;
+        Ok(Response::new(pb::DeleteCheckpointResponse {}))
+    }
+
+    type DownloadCheckpointStream = download::Chunks;
+
+    async fn download_checkpoint(
+        &self,
+        request: Request<pb::DownloadCheckpointRequest>,
+    ) -> Result<Response<Self::DownloadCheckpointStream>, Status> {
+        let pb::DownloadCheckpointRequest { job_id, checkpoint_id } = request.into_inner();
+        self.job(&job_id).await?;
+        let found = match checkpoint_id.as_str() {
+            "" => self.checkpoints.last(&job_id).await,
+            id => self.checkpoints.get(&job_id, id).await,
+        };
+        Ok(Response::new(download::chunks(found.map_err(Problem::from)?)))
+    }
+}
+
+impl JobApi {
+    async fn job(&self, job_id: &str) -> Result<JobRecord, Problem> {
+        check_id(job_id)?;
+        Ok(self.jobs.get(job_id).await?)
+    }
+
+    async fn create(&self, request: pb::CreateJobRequest) -> Result<pb::Job, Problem> {
+        let spec = convert::job_spec(request.spec);
+        let too_long = request.request_id.len() > MAX_REQUEST_ID_BYTES;
+        let too_long =
+            too_long.then(|| Violation::new("request_id", format!("must be at most {MAX_REQUEST_ID_BYTES} bytes")));
+        let spec = match (spec, too_long) {
+            (Ok(spec), None) => spec,
+            (spec, too_long) => {
+                return Err(Problem::invalid(spec.err().unwrap_or_default().into_iter().chain(too_long).collect()));
+            }
+        };
+        // The effective spec: it is the same for the same request, and its JSON is in one order.
+        let body = serde_json::to_string(&spec).map_err(|error| Problem::internal(error.to_string()))?;
+        let request_id = Some(request.request_id).filter(|id| !id.is_empty());
+        let repeated = request_id.map(|id| store::Request { id, body_sha256: sha256(&body) });
+        // Looked up before the inputs are: a repeat is answered even when what it names is gone by now.
+        if let Some(repeated) = &repeated
+            && let Some(made) = self.jobs.of_request(repeated).await?
+        {
+            return Ok(convert::job(made));
+        }
+        let inputs = self.inputs.check(&spec, "spec.base_model.uri", &format!("spec.{}.", spec.task.name())).await?;
+        if request.validate_only {
+            let (record, _) = JobRecord::new(String::new(), spec, self.jobs.now());
+            return Ok(pb::Job { create_time: None, last_sequence: 0, ..convert::job(record) });
+        }
+        let job = self.jobs.create(spec, repeated, inputs, self.max_queued_jobs).await?;
+        Ok(convert::job(job))
+    }
+
+    async fn list(&self, request: pb::ListJobsRequest) -> Result<pb::ListJobsResponse, Problem> {
+        let mut states = convert::states(&request.states).map_err(|violation| Problem::invalid(vec![violation]))?;
+        states.sort_by_key(|state| state.to_string());
+        states.dedup();
+        let mut labels: Vec<(String, String)> = request.labels.into_iter().collect();
+        labels.sort();
+        let page = Page::new(request.page_size, &request.page_token, &format!("{states:?} {labels:?}"))?;
+        let query = JobQuery { states, labels, before: page.before, limit: page.limit() };
+        let found = self.jobs.list(query).await?;
+        let found: Vec<(u64, pb::Job)> = found.into_iter().map(|job| (job.ordinal, convert::job(job))).collect();
+        let (found, next_page_token) = page.cut(found, |(ordinal, _)| *ordinal, |(_, job)| job.encoded_len());
+        Ok(pb::ListJobsResponse { jobs: found.into_iter().map(|(_, job)| job).collect(), next_page_token })
+    }
+
+    /// The files first: should that fail halfway, the job is still there to be deleted again.
+    async fn delete(&self, job_id: &str) -> Result<(), Problem> {
+        let job = self.job(job_id).await?;
+        if !job.state.is_final() {
+            return Err(store::Error::NotFinal { job_id: job.job_id, state: job.state }.into());
+        }
+        self.checkpoints.delete_job(job_id).await?;
+        Ok(self.jobs.delete(job_id).await?)
+    }
+}
+
+/// An id of another shape names no job; it is never looked for.
+fn check_id(job_id: &str) -> Result<(), Problem> {
+    match job_id {
+        "" => Err(Problem::field("job_id", "is required")),
+        id if Kind::Job.matches(id) => Ok(()),
+        id => Err(Problem::not_found("job", id)),
+    }
+}
+
+fn checkpoint(found: Checkpoint) -> pb::Checkpoint {
+    convert::checkpoint(found.checkpoint_id, found.folder.uri, found.manifest)
+}

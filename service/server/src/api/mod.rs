@@ -1,0 +1,170 @@
+//! The gRPC surface: each call is translated, delegated and answered. Proto types stop here.
+
+use std::sync::Arc;
+
+use hone_proto::trainer::v1::trainer_service_server::TrainerServiceServer;
+use hone_proto::v1::dataset_service_server::DatasetServiceServer;
+use hone_proto::v1::job_service_server::JobServiceServer;
+use hone_proto::v1::model_service_server::ModelServiceServer;
+use hone_proto::v1::system_service_server::SystemServiceServer;
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::server::NamedService;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::attempts::Attempts;
+use crate::checkpoints::Checkpoints;
+use crate::config::Options;
+use crate::jobs::Jobs;
+use crate::layout::Layout;
+use crate::preview::Previewer;
+use crate::store::Store;
+use crate::uploads::Uploads;
+use crate::{Error, doctor};
+
+mod convert;
+mod datasets;
+mod download;
+mod inputs;
+mod jobs;
+mod models;
+mod page;
+mod receive;
+mod status;
+mod system;
+#[cfg(test)]
+mod tests;
+mod trainer;
+mod watch;
+
+/// Largest message taken or sent, in bytes.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// Largest piece of a file in one message, in bytes.
+pub(crate) const CHUNK_BYTES: usize = 1 << 20;
+
+/// Calls of one connection at a time.
+const MAX_CONCURRENT_STREAMS: u32 = 1024;
+
+/// Uploads at a time; each holds some parts in memory.
+const MAX_UPLOADS: usize = 32;
+
+/// What the services work with.
+pub(crate) struct Shared {
+    pub(crate) jobs: Arc<Jobs>,
+    pub(crate) attempts: Arc<Attempts>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) layout: Layout,
+    pub(crate) options: Arc<Options>,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) stopped: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// All services, and the control of their health.
+pub(crate) async fn router(shared: &Shared) -> Result<(Router, Health), Error> {
+    let Shared { jobs, attempts, store, layout, options, stopping, stopped, tasks } = shared;
+    let inputs = inputs::Inputs::new(store.clone(), layout.clone(), options.access.clone());
+    let uploads = Uploads::new(store.clone(), layout.clone(), Arc::new(Semaphore::new(MAX_UPLOADS)), tasks.clone());
+    let job_service = JobServiceServer::new(jobs::JobApi {
+        jobs: jobs.clone(),
+        attempts: attempts.clone(),
+        checkpoints: Checkpoints::new(layout.clone()),
+        inputs: inputs.clone(),
+        max_queued_jobs: options.limits.max_queued_jobs,
+        stopping: stopping.clone(),
+    });
+    let dataset_service = DatasetServiceServer::new(datasets::DatasetApi {
+        uploads: uploads.clone(),
+        inputs: inputs.clone(),
+        previewer: Previewer::new(options.data_dir.join("cache").join("tokenizers")),
+        max_bytes: options.limits.max_dataset_bytes,
+    });
+    let model_service =
+        ModelServiceServer::new(models::ModelApi { uploads, max_bytes: options.limits.max_model_bytes });
+    let system_service = SystemServiceServer::new(system::SystemApi {
+        limits: options.limits,
+        storage_root: layout.root_uri().to_string(),
+        trainer: doctor::start(&options.trainer, stopping.clone()),
+    });
+    let trainer_service = TrainerServiceServer::new(trainer::TrainerApi {
+        jobs: jobs.clone(),
+        attempts: attempts.clone(),
+        inputs,
+        layout: layout.clone(),
+        stopped: stopped.clone(),
+        tasks: tasks.clone(),
+    });
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health { reporter };
+    health.set(ServingStatus::Serving).await;
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(std::time::Duration::from_secs(20)))
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .add_service(health_service)
+        .add_service(reflection()?.build_v1()?)
+        .add_service(reflection()?.build_v1alpha()?)
+        .add_service(bounded!(job_service))
+        .add_service(bounded!(dataset_service))
+        .add_service(bounded!(model_service))
+        .add_service(bounded!(system_service))
+        .add_service(bounded!(trainer_service));
+    Ok((router, health))
+}
+
+/// A service that takes and sends no larger messages than the limit. Each service is a type of its own, without a trait
+/// in common.
+macro_rules! bounded {
+    ($service:expr) => {
+        $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(4 * MAX_MESSAGE_BYTES)
+    };
+}
+use bounded;
+
+/// Reflection over the public API and the messages of error details, so that grpcurl prints both. What trainers and
+/// server say to each other is nobody else's business.
+fn reflection() -> Result<tonic_reflection::server::Builder<'static>, Error> {
+    let decode = |bytes: &[u8]| {
+        FileDescriptorSet::decode(bytes)
+            .map_err(|error| Error::Reflection(tonic_reflection::server::Error::from(error)))
+    };
+    let mut own = decode(hone_proto::FILE_DESCRIPTOR_SET)?;
+    own.file.retain(|file| file.package() != "hone.trainer.v1");
+    Ok(tonic_reflection::server::Builder::configure()
+        .register_file_descriptor_set(own)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
+}
+
+/// The health that others see.
+pub(crate) struct Health {
+    reporter: HealthReporter,
+}
+
+impl Health {
+    /// From now on nothing new is wanted here.
+    pub(crate) async fn stop(&self) {
+        self.set(ServingStatus::NotServing).await;
+    }
+
+    async fn set(&self, status: ServingStatus) {
+        let names = [
+            "",
+            JobServiceServer::<jobs::JobApi>::NAME,
+            DatasetServiceServer::<datasets::DatasetApi>::NAME,
+            ModelServiceServer::<models::ModelApi>::NAME,
+            SystemServiceServer::<system::SystemApi>::NAME,
+            TrainerServiceServer::<trainer::TrainerApi>::NAME,
+        ];
+        for name in names {
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! ModelService.
+
+use hone_job::id::Kind;
+use hone_job::spec::limits::MAX_NAME_BYTES;
+use hone_proto::v1 as pb;
+use hone_proto::v1::model_service_server::ModelService;
+use pb::upload_model_request::Part;
+use prost::Message;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::page::Page;
+use super::status::Problem;
+use super::{convert, receive};
+use crate::store::Upload;
+use crate::uploads::{Error, Incoming, Uploads};
+
+pub(super) struct ModelApi {
+    pub(super) uploads: Uploads,
+    pub(super) max_bytes: u64,
+}
+
+#[tonic::async_trait]
+impl ModelService for ModelApi {
+    async fn upload_model(
+        &self,
+        request: Request<Streaming<pb::UploadModelRequest>>,
+    ) -> Result<Response<pb::UploadModelResponse>, Status> {
+        let mut messages = request.into_inner();
+        let first = receive::next(&mut messages).await.map_err(Problem::from)?;
+        let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
+            return Err(Problem::field("header", "must be the first message").into());
+        };
+        if header.display_name.len() > MAX_NAME_BYTES {
+            return Err(Problem::field("header.display_name", format!("must be at most {MAX_NAME_BYTES} bytes")).into());
+        }
+        let incoming = self.uploads.begin(Kind::Model, self.max_bytes).map_err(Problem::from)?;
+        let upload = receive::run(&self.uploads, incoming, |uploads, mut incoming| async move {
+            let received = files(&uploads, &mut incoming, header, messages).await;
+            (incoming, received)
+        });
+        Ok(Response::new(pb::UploadModelResponse { model: Some(convert::model(upload.await?)) }))
+    }
+
+    async fn get_model(&self, request: Request<pb::GetModelRequest>) -> Result<Response<pb::GetModelResponse>, Status> {
+        let model_id = request.into_inner().model_id;
+        check_id(&model_id)?;
+        let upload = self.uploads.get(&model_id).await.map_err(Problem::from)?;
+        Ok(Response::new(pb::GetModelResponse { model: Some(convert::model(upload)) }))
+    }
+
+    async fn list_models(
+        &self,
+        request: Request<pb::ListModelsRequest>,
+    ) -> Result<Response<pb::ListModelsResponse>, Status> {
+        let request = request.into_inner();
+        let page = Page::new(request.page_size, &request.page_token, "models")?;
+        let found = self.uploads.list(Kind::Model, page.before, page.limit()).await.map_err(Problem::from)?;
+        let found: Vec<_> = found.into_iter().map(|upload| (upload.ordinal, convert::model(upload))).collect();
+        let (found, next_page_token) = page.cut(found, |(ordinal, _)| *ordinal, |(_, model)| model.encoded_len());
+        let models = found.into_iter().map(|(_, model)| model).collect();
+        Ok(Response::new(pb::ListModelsResponse { models, next_page_token }))
+    }
+
+    async fn delete_model(
+        &self,
+        request: Request<pb::DeleteModelRequest>,
+    ) -> Result<Response<pb::DeleteModelResponse>, Status> {
+        let model_id = request.into_inner().model_id;
+        check_id(&model_id)?;
+        self.uploads.delete(&model_id).await.map_err(Problem::from)?;
+        Ok(Response::new(pb::DeleteModelResponse {}))
+    }
+}
+
+/// Files one after the other, and a model made of them.
+async fn files(
+    uploads: &Uploads,
+    incoming: &mut Incoming,
+    header: pb::UploadModelHeader,
+    mut messages: Streaming<pb::UploadModelRequest>,
+) -> Result<Upload, Error> {
+    while let Some(message) = receive::next(&mut messages).await? {
+        match message.part {
+            Some(Part::File(file)) => incoming.begin_file(&file.name, &file.sha256).await?,
+            Some(Part::Chunk(chunk)) => receive::write(incoming, chunk).await?,
+            Some(Part::Header(_)) => return Err(Error::invalid("header", "came twice")),
+            None => return Err(receive::empty()),
+        }
+    }
+    incoming.end_file().await?;
+    check_complete(incoming.names())?;
+    uploads.keep(incoming, header.display_name).await
+}
+
+/// Whether these files can be a model: one GGUF file, or a folder as Hugging Face lays it out.
+fn check_complete<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+    let names: Vec<&str> = names.collect();
+    let num_gguf = names.iter().filter(|name| name.ends_with(".gguf")).count();
+    let is_folder = names.contains(&"config.json") && names.iter().any(|name| name.ends_with(".safetensors"));
+    if num_gguf == 1 || (num_gguf == 0 && is_folder) {
+        return Ok(());
+    }
+    let what = "a model is one .gguf file, or config.json with .safetensors files and a tokenizer";
+    Err(Error::invalid("file", format!("{what}; what came: {}", names.join(", "))))
+}
+
+fn check_id(model_id: &str) -> Result<(), Problem> {
+    match model_id {
+        "" => Err(Problem::field("model_id", "is required")),
+        id if Kind::Model.matches(id) => Ok(()),
+        id => Err(Problem::not_found("model", id)),
+    }
+}

@@ -1,0 +1,283 @@
+//! TrainerService: where the trainers dial in. Reports come in and are recorded once; acknowledgements and commands go
+//! back. A connection may break at any time: the trainer dials again and goes on after the last report recorded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use hone_proto::trainer::v1 as pb;
+use hone_proto::trainer::v1::PROTOCOL_VERSION;
+use hone_proto::trainer::v1::trainer_service_server::TrainerService;
+use pb::attach_request::Message as Said;
+use pb::attach_response::Message as Answer;
+use pb::finished::End as EndOneof;
+use pb::report::Body as BodyOneof;
+use serde::de::DeserializeOwned;
+use subtle::ConstantTimeEq;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::convert;
+use super::inputs::Inputs;
+use super::status::Problem;
+use crate::attempts::{Attempts, Link, Wish};
+use crate::jobs::Jobs;
+use crate::layout::Layout;
+use crate::record::{Body, Change, End, JobRecord, Report};
+use crate::scheduler::sha256;
+
+/// How long a caller may take to say who it is.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most reports, and bytes of them, that are recorded in one go.
+const MAX_BATCH: usize = 256;
+const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// Answers on their way to a trainer.
+const ANSWERS: usize = 16;
+
+pub(super) struct TrainerApi {
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) attempts: Arc<Attempts>,
+    pub(super) inputs: Inputs,
+    pub(super) layout: Layout,
+    pub(super) stopped: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+type Answers = mpsc::Sender<Result<pb::AttachResponse, Status>>;
+
+#[tonic::async_trait]
+impl TrainerService for TrainerApi {
+    type AttachStream = ReceiverStream<Result<pb::AttachResponse, Status>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<pb::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let mut said = request.into_inner();
+        let hello = hello(&mut said).await?;
+        self.admit(&hello).await?;
+        let attempt = self.attempts.get(&hello.job_id).filter(|attempt| attempt.number == hello.attempt);
+        // An earlier connection ends with this; the job is read after it, so that the welcome is up to date.
+        let link = attempt.map(|attempt| attempt.connect());
+        let job = self.jobs.get(&hello.job_id).await.map_err(Problem::from)?;
+        let welcome = self.welcome(&job).await?;
+        tracing::info!(
+            job_id = job.job_id,
+            attempt = job.attempt,
+            last_report = job.last_report,
+            trainer_version = hello.version,
+            "the trainer attached"
+        );
+        let (answers, answering) = mpsc::channel(ANSWERS);
+        // There is room for the first answer.
+        let _ = answers.try_send(Ok(answer(Answer::Welcome(welcome))));
+        let connection = Connection {
+            jobs: self.jobs.clone(),
+            job_id: hello.job_id,
+            attempt: hello.attempt,
+            stopped: self.stopped.clone(),
+            link,
+        };
+        self.tasks.spawn(connection.serve(said, answers));
+        Ok(Response::new(ReceiverStream::new(answering)))
+    }
+}
+
+/// The first message; it tells the version before anything else is looked at.
+async fn hello(said: &mut Streaming<pb::AttachRequest>) -> Result<pb::Hello, Status> {
+    let late = |_| Problem::new(Code::DeadlineExceeded, "NO_HELLO", "no hello came in time");
+    let first = tokio::time::timeout(HELLO_TIMEOUT, said.message()).await.map_err(late)??;
+    let Some(Said::Hello(hello)) = first.and_then(|first| first.message) else {
+        return Err(Problem::new(Code::InvalidArgument, "NO_HELLO", "the first message must be a hello").into());
+    };
+    if hello.protocol_version != PROTOCOL_VERSION {
+        let message = format!(
+            "the trainer (hone {}) speaks version {} of the protocol, this server {PROTOCOL_VERSION}",
+            hello.version, hello.protocol_version
+        );
+        let problem = Problem::new(Code::FailedPrecondition, "PROTOCOL_VERSION", message);
+        return Err(problem.try_this("use the trainer that came with this server").into());
+    }
+    Ok(hello)
+}
+
+impl TrainerApi {
+    /// Whether the caller is the attempt it says it is, and that attempt is the job's.
+    async fn admit(&self, hello: &pb::Hello) -> Result<(), Problem> {
+        let job = self.jobs.get(&hello.job_id).await?;
+        if hello.attempt != job.attempt {
+            let message =
+                format!("attempt {} of {} is not its attempt, which is {}", hello.attempt, job.job_id, job.attempt);
+            let problem = Problem::new(Code::FailedPrecondition, "ATTEMPT_SUPERSEDED", message);
+            return Err(problem.about("attempt", job.attempt.to_string()));
+        }
+        let known = job.secret_sha256.as_bytes();
+        if !bool::from(sha256(&hello.secret).as_bytes().ct_eq(known)) {
+            tracing::warn!(job_id = job.job_id, attempt = job.attempt, "a trainer came with a wrong secret");
+            return Err(Problem::new(Code::Unauthenticated, "WRONG_SECRET", "the secret is not that of the attempt"));
+        }
+        Ok(())
+    }
+
+    async fn welcome(&self, job: &JobRecord) -> Result<pb::Welcome, Problem> {
+        // An attempt that is over needs no work, only to hear that it was heard; its inputs may be gone.
+        let spec = if job.attempt_over { job.spec.clone() } else { self.inputs.resolve(&job.spec).await? };
+        let resume_from = if job.attempt > 1 { job.last_checkpoint.clone() } else { String::new() };
+        Ok(pb::Welcome {
+            last_number: job.last_report,
+            spec_json: serde_json::to_string(&spec).map_err(|error| Problem::internal(error.to_string()))?,
+            job_uri: self.layout.job(&job.job_id).uri,
+            resume_from,
+        })
+    }
+}
+
+fn answer(message: Answer) -> pb::AttachResponse {
+    pb::AttachResponse { message: Some(message) }
+}
+
+/// A trainer's connection after its welcome.
+struct Connection {
+    jobs: Arc<Jobs>,
+    job_id: String,
+    attempt: u32,
+    stopped: CancellationToken,
+    /// Absent when the attempt is over: then there is nothing to wish for.
+    link: Option<Link>,
+}
+
+impl Connection {
+    async fn serve(self, said: Streaming<pb::AttachRequest>, answers: Answers) {
+        let (job_id, attempt) = (&self.job_id, self.attempt);
+        match self.talk(said, &answers).await {
+            Ok(()) => tracing::info!(job_id, attempt, "the trainer detached"),
+            Err(status) => {
+                tracing::warn!(job_id, attempt, code = ?status.code(), "the trainer was sent away: {}", status.message());
+                let _ = answers.send(Err(status)).await;
+            }
+        }
+    }
+
+    /// Until the trainer goes, or is sent away with a status.
+    async fn talk(&self, mut said: Streaming<pb::AttachRequest>, answers: &Answers) -> Result<(), Status> {
+        let mut wishes = self.link.as_ref().map(|link| link.attempt().wishes());
+        if let Some(wishes) = &mut wishes {
+            wishes.mark_changed();
+        }
+        loop {
+            tokio::select! {
+                first = said.next() => {
+                    let Some(Ok(first)) = first else { return Ok(()) };
+                    let last_report = self.record(first, &mut said).await?;
+                    if let Some(number) = last_report {
+                        let acknowledged = answer(Answer::Acknowledged(pb::Acknowledged { number }));
+                        if answers.send(Ok(acknowledged)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+                wish = next_wish(&mut wishes) => {
+                    if let Some(command) = command(wish) {
+                        let control = answer(Answer::Control(pb::Control { command: command.into() }));
+                        if answers.send(Ok(control)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+                () = superseded(&self.link) => {
+                    let message = "the same attempt has dialled again";
+                    return Err(Problem::new(Code::Aborted, "CONNECTION_SUPERSEDED", message).into());
+                }
+                () = self.stopped.cancelled() => return Err(Problem::stopping().into()),
+            }
+        }
+    }
+
+    /// Records a message and those that are here already, in one transaction. Returns the last number recorded, if there
+    /// was a report among them.
+    async fn record(
+        &self,
+        first: pb::AttachRequest,
+        said: &mut Streaming<pb::AttachRequest>,
+    ) -> Result<Option<u64>, Problem> {
+        let mut reports = Vec::new();
+        let mut num_bytes = 0;
+        let mut next = Some(first);
+        while let Some(request) = next {
+            num_bytes += prost::Message::encoded_len(&request);
+            match request.message {
+                Some(Said::Report(report)) => reports.push(self.report(report)?),
+                Some(Said::Heartbeat(_)) => {}
+                Some(Said::Hello(_)) | None => {
+                    return Err(Problem::new(
+                        Code::InvalidArgument,
+                        "UNEXPECTED_MESSAGE",
+                        "a report or a heartbeat was due",
+                    ));
+                }
+            }
+            let full = reports.len() >= MAX_BATCH || num_bytes >= MAX_BATCH_BYTES;
+            // The end of the stream shows again on the next read.
+            next = if full { None } else { said.next().now_or_never().flatten().and_then(Result::ok) };
+        }
+        if reports.is_empty() {
+            return Ok(None);
+        }
+        let job = self.jobs.change(&self.job_id, Change::Reported { attempt: self.attempt, reports }).await?;
+        Ok(Some(job.last_report))
+    }
+
+    fn report(&self, report: pb::Report) -> Result<Report, Problem> {
+        let number = report.number;
+        let body = match report.body {
+            Some(BodyOneof::EventJson(json)) => Body::Event(parse(number, &json)?),
+            Some(BodyOneof::Running(_)) => Body::Running,
+            Some(BodyOneof::Finished(finished)) => Body::Finished(match finished.end {
+                Some(EndOneof::Succeeded(_)) => End::Succeeded,
+                Some(EndOneof::Stopped(stopped)) => End::Stopped(stopped.checkpoint_id),
+                Some(EndOneof::FailureJson(json)) => End::Failed(parse(number, &json)?),
+                None => return Err(invalid(number, "it does not say how the attempt ended")),
+            }),
+            None => return Err(invalid(number, "it says nothing")),
+        };
+        let time = report.time.as_ref().and_then(convert::time).unwrap_or_else(|| self.jobs.now());
+        Ok(Report { number, time, body })
+    }
+}
+
+fn parse<T: DeserializeOwned>(number: u64, json: &str) -> Result<T, Problem> {
+    serde_json::from_str(json).map_err(|error| invalid(number, error))
+}
+
+fn invalid(number: u64, what: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::InvalidArgument, "REPORT_INVALID", format!("report {number} makes no sense: {what}"))
+}
+
+async fn next_wish(wishes: &mut Option<watch::Receiver<Wish>>) -> Wish {
+    if let Some(wishes) = wishes
+        && wishes.changed().await.is_ok()
+    {
+        return *wishes.borrow_and_update();
+    }
+    std::future::pending().await
+}
+
+async fn superseded(link: &Option<Link>) {
+    match link {
+        Some(link) => link.superseded().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn command(wish: Wish) -> Option<pb::Command> {
+    match wish {
+        Wish::Work => None,
+        Wish::Stop => Some(pb::Command::Stop),
+        Wish::Cancel => Some(pb::Command::Cancel),
+    }
+}

@@ -1,0 +1,204 @@
+//! The attempts that run now: where a wish of the API or of the scheduler meets the trainer's connection and the one who
+//! watches its process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+/// What an attempt is to do. A later one replaces an earlier one, never the other way round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wish {
+    /// Train.
+    Work,
+    /// Save and leave, since the server is going away.
+    Stop,
+    /// Save and leave for good.
+    Cancel,
+}
+
+/// The connection of a trainer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Connection {
+    /// How many there were; the last one counts.
+    number: u64,
+    open: bool,
+}
+
+/// An attempt that runs.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The job.
+    pub job_id: String,
+    /// Number of the attempt within the job.
+    pub number: u32,
+    wish: watch::Sender<Wish>,
+    connection: watch::Sender<Connection>,
+}
+
+impl Attempt {
+    fn new(job_id: &str, number: u32) -> Self {
+        Self {
+            job_id: job_id.to_string(),
+            number,
+            wish: watch::Sender::new(Wish::Work),
+            connection: watch::Sender::new(Connection::default()),
+        }
+    }
+
+    /// Asks for something.
+    pub fn wish(&self, wish: Wish) {
+        self.wish.send_if_modified(|now| std::mem::replace(now, wish.max(*now)) < wish);
+    }
+
+    /// What is asked for, now and later.
+    pub fn wishes(&self) -> watch::Receiver<Wish> {
+        self.wish.subscribe()
+    }
+
+    /// The trainer has dialled; a connection it had before is void.
+    pub fn connect(self: &Arc<Self>) -> Link {
+        let mut number = 0;
+        self.connection.send_modify(|connection| {
+            connection.number += 1;
+            connection.open = true;
+            number = connection.number;
+        });
+        Link { attempt: self.clone(), number }
+    }
+
+    /// Waits until the trainer is connected.
+    pub async fn connected(&self) {
+        self.wait_for(|connection| connection.open).await;
+    }
+
+    /// Waits until the trainer is not connected, so that all it said has been heard.
+    pub async fn disconnected(&self) {
+        self.wait_for(|connection| !connection.open).await;
+    }
+
+    async fn wait_for(&self, condition: impl FnMut(&Connection) -> bool) {
+        // The sender is in `self`, so the wait never ends without the condition.
+        let _ = self.connection.subscribe().wait_for(condition).await;
+    }
+}
+
+/// A trainer's connection; dropping it tells that it is closed.
+#[derive(Debug)]
+pub struct Link {
+    attempt: Arc<Attempt>,
+    number: u64,
+}
+
+impl Link {
+    /// The attempt.
+    pub fn attempt(&self) -> &Attempt {
+        &self.attempt
+    }
+
+    /// Waits until the same attempt has dialled again.
+    pub async fn superseded(&self) {
+        let number = self.number;
+        self.attempt.wait_for(|connection| connection.number > number).await;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.attempt.connection.send_if_modified(|connection| {
+            let last = connection.number == self.number;
+            connection.open &= !last;
+            last
+        });
+    }
+}
+
+/// The attempts that run now, by job.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    running: Mutex<HashMap<String, Arc<Attempt>>>,
+}
+
+impl Attempts {
+    /// An attempt begins; it counts as running until the guard is dropped.
+    pub fn begin(self: &Arc<Self>, job_id: &str, number: u32) -> Running {
+        let attempt = Arc::new(Attempt::new(job_id, number));
+        self.running().insert(job_id.to_string(), attempt.clone());
+        Running { attempts: self.clone(), attempt }
+    }
+
+    /// The attempt of a job that runs now.
+    pub fn get(&self, job_id: &str) -> Option<Arc<Attempt>> {
+        self.running().get(job_id).cloned()
+    }
+
+    /// How many run.
+    pub fn count(&self) -> usize {
+        self.running().len()
+    }
+
+    /// Asks all to save and leave.
+    pub fn stop_all(&self) {
+        for attempt in self.running().values() {
+            attempt.wish(Wish::Stop);
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Arc<Attempt>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps an attempt among those that run.
+#[derive(Debug)]
+pub struct Running {
+    attempts: Arc<Attempts>,
+    attempt: Arc<Attempt>,
+}
+
+impl std::ops::Deref for Running {
+    type Target = Arc<Attempt>;
+
+    fn deref(&self) -> &Arc<Attempt> {
+        &self.attempt
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = self.attempts.running();
+        if running.get(&self.attempt.job_id).is_some_and(|attempt| Arc::ptr_eq(attempt, &self.attempt)) {
+            running.remove(&self.attempt.job_id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancel_is_not_taken_back_by_a_stop() {
+        let attempts = Arc::new(Attempts::default());
+        let running = attempts.begin("job-1", 1);
+        let wishes = running.wishes();
+        running.wish(Wish::Cancel);
+        attempts.stop_all();
+        assert_eq!(*wishes.borrow(), Wish::Cancel);
+        drop(running);
+        assert_eq!(attempts.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn closing_a_connection_that_was_replaced_leaves_the_new_one_open() {
+        let attempts = Arc::new(Attempts::default());
+        let running = attempts.begin("job-1", 1);
+        let first = running.connect();
+        let second = running.connect();
+        first.superseded().await;
+        drop(first);
+        running.connected().await;
+        drop(second);
+        running.disconnected().await;
+    }
+}

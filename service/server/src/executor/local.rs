@@ -1,0 +1,227 @@
+//! Trainers as child processes on this machine.
+//!
+//! Each has a process group of its own, so that a signal to the server's terminal does not reach it and a kill reaches
+//! all it started. Its output goes to a file, since a pipe would break when the server dies.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::{Child, Command};
+
+use super::oom::OomCounter;
+use super::{Error, Executor, Exit, Launch, Process, Status};
+
+/// How often the process of an earlier run of the server is looked for; it is nobody's child any more.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How much of the end of a log is read, and how many lines of it are kept.
+const LAST_BYTES: u64 = 8 << 10;
+const LAST_LINES: usize = 20;
+
+/// Starts trainers on this machine.
+#[derive(Debug, Clone)]
+pub struct Local {
+    trainer: PathBuf,
+    server: SocketAddr,
+    logs: PathBuf,
+    cache: PathBuf,
+}
+
+impl Local {
+    /// `trainer` is started and dials `server`; logs and caches lie in the data folder.
+    pub fn new(trainer: &Path, server: SocketAddr, data_dir: &Path) -> Self {
+        let (logs, cache) = (data_dir.join("logs"), data_dir.join("cache"));
+        Self { trainer: trainer.to_path_buf(), server, logs, cache }
+    }
+
+    fn log_path(&self, job_id: &str, attempt: u32) -> PathBuf {
+        self.logs.join(format!("{job_id}-{attempt}.log"))
+    }
+}
+
+#[async_trait]
+impl Executor for Local {
+    async fn start(&self, launch: &Launch) -> Result<Box<dyn Process>, Error> {
+        let failed = |path: &Path| {
+            let what = path.display().to_string();
+            move |source| Error { what, source }
+        };
+        for folder in [&self.logs, &self.cache] {
+            std::fs::create_dir_all(folder).map_err(failed(folder))?;
+        }
+        let log = self.log_path(&launch.job_id, launch.attempt);
+        let output = File::create(&log).map_err(failed(&log))?;
+        let errors = output.try_clone().map_err(failed(&log))?;
+        let oom = OomCounter::of_this_process();
+        let child = Command::new(&self.trainer)
+            .arg("run")
+            .env("HONE_SERVER", format!("http://{}", self.server))
+            .env("HONE_JOB_ID", &launch.job_id)
+            .env("HONE_ATTEMPT", launch.attempt.to_string())
+            .env("HONE_SECRET", launch.secret.expose())
+            .env("HONE_CACHE_DIR", &self.cache)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0)
+            .spawn()
+            .map_err(failed(&self.trainer))?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+        Ok(Box::new(Started { child, identity: Identity::of(pid), log, oom }))
+    }
+
+    async fn find(&self, job_id: &str, attempt: u32, handle: &str) -> Box<dyn Process> {
+        let identity = (!handle.is_empty()).then(|| Identity::parse(handle));
+        Box::new(Found { identity, given_up: false, log: self.log_path(job_id, attempt) })
+    }
+}
+
+/// A child of this server.
+struct Started {
+    child: Child,
+    identity: Identity,
+    log: PathBuf,
+    oom: OomCounter,
+}
+
+#[async_trait]
+impl Process for Started {
+    fn handle(&self) -> String {
+        self.identity.to_string()
+    }
+
+    async fn ended(&mut self) -> Exit {
+        let status = match self.child.wait().await {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => Status::Code(code),
+                (None, Some(signal)) => Status::Signal(signal),
+                (None, None) => Status::Gone,
+            },
+            Err(error) => {
+                tracing::warn!(%error, "the end of a trainer could not be seen");
+                Status::Gone
+            }
+        };
+        // What it started itself must not go on without it.
+        self.identity.kill_group();
+        exit(status, self.oom.has_risen(), &self.log)
+    }
+
+    fn kill(&mut self) {
+        self.identity.kill_group();
+    }
+}
+
+/// A trainer that an earlier run of the server started. One whose process was not recorded may live or not: it counts as
+/// living until it is given up.
+struct Found {
+    identity: Option<Identity>,
+    given_up: bool,
+    log: PathBuf,
+}
+
+#[async_trait]
+impl Process for Found {
+    fn handle(&self) -> String {
+        self.identity.as_ref().map(Identity::to_string).unwrap_or_default()
+    }
+
+    async fn ended(&mut self) -> Exit {
+        let lives = || match &self.identity {
+            Some(identity) => identity.lives(),
+            None => !self.given_up,
+        };
+        while lives() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        exit(Status::Gone, false, &self.log)
+    }
+
+    fn kill(&mut self) {
+        self.given_up = true;
+        if let Some(identity) = self.identity.as_ref().filter(|identity| identity.lives()) {
+            identity.kill_group();
+        }
+    }
+}
+
+/// A process that is told apart from a later one with the same number by the time of its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    pid: i32,
+    start: String,
+}
+
+impl Identity {
+    fn of(pid: i32) -> Self {
+        Self { pid, start: start_of(pid).unwrap_or_default() }
+    }
+
+    fn parse(handle: &str) -> Self {
+        let (pid, start) = handle.split_once('@').unwrap_or_default();
+        Self { pid: pid.parse().unwrap_or_default(), start: start.to_string() }
+    }
+
+    fn lives(&self) -> bool {
+        start_of(self.pid).is_some_and(|start| start == self.start)
+    }
+
+    fn kill_group(&self) {
+        if let Some(pid) = Pid::from_raw(self.pid) {
+            // That there is nobody left to kill is what was wanted.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.pid, self.start)
+    }
+}
+
+/// When a living process started: ticks since boot, and which boot. A zombie does not live.
+fn start_of(pid: i32) -> Option<String> {
+    if pid <= 0 {
+        return None;
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold spaces; what follows it is state, parent, group, …, and the start as the 20th.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    if matches!(fields.next(), Some("Z" | "X")) {
+        return None;
+    }
+    let ticks = fields.nth(18)?;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Some(format!("{ticks}@{}", boot.trim()))
+}
+
+fn exit(status: Status, oom_killed: bool, log: &Path) -> Exit {
+    Exit { status, oom_killed, last_words: last_words(log), log: log.display().to_string() }
+}
+
+/// The last lines of a log. A log that cannot be read says nothing.
+fn last_words(log: &Path) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(log)?;
+        let start = file.metadata()?.len().saturating_sub(LAST_BYTES);
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.take(LAST_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,350 @@
+//! A job as the store keeps it, and the one function that changes it: a [`Change`] in, numbered events out.
+//!
+//! It is pure. A store calls [`JobRecord::apply`] within the transaction that keeps the row and the events, so every
+//! store numbers events and moves states alike, and neither can be kept without the other.
+
+use chrono::{DateTime, Utc};
+use hone_job::event::{Event, JobEvent, Outcome, StateChanged};
+use hone_job::failure::Failure;
+use hone_job::spec::JobSpec;
+use hone_job::state::{State, Trigger};
+
+/// A job as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobRecord {
+    /// Its id.
+    pub job_id: String,
+    /// Place in the order of creation; the store gives it.
+    pub ordinal: u64,
+    /// The effective spec, ids as they were given.
+    pub spec: JobSpec,
+    /// Where it stands.
+    pub state: State,
+    /// What it does or why it waits, for people. Empty while it is queued: the place in the queue says it then.
+    pub state_detail: String,
+    /// Place in the queue, from 1; 0 unless the job is queued. Found out on reading, not kept.
+    pub queue_position: u64,
+    /// When it was created.
+    pub create_time: DateTime<Utc>,
+    /// When its first attempt started.
+    pub start_time: Option<DateTime<Utc>>,
+    /// When it reached a final state.
+    pub end_time: Option<DateTime<Utc>>,
+    /// Attempts so far.
+    pub attempt: u32,
+    /// Whether the attempt named above is over.
+    pub attempt_over: bool,
+    /// SHA-256 of the attempt's secret, hexadecimal. The secret itself is kept nowhere.
+    pub secret_sha256: String,
+    /// What the executor knows the attempt's process by, to find it again after a restart. Empty before it started.
+    pub process: String,
+    /// Number of the last report recorded of this attempt.
+    pub last_report: u64,
+    /// Sequence number of its last event.
+    pub last_sequence: u64,
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Optimizer steps in all; 0 until the plan is known.
+    pub total_steps: u64,
+    /// URI of the last checkpoint, from which another attempt goes on. Empty before the first.
+    pub last_checkpoint: String,
+    /// Why it failed; set in state FAILED.
+    pub failure: Option<Failure>,
+    /// What came out, as the trainer reported it.
+    pub result: Option<Outcome>,
+}
+
+/// Something that changes a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// The scheduler starts the next attempt.
+    AttemptStarted {
+        /// SHA-256 of the attempt's secret, hexadecimal.
+        secret_sha256: String,
+    },
+    /// The attempt's process runs.
+    ProcessStarted {
+        /// The attempt.
+        attempt: u32,
+        /// What the executor knows the process by.
+        process: String,
+    },
+    /// The trainer of an attempt reported.
+    Reported {
+        /// The attempt.
+        attempt: u32,
+        /// Its reports, in the order of their numbers.
+        reports: Vec<Report>,
+    },
+    /// A user wants the job to stop for good.
+    CancelRequested,
+    /// An attempt ended and the job with it.
+    AttemptFailed {
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        failure: Failure,
+    },
+    /// An attempt ended and another one is to follow.
+    AttemptRetried {
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        detail: String,
+    },
+}
+
+/// What a trainer said, numbered within its attempt from 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// Its number.
+    pub number: u64,
+    /// When it happened.
+    pub time: DateTime<Utc>,
+    /// What happened.
+    pub body: Body,
+}
+
+/// What a report is about.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// Something for the watchers.
+    Event(Event),
+    /// The trainer began its task.
+    Running,
+    /// The attempt is over.
+    Finished(End),
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End {
+    /// The task is done and its last upload is verified.
+    Succeeded,
+    /// Stopped as asked; names the checkpoint that holds the work, or is empty.
+    Stopped(String),
+    /// Failed.
+    Failed(Failure),
+}
+
+/// Why a change was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The state does not allow it.
+    #[error("a job in state {state} cannot do this ({trigger:?})")]
+    State {
+        /// State of the job.
+        state: State,
+        /// What was to move it.
+        trigger: Trigger,
+    },
+    /// Another attempt is in charge.
+    #[error("attempt {attempt} is not the job's attempt, which is {current}")]
+    Superseded {
+        /// The attempt that spoke.
+        attempt: u32,
+        /// The job's attempt.
+        current: u32,
+    },
+    /// The attempt has ended.
+    #[error("attempt {attempt} is over")]
+    AttemptOver {
+        /// The attempt that spoke.
+        attempt: u32,
+    },
+    /// A report is missing.
+    #[error("report {found} came where {expected} was due")]
+    Gap {
+        /// The number that was due.
+        expected: u64,
+        /// The number that came.
+        found: u64,
+    },
+}
+
+impl JobRecord {
+    /// A job that has just been asked for, and its first event.
+    pub fn new(job_id: String, spec: JobSpec, now: DateTime<Utc>) -> (Self, JobEvent) {
+        let event = Event::EffectiveSpec(Box::new(spec.clone()));
+        let record = Self {
+            job_id,
+            ordinal: 0,
+            spec,
+            state: State::Queued,
+            state_detail: String::new(),
+            queue_position: 0,
+            create_time: now,
+            start_time: None,
+            end_time: None,
+            attempt: 0,
+            attempt_over: true,
+            secret_sha256: String::new(),
+            process: String::new(),
+            last_report: 0,
+            last_sequence: 1,
+            step: 0,
+            total_steps: 0,
+            last_checkpoint: String::new(),
+            failure: None,
+            result: None,
+        };
+        (record, JobEvent { sequence: 1, time: now, attempt: 0, event })
+    }
+
+    /// Applies a change and returns the events it made. A refused change leaves a record that must be thrown away.
+    pub fn apply(&mut self, change: Change, now: DateTime<Utc>) -> Result<Vec<JobEvent>, Refusal> {
+        let mut events = Vec::new();
+        match change {
+            Change::AttemptStarted { secret_sha256 } => {
+                self.attempt += 1;
+                self.attempt_over = false;
+                self.last_report = 0;
+                self.process.clear();
+                self.secret_sha256 = secret_sha256;
+                self.start_time.get_or_insert(now);
+                let detail = format!("attempt {} started", self.attempt);
+                self.advance(Trigger::AttemptStarted, detail, now, &mut events)?;
+            }
+            Change::ProcessStarted { attempt, process } => {
+                self.check_attempt(attempt)?;
+                self.process = process;
+            }
+            Change::Reported { attempt, reports } => {
+                self.check_attempt(attempt)?;
+                for report in reports {
+                    self.take(report, &mut events)?;
+                }
+            }
+            // Asking twice is asking once.
+            Change::CancelRequested if matches!(self.state, State::Cancelling | State::Cancelled) => {}
+            Change::CancelRequested => {
+                self.advance(Trigger::CancelRequested, "asked to cancel".into(), now, &mut events)?;
+            }
+            Change::AttemptFailed { attempt, failure } => {
+                self.check_running(attempt)?;
+                self.fail(failure, now, &mut events)?;
+            }
+            Change::AttemptRetried { attempt, detail } => {
+                self.check_running(attempt)?;
+                self.attempt_over = true;
+                self.advance(Trigger::AttemptRetried, detail, now, &mut events)?;
+            }
+        }
+        Ok(events)
+    }
+
+    fn check_attempt(&self, attempt: u32) -> Result<(), Refusal> {
+        match attempt == self.attempt {
+            true => Ok(()),
+            false => Err(Refusal::Superseded { attempt, current: self.attempt }),
+        }
+    }
+
+    fn check_running(&self, attempt: u32) -> Result<(), Refusal> {
+        self.check_attempt(attempt)?;
+        if self.attempt_over { Err(Refusal::AttemptOver { attempt }) } else { Ok(()) }
+    }
+
+    /// Records a report, once: one that is known already changes nothing, one that is too early is refused.
+    fn take(&mut self, report: Report, events: &mut Vec<JobEvent>) -> Result<(), Refusal> {
+        let expected = self.last_report + 1;
+        if report.number < expected {
+            return Ok(());
+        }
+        if report.number > expected {
+            return Err(Refusal::Gap { expected, found: report.number });
+        }
+        if self.attempt_over {
+            return Err(Refusal::AttemptOver { attempt: self.attempt });
+        }
+        self.last_report = report.number;
+        let time = report.time;
+        match report.body {
+            Body::Event(event) => {
+                self.note(&event);
+                self.push(event, time, events);
+            }
+            Body::Running => self.advance(Trigger::TrainerRunning, "the trainer began".into(), time, events)?,
+            Body::Finished(End::Failed(failure)) => self.fail(failure, time, events)?,
+            Body::Finished(End::Succeeded) => {
+                self.attempt_over = true;
+                self.advance(Trigger::TrainerSucceeded, "done".into(), time, events)?;
+            }
+            Body::Finished(End::Stopped(checkpoint_id)) => {
+                self.attempt_over = true;
+                let detail = match checkpoint_id.as_str() {
+                    "" => "stopped before the first step".into(),
+                    id => format!("stopped; the work is in {id}"),
+                };
+                // Nobody asked the job itself to stop: the server is going away, and another attempt goes on.
+                let trigger = match self.state {
+                    State::Preparing | State::Running => Trigger::AttemptRetried,
+                    _ => Trigger::TrainerStopped,
+                };
+                self.advance(trigger, detail, time, events)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What an event says of the job as a whole.
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Plan(plan) => self.total_steps = plan.total_steps,
+            Event::TrainStep(step) => self.step = step.step,
+            Event::CheckpointSaved(saved) => self.last_checkpoint = saved.uri.clone(),
+            Event::Result(outcome) => self.result = Some(outcome.clone()),
+            Event::Phase(phase) if self.state != State::Cancelling => {
+                self.state_detail = match phase.detail.as_str() {
+                    "" => phase.name.clone(),
+                    detail => format!("{}: {detail}", phase.name),
+                };
+            }
+            _ => {}
+        }
+    }
+
+    fn fail(&mut self, failure: Failure, now: DateTime<Utc>, events: &mut Vec<JobEvent>) -> Result<(), Refusal> {
+        self.attempt_over = true;
+        let detail = failure.message.lines().next().unwrap_or_default().to_string();
+        self.push(Event::Failure(failure.clone()), now, events);
+        self.advance(Trigger::AttemptFailed, detail, now, events)?;
+        // A job that was to be cancelled is cancelled, however its attempt ends.
+        self.failure = (self.state == State::Failed).then_some(failure);
+        Ok(())
+    }
+
+    /// Moves the job as the table of states says; a move to where it stands is no event.
+    fn advance(
+        &mut self,
+        trigger: Trigger,
+        detail: String,
+        now: DateTime<Utc>,
+        events: &mut Vec<JobEvent>,
+    ) -> Result<(), Refusal> {
+        let from = self.state;
+        let to = from.after(trigger).ok_or(Refusal::State { state: from, trigger })?;
+        if from == to {
+            return Ok(());
+        }
+        self.state = to;
+        self.state_detail = match to {
+            State::Queued => String::new(),
+            State::Cancelling => "finishing the step and saving".into(),
+            _ => detail.clone(),
+        };
+        if to.is_final() {
+            self.end_time = Some(now);
+        }
+        self.push(Event::StateChanged(StateChanged { from, to, detail }), now, events);
+        Ok(())
+    }
+
+    fn push(&mut self, event: Event, time: DateTime<Utc>, events: &mut Vec<JobEvent>) {
+        self.last_sequence += 1;
+        events.push(JobEvent { sequence: self.last_sequence, time, attempt: self.attempt, event });
+    }
+}
+
+#[cfg(test)]
+mod tests;

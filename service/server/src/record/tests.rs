@@ -1,0 +1,119 @@
+//! What changes do to a job that no store is needed for.
+
+use chrono::DateTime;
+use hone_job::event::Phase;
+use hone_job::failure::Reason;
+
+use super::*;
+use crate::testing::spec;
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000, 0).unwrap()
+}
+
+/// A job after some changes, and the events of the last one.
+fn after(changes: Vec<Change>) -> (JobRecord, Vec<JobEvent>) {
+    let (mut record, first) = JobRecord::new("job-1".into(), spec(), now());
+    let mut events = vec![first];
+    for change in changes {
+        events = record.apply(change, now()).unwrap();
+    }
+    (record, events)
+}
+
+fn started() -> Change {
+    Change::AttemptStarted { secret_sha256: "s".into() }
+}
+
+fn reported(first: u64, bodies: Vec<Body>) -> Change {
+    let reports = (first..).zip(bodies).map(|(number, body)| Report { number, time: now(), body }).collect();
+    Change::Reported { attempt: 1, reports }
+}
+
+fn moves(events: &[JobEvent]) -> Vec<(State, State)> {
+    let change = |event: &JobEvent| match &event.event {
+        Event::StateChanged(change) => Some((change.from, change.to)),
+        _ => None,
+    };
+    events.iter().filter_map(change).collect()
+}
+
+#[test]
+fn a_trainer_that_stops_unasked_puts_its_job_back_into_the_queue() {
+    let stopped = reported(1, vec![Body::Running, Body::Finished(End::Stopped("step-000004".into()))]);
+    let (record, events) = after(vec![started(), stopped]);
+    assert_eq!(record.state, State::Queued);
+    assert!(record.attempt_over && record.end_time.is_none());
+    assert_eq!(moves(&events), [(State::Preparing, State::Running), (State::Running, State::Queued)]);
+}
+
+#[test]
+fn a_trainer_that_stops_on_cancel_ends_its_job() {
+    let stopped = reported(2, vec![Body::Finished(End::Stopped(String::new()))]);
+    let (record, _) = after(vec![started(), reported(1, vec![Body::Running]), Change::CancelRequested, stopped]);
+    assert_eq!((record.state, record.end_time), (State::Cancelled, Some(now())));
+}
+
+#[test]
+fn a_failure_of_a_job_being_cancelled_is_an_event_but_no_failure_of_the_job() {
+    let failure = Failure::new(Reason::TrainerCrashed, "boom\nmore");
+    let failed = Change::AttemptFailed { attempt: 1, failure: failure.clone() };
+    let (record, events) = after(vec![started(), Change::CancelRequested, failed]);
+    assert_eq!((record.state, record.failure), (State::Cancelled, None));
+    assert_eq!(events[0].event, Event::Failure(failure));
+    assert_eq!(moves(&events), [(State::Cancelling, State::Cancelled)]);
+}
+
+#[test]
+fn cancelling_twice_is_cancelling_once() {
+    let (record, events) = after(vec![started(), Change::CancelRequested, Change::CancelRequested]);
+    assert_eq!(record.state, State::Cancelling);
+    assert_eq!(events, []);
+    let (record, events) = after(vec![Change::CancelRequested, Change::CancelRequested]);
+    assert_eq!((record.state, events.len()), (State::Cancelled, 0));
+}
+
+#[test]
+fn an_ended_job_refuses_a_cancel() {
+    let (mut record, _) = after(vec![started(), reported(1, vec![Body::Running, Body::Finished(End::Succeeded)])]);
+    let refused = record.apply(Change::CancelRequested, now()).unwrap_err();
+    assert_eq!(refused, Refusal::State { state: State::Succeeded, trigger: Trigger::CancelRequested });
+}
+
+#[test]
+fn the_last_report_may_come_again_but_nothing_after_it() {
+    let (mut record, _) = after(vec![started(), reported(1, vec![Body::Running, Body::Finished(End::Succeeded)])]);
+    assert_eq!(record.apply(reported(2, vec![Body::Finished(End::Succeeded)]), now()), Ok(Vec::new()));
+    let late = record.apply(reported(3, vec![Body::Running]), now()).unwrap_err();
+    assert_eq!(late, Refusal::AttemptOver { attempt: 1 });
+}
+
+#[test]
+fn an_attempt_that_was_judged_is_not_judged_again() {
+    let failure = Failure::new(Reason::TrainerCrashed, "boom");
+    let failed = || Change::AttemptFailed { attempt: 1, failure: failure.clone() };
+    let (mut record, _) = after(vec![started(), failed()]);
+    assert_eq!(record.apply(failed(), now()).unwrap_err(), Refusal::AttemptOver { attempt: 1 });
+    let (mut record, _) = after(vec![started()]);
+    let other = Change::AttemptFailed { attempt: 2, failure };
+    assert_eq!(record.apply(other, now()).unwrap_err(), Refusal::Superseded { attempt: 2, current: 1 });
+}
+
+#[test]
+fn phases_say_what_a_job_does() {
+    let phase = |detail: &str| Body::Event(Event::Phase(Phase { name: "loading_model".into(), detail: detail.into() }));
+    let (record, _) = after(vec![started(), reported(1, vec![phase("3 of 9 MB")])]);
+    assert_eq!(record.state_detail, "loading_model: 3 of 9 MB");
+    let (record, _) = after(vec![started(), reported(1, vec![phase("")])]);
+    assert_eq!(record.state_detail, "loading_model");
+}
+
+#[test]
+fn a_new_attempt_counts_its_reports_afresh_and_keeps_the_first_start() {
+    let stopped = reported(1, vec![Body::Running, Body::Finished(End::Stopped(String::new()))]);
+    let (mut record, _) = after(vec![started(), stopped]);
+    let later = now() + chrono::Duration::seconds(9);
+    let events = record.apply(started(), later).unwrap();
+    assert_eq!((record.attempt, record.last_report, record.start_time), (2, 0, Some(now())));
+    assert_eq!((events[0].attempt, events[0].sequence), (2, record.last_sequence));
+}

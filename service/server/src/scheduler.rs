@@ -1,0 +1,147 @@
+//! Starts waiting jobs, in the order of their creation, while there is room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hone_data::storage::Secret;
+use hone_job::failure::{Failure, Reason};
+use hone_job::state::State;
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attempts::{Attempts, Running, Wish};
+use crate::executor::{Executor, Launch};
+use crate::jobs::Jobs;
+use crate::record::{Change, JobRecord};
+use crate::store::{self, Error};
+use crate::supervisor::Supervisor;
+
+/// Wait after a store that failed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Starts attempts.
+#[derive(Clone)]
+pub struct Scheduler {
+    /// The jobs.
+    pub jobs: Arc<Jobs>,
+    /// The attempts that run.
+    pub attempts: Arc<Attempts>,
+    /// Where trainers run.
+    pub executor: Arc<dyn Executor>,
+    /// Who watches them.
+    pub supervisor: Supervisor,
+    /// Jobs that run at once.
+    pub max_running_jobs: u32,
+    /// Who waits for the tasks.
+    pub tasks: TaskTracker,
+    /// Ends the starting of attempts; those that were started go on.
+    pub stopping: CancellationToken,
+}
+
+impl Scheduler {
+    /// Works until it is stopped.
+    pub async fn run(self) {
+        loop {
+            // Not cut short: an attempt that is recorded as started must get its process.
+            let started = self.start_what_fits().await;
+            let next = async {
+                match started {
+                    Ok(()) => self.jobs.queue_changed().await,
+                    Err(error) => {
+                        tracing::error!(%error, "cannot start the next job; trying again");
+                        tokio::time::sleep(STORE_PAUSE).await;
+                    }
+                }
+            };
+            if self.stopping.run_until_cancelled(next).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn start_what_fits(&self) -> store::Result<()> {
+        while self.attempts.count() < self.max_running_jobs as usize && !self.stopping.is_cancelled() {
+            let Some(job) = self.jobs.next_queued().await? else { return Ok(()) };
+            self.start(job).await?;
+        }
+        Ok(())
+    }
+
+    async fn start(&self, job: JobRecord) -> store::Result<()> {
+        let secret = hone_job::id::fresh_secret();
+        let running = self.attempts.begin(&job.job_id, job.attempt + 1);
+        let change = Change::AttemptStarted { secret_sha256: sha256(&secret) };
+        match self.jobs.change(&job.job_id, change).await {
+            Ok(_) => {}
+            // It was cancelled, or deleted after that, since it was looked up.
+            Err(Error::Refused { .. } | Error::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        tracing::info!(job_id = job.job_id, attempt = running.number, "starting the trainer");
+        let launch = Launch { job_id: job.job_id, attempt: running.number, secret: Secret::new(secret) };
+        self.tasks.spawn(self.clone().attempt(running, launch));
+        Ok(())
+    }
+
+    /// The life of an attempt.
+    async fn attempt(self, running: Running, launch: Launch) {
+        let job_id = launch.job_id.clone();
+        match self.executor.start(&launch).await {
+            Ok(process) => {
+                let started = Change::ProcessStarted { attempt: launch.attempt, process: process.handle() };
+                if let Err(error) = self.jobs.change(&job_id, started).await {
+                    tracing::warn!(job_id, %error, "the trainer's process was not recorded: a restart will not find it");
+                }
+                self.wish_what_was_missed(&running).await;
+                self.supervisor.attend(running, process).await;
+            }
+            Err(error) => {
+                let failure = Failure::new(Reason::Internal, error.to_string())
+                    .try_this("check the trainer's program and the server's data folder");
+                let failed = Change::AttemptFailed { attempt: launch.attempt, failure };
+                if let Err(error) = self.jobs.change(&job_id, failed).await {
+                    tracing::error!(job_id, %error, "cannot record that the trainer did not start");
+                }
+                drop(running);
+            }
+        }
+        self.jobs.attempt_ended();
+    }
+
+    /// What was wished before the attempt could be told.
+    async fn wish_what_was_missed(&self, running: &Running) {
+        if self.stopping.is_cancelled() {
+            running.wish(Wish::Stop);
+        }
+        if self.jobs.get(&running.job_id).await.is_ok_and(|job| job.state == State::Cancelling) {
+            running.wish(Wish::Cancel);
+        }
+    }
+
+    /// Takes over the attempts that an earlier run of the server left: their trainers may still be training. Those that
+    /// dial in time go on, the others have failed.
+    pub async fn adopt(&self) -> store::Result<()> {
+        let living = [State::Preparing, State::Running, State::Pausing, State::Cancelling];
+        let query = store::JobQuery { states: living.to_vec(), limit: usize::MAX >> 1, ..Default::default() };
+        for job in self.jobs.list(query).await? {
+            let running = self.attempts.begin(&job.job_id, job.attempt);
+            if job.state == State::Cancelling {
+                running.wish(Wish::Cancel);
+            }
+            tracing::info!(job_id = job.job_id, attempt = job.attempt, "waiting for the trainer to dial again");
+            let process = self.executor.find(&job.job_id, job.attempt, &job.process).await;
+            let scheduler = self.clone();
+            self.tasks.spawn(async move {
+                scheduler.supervisor.attend(running, process).await;
+                scheduler.jobs.attempt_ended();
+            });
+        }
+        Ok(())
+    }
+}
+
+/// SHA-256, hexadecimal.
+pub(crate) fn sha256(text: &str) -> String {
+    hex::encode(Sha256::digest(text))
+}

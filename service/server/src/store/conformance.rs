@@ -1,0 +1,293 @@
+//! What every store must do. A store is done when it passes.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use hone_job::checkpoint::File;
+use hone_job::event::{CheckpointSaved, Event, Plan, StateChanged, TrainStep, Warning};
+use hone_job::failure::{Failure, Reason};
+use hone_job::id::Kind;
+use hone_job::state::State;
+
+use super::memory::Memory;
+use super::sqlite::Sqlite;
+use super::{Error, JobQuery, MAX_EVENTS, NewJob, Request, Store, Upload};
+use crate::record::{Body, Change, End, JobRecord, Refusal, Report};
+use crate::testing::spec;
+
+#[tokio::test]
+async fn memory_conforms() {
+    conforms(|| (Arc::new(Memory::default()) as Arc<dyn Store>, ())).await;
+}
+
+#[tokio::test]
+async fn sqlite_conforms() {
+    conforms(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("hone.db")).unwrap();
+        (Arc::new(store) as Arc<dyn Store>, folder)
+    })
+    .await;
+}
+
+/// Runs every check on a store of its own; the second value keeps alive what the store needs.
+async fn conforms<K>(make: impl Fn() -> (Arc<dyn Store>, K)) {
+    let (store, _kept) = make();
+    a_created_job_is_there_with_its_first_event(&*store).await;
+    let (store, _kept) = make();
+    a_request_id_makes_one_job(&*store).await;
+    let (store, _kept) = make();
+    the_queue_is_limited_and_first_come_first_served(&*store).await;
+    let (store, _kept) = make();
+    events_are_numbered_without_gaps_and_change_the_job(&*store).await;
+    let (store, _kept) = make();
+    a_refused_change_leaves_nothing(&*store).await;
+    let (store, _kept) = make();
+    reports_are_recorded_once(&*store).await;
+    let (store, _kept) = make();
+    many_events_come_in_pieces(&*store).await;
+    let (store, _kept) = make();
+    lists_are_filtered_and_continued(&*store).await;
+    let (store, _kept) = make();
+    only_ended_jobs_are_deleted_and_with_everything(&*store).await;
+    let (store, _kept) = make();
+    uploads_stay_while_a_living_job_reads_them(&*store).await;
+    let (store, _kept) = make();
+    concurrent_changes_leave_no_gap(store).await;
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000, 123_456_789).unwrap()
+}
+
+fn new_job() -> NewJob {
+    let (record, event) = JobRecord::new(Kind::Job.fresh(), spec(), now());
+    NewJob { record, event, request: None, inputs: Vec::new(), max_queued: 10 }
+}
+
+async fn created(store: &dyn Store) -> String {
+    store.create_job(new_job()).await.unwrap().job_id
+}
+
+fn started() -> Change {
+    Change::AttemptStarted { secret_sha256: "abc".into() }
+}
+
+fn reported(first: u64, bodies: Vec<Body>) -> Change {
+    let reports = (first..).zip(bodies).map(|(number, body)| Report { number, time: now(), body }).collect();
+    Change::Reported { attempt: 1, reports }
+}
+
+fn step(step: u64) -> Body {
+    Body::Event(Event::TrainStep(TrainStep { step, loss: Some(0.5), ..TrainStep::default() }))
+}
+
+async fn change(store: &dyn Store, job_id: &str, change: Change) -> JobRecord {
+    store.change_job(job_id, change, now()).await.unwrap()
+}
+
+async fn a_created_job_is_there_with_its_first_event(store: &dyn Store) {
+    let job = new_job();
+    let made = store.create_job(job.clone()).await.unwrap();
+    let expected = JobRecord { ordinal: made.ordinal, queue_position: 1, ..job.record };
+    assert_eq!(made, expected);
+    assert_eq!(store.job(&made.job_id).await.unwrap(), expected);
+    assert_eq!(store.events(&made.job_id, 0).await.unwrap(), [job.event]);
+    let unknown = Kind::Job.fresh();
+    assert!(matches!(store.job(&unknown).await, Err(Error::NotFound { kind: Kind::Job, id }) if id == unknown));
+    assert!(matches!(store.events(&unknown, 0).await, Err(Error::NotFound { .. })));
+}
+
+async fn a_request_id_makes_one_job(store: &dyn Store) {
+    let request = |body: &str| Request { id: "once".into(), body_sha256: body.into() };
+    assert_eq!(store.job_of_request(&request("a")).await.unwrap(), None);
+    let job = |body: &str| NewJob { request: Some(request(body)), ..new_job() };
+    let first = store.create_job(job("a")).await.unwrap();
+    assert_eq!(store.create_job(job("a")).await.unwrap().job_id, first.job_id);
+    assert_eq!(store.job_of_request(&request("a")).await.unwrap().unwrap().job_id, first.job_id);
+    for refused in [store.create_job(job("b")).await.map(drop), store.job_of_request(&request("b")).await.map(drop)] {
+        assert!(matches!(refused, Err(Error::RequestReused { job_id, .. }) if job_id == first.job_id));
+    }
+    assert_eq!(store.jobs(JobQuery { limit: 9, ..JobQuery::default() }).await.unwrap().len(), 1);
+}
+
+async fn the_queue_is_limited_and_first_come_first_served(store: &dyn Store) {
+    let limited = || NewJob { max_queued: 2, ..new_job() };
+    let first = store.create_job(limited()).await.unwrap();
+    let second = store.create_job(limited()).await.unwrap();
+    assert_eq!((first.queue_position, second.queue_position), (1, 2));
+    assert!(matches!(store.create_job(limited()).await, Err(Error::QueueFull { max_queued: 2 })));
+    assert_eq!(store.next_queued().await.unwrap().unwrap().job_id, first.job_id);
+    change(store, &first.job_id, started()).await;
+    assert_eq!(store.job(&second.job_id).await.unwrap().queue_position, 1);
+    // One that comes back keeps its place in the order of creation.
+    let retried = Change::AttemptRetried { attempt: 1, detail: "again".into() };
+    assert_eq!(change(store, &first.job_id, retried).await.queue_position, 1);
+    assert_eq!(store.next_queued().await.unwrap().unwrap().job_id, first.job_id);
+    for job in [&first, &second] {
+        change(store, &job.job_id, Change::CancelRequested).await;
+    }
+    assert_eq!(store.next_queued().await.unwrap(), None);
+}
+
+async fn events_are_numbered_without_gaps_and_change_the_job(store: &dyn Store) {
+    let job_id = created(store).await;
+    change(store, &job_id, started()).await;
+    let process = Change::ProcessStarted { attempt: 1, process: "7@now".into() };
+    assert_eq!(change(store, &job_id, process).await.process, "7@now");
+    let plan = Body::Event(Event::Plan(Plan { total_steps: 20, ..Plan::default() }));
+    let saved = CheckpointSaved { uri: "file:///c/step-000001".into(), step: 1, ..CheckpointSaved::default() };
+    let saved = Body::Event(Event::CheckpointSaved(saved));
+    let running = change(store, &job_id, reported(1, vec![Body::Running, plan, step(1), saved])).await;
+    assert_eq!((running.state, running.step, running.total_steps, running.last_report), (State::Running, 1, 20, 4));
+    assert_eq!(running.last_checkpoint, "file:///c/step-000001");
+    let failure = Failure::new(Reason::Storage, "gone").at("s3://b/x").try_this("look");
+    let failed = reported(5, vec![Body::Finished(End::Failed(failure.clone()))]);
+    let failed = change(store, &job_id, failed).await;
+    assert_eq!((failed.state, failed.failure.as_ref(), failed.end_time), (State::Failed, Some(&failure), Some(now())));
+    assert_eq!(store.job(&job_id).await.unwrap(), failed);
+    let events = store.events(&job_id, 0).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.sequence).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+    assert_eq!(failed.last_sequence, 8);
+    let expected = StateChanged { from: State::Running, to: State::Failed, detail: "gone".into() };
+    assert_eq!(events[7].event, Event::StateChanged(expected));
+    assert_eq!(events[6].event, Event::Failure(failure));
+    assert_eq!(store.events(&job_id, 6).await.unwrap(), events[6..]);
+}
+
+async fn a_refused_change_leaves_nothing(store: &dyn Store) {
+    let job_id = created(store).await;
+    change(store, &job_id, started()).await;
+    let before = store.job(&job_id).await.unwrap();
+    // The first two would do; the third comes too early.
+    let gap = vec![
+        Report { number: 1, time: now(), body: Body::Running },
+        Report { number: 2, time: now(), body: step(1) },
+        Report { number: 4, time: now(), body: step(2) },
+    ];
+    let refused = store.change_job(&job_id, Change::Reported { attempt: 1, reports: gap }, now()).await;
+    let expected = Refusal::Gap { expected: 3, found: 4 };
+    assert!(matches!(refused, Err(Error::Refused { refusal, .. }) if refusal == expected));
+    assert_eq!(store.job(&job_id).await.unwrap(), before);
+    assert_eq!(store.events(&job_id, 0).await.unwrap().len(), 2);
+}
+
+async fn reports_are_recorded_once(store: &dyn Store) {
+    let job_id = created(store).await;
+    change(store, &job_id, started()).await;
+    change(store, &job_id, reported(1, vec![Body::Running, step(1)])).await;
+    let again = change(store, &job_id, reported(1, vec![Body::Running, step(1), step(2)])).await;
+    assert_eq!((again.step, again.last_report, again.last_sequence), (2, 3, 5));
+    let older = Change::Reported { attempt: 0, reports: Vec::new() };
+    let refused = store.change_job(&job_id, older, now()).await;
+    assert!(matches!(refused, Err(Error::Refused { refusal: Refusal::Superseded { .. }, .. })));
+}
+
+async fn many_events_come_in_pieces(store: &dyn Store) {
+    let job_id = created(store).await;
+    change(store, &job_id, started()).await;
+    let count = MAX_EVENTS as u64 + 10;
+    change(store, &job_id, reported(1, (1..=count).map(step).collect())).await;
+    let mut seen = 0;
+    loop {
+        let events = store.events(&job_id, seen).await.unwrap();
+        let Some(last) = events.last() else { break };
+        assert!(events.len() <= MAX_EVENTS);
+        assert_eq!(events[0].sequence, seen + 1);
+        seen = last.sequence;
+    }
+    assert_eq!(seen, count + 2);
+}
+
+async fn lists_are_filtered_and_continued(store: &dyn Store) {
+    let mut made = Vec::new();
+    for team in ["a", "b", "a", "a"] {
+        let mut job = new_job();
+        job.record.spec.labels.insert("team".into(), team.into());
+        job.record.spec.labels.insert("all".into(), "x".into());
+        made.push(store.create_job(job).await.unwrap());
+    }
+    change(store, &made[3].job_id, Change::CancelRequested).await;
+    let list = async |query: JobQuery| -> Vec<usize> {
+        let found = store.jobs(query).await.unwrap();
+        let place = |job: &JobRecord| made.iter().position(|made| made.job_id == job.job_id).unwrap();
+        found.iter().map(place).collect()
+    };
+    let query = JobQuery { limit: 10, ..JobQuery::default() };
+    assert_eq!(list(query.clone()).await, [3, 2, 1, 0]);
+    let labels = vec![("team".to_string(), "a".to_string()), ("all".to_string(), "x".to_string())];
+    assert_eq!(list(JobQuery { labels: labels.clone(), ..query.clone() }).await, [3, 2, 0]);
+    let queued = JobQuery { labels, states: vec![State::Queued, State::Running], ..query.clone() };
+    assert_eq!(list(queued.clone()).await, [2, 0]);
+    assert_eq!(list(JobQuery { limit: 1, ..queued.clone() }).await, [2]);
+    assert_eq!(list(JobQuery { before: Some(made[2].ordinal), ..queued }).await, [0]);
+    assert_eq!(list(JobQuery { labels: vec![("team".into(), "c".into())], ..query }).await, [0; 0]);
+}
+
+async fn only_ended_jobs_are_deleted_and_with_everything(store: &dyn Store) {
+    let request = Request { id: "again".into(), body_sha256: "a".into() };
+    let job = NewJob { request: Some(request.clone()), ..new_job() };
+    let job_id = store.create_job(job).await.unwrap().job_id;
+    assert!(matches!(store.delete_job(&job_id).await, Err(Error::NotFinal { state: State::Queued, .. })));
+    change(store, &job_id, Change::CancelRequested).await;
+    store.delete_job(&job_id).await.unwrap();
+    assert!(matches!(store.job(&job_id).await, Err(Error::NotFound { .. })));
+    assert!(matches!(store.events(&job_id, 0).await, Err(Error::NotFound { .. })));
+    assert_eq!(store.job_of_request(&request).await.unwrap(), None);
+    assert!(matches!(store.delete_job(&job_id).await, Err(Error::NotFound { .. })));
+    // Its ordinal is not used again: a page token stays true.
+    let next = store.create_job(new_job()).await.unwrap();
+    assert!(next.ordinal > 1);
+}
+
+fn upload(kind: Kind) -> Upload {
+    let files = vec![File { name: "rows.jsonl".into(), size_bytes: 7, sha256: "00".into() }];
+    let id = kind.fresh();
+    Upload { uri: format!("file:///{id}"), id, ordinal: 0, display_name: "rows".into(), files, create_time: now() }
+}
+
+async fn uploads_stay_while_a_living_job_reads_them(store: &dyn Store) {
+    let rows = store.create_upload(upload(Kind::Dataset)).await.unwrap();
+    let model = store.create_upload(upload(Kind::Model)).await.unwrap();
+    let more = store.create_upload(upload(Kind::Dataset)).await.unwrap();
+    assert_eq!(store.upload(&rows.id).await.unwrap(), rows);
+    assert_eq!(store.uploads(Kind::Dataset, None, 9).await.unwrap(), [more.clone(), rows.clone()]);
+    assert_eq!(store.uploads(Kind::Dataset, Some(more.ordinal), 9).await.unwrap(), [rows.clone()]);
+    assert_eq!(store.uploads(Kind::Model, None, 1).await.unwrap(), [model.clone()]);
+    let job = NewJob { inputs: vec![rows.id.clone(), model.id.clone(), rows.id.clone()], ..new_job() };
+    let job_id = store.create_job(job).await.unwrap().job_id;
+    for id in [&rows.id, &model.id] {
+        assert!(matches!(store.delete_upload(id).await, Err(Error::InUse { job_id: user, .. }) if user == job_id));
+    }
+    change(store, &job_id, Change::CancelRequested).await;
+    assert_eq!(store.delete_upload(&rows.id).await.unwrap(), rows);
+    assert!(matches!(store.upload(&rows.id).await, Err(Error::NotFound { kind: Kind::Dataset, .. })));
+    let late = NewJob { inputs: vec![rows.id.clone()], ..new_job() };
+    assert!(matches!(store.create_job(late).await, Err(Error::NotFound { kind: Kind::Dataset, id }) if id == rows.id));
+}
+
+async fn concurrent_changes_leave_no_gap(store: Arc<dyn Store>) {
+    let job_id = created(&*store).await;
+    change(&*store, &job_id, started()).await;
+    let warn = |text: String| Body::Event(Event::Warning(Warning { code: "x".into(), message: text }));
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 1..=40 {
+        let (store, job_id) = (store.clone(), job_id.clone());
+        tasks.spawn(async move {
+            // Out of turn it is refused; then it is tried again, as a trainer would.
+            loop {
+                let change = reported(number, vec![warn(number.to_string())]);
+                match store.change_job(&job_id, change, now()).await {
+                    Ok(_) => return,
+                    Err(Error::Refused { refusal: Refusal::Gap { .. }, .. }) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let events = store.events(&job_id, 0).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.sequence).collect::<Vec<_>>(), (1..=42).collect::<Vec<_>>());
+}

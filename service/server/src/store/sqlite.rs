@@ -1,0 +1,202 @@
+//! The store in one SQLite file: two threads of its own, one that writes and one that reads, so that no query ever runs
+//! on a thread that serves calls.
+//!
+//! WAL lets the two work side by side. `synchronous = FULL`, since a report that was acknowledged is forgotten by its
+//! trainer and an event that was seen has a number: neither may be taken back by a power cut. Reports come in batches,
+//! so the price is one sync for many.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use hone_job::event::JobEvent;
+use hone_job::id::Kind;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Error, JobQuery, NewJob, Request, Result, Store, Upload};
+use crate::record::{Change, JobRecord};
+
+mod jobs;
+mod uploads;
+
+/// Version of the tables that this code reads and writes.
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// Calls waiting for a thread; more wait in line themselves.
+const QUEUE: usize = 64;
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// SQLite refused.
+    #[error("{path}: cannot open the job store: {source}")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// Another hone wrote it.
+    #[error(
+        "{path}: the job store has schema version {found}, this hone-server knows {SCHEMA_VERSION}: use the version that wrote it, or another data folder"
+    )]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// The version found.
+        found: i64,
+    },
+}
+
+/// The store; dropping it ends its threads after the calls that are under way.
+#[derive(Debug)]
+pub struct Sqlite {
+    writer: Worker,
+    reader: Worker,
+}
+
+impl Sqlite {
+    /// Opens the file, or creates it.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Sqlite { path: path.to_path_buf(), source };
+        let mut writer = Connection::open(path).map_err(failed)?;
+        configure(&writer).map_err(failed)?;
+        let found = prepare_schema(&mut writer).map_err(failed)?;
+        if found != SCHEMA_VERSION {
+            return Err(OpenError::Schema { path: path.to_path_buf(), found });
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let reader = Connection::open_with_flags(path, flags).map_err(failed)?;
+        Ok(Self { writer: Worker::start("store-writer", writer), reader: Worker::start("store-reader", reader) })
+    }
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)
+}
+
+/// Makes the tables in a new file; returns the version that the file has.
+fn prepare_schema(connection: &mut Connection) -> rusqlite::Result<i64> {
+    let found = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found != 0 {
+        return Ok(found);
+    }
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()?;
+    Ok(SCHEMA_VERSION)
+}
+
+type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A thread that owns a connection.
+#[derive(Debug)]
+struct Worker {
+    work: mpsc::Sender<Work>,
+}
+
+impl Worker {
+    fn start(name: &str, mut connection: Connection) -> Self {
+        let (work, mut incoming) = mpsc::channel::<Work>(QUEUE);
+        let run = move || {
+            while let Some(work) = incoming.blocking_recv() {
+                work(&mut connection);
+            }
+        };
+        thread::Builder::new().name(name.to_string()).spawn(run).expect("a thread can be started");
+        Self { work }
+    }
+
+    async fn call<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    {
+        let gone = || Error::Failed("its thread is gone".into());
+        let (answer, answered) = oneshot::channel();
+        // A caller who went away needs no answer; the work is done all the same.
+        let work: Work = Box::new(move |connection| drop(answer.send(work(connection))));
+        self.work.send(work).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Error::Failed(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Error::Failed(format!("a stored record does not parse: {error}"))
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn create_job(&self, job: NewJob) -> Result<JobRecord> {
+        self.writer.call(move |connection| jobs::create(connection, job)).await
+    }
+
+    async fn job_of_request(&self, request: &Request) -> Result<Option<JobRecord>> {
+        let request = request.clone();
+        self.reader.call(move |connection| jobs::of_request(connection, &request)).await
+    }
+
+    async fn job(&self, job_id: &str) -> Result<JobRecord> {
+        let job_id = job_id.to_string();
+        self.reader.call(move |connection| jobs::get(connection, &job_id)).await
+    }
+
+    async fn jobs(&self, query: JobQuery) -> Result<Vec<JobRecord>> {
+        self.reader.call(move |connection| jobs::list(connection, &query)).await
+    }
+
+    async fn next_queued(&self) -> Result<Option<JobRecord>> {
+        self.reader.call(|connection| jobs::next_queued(connection)).await
+    }
+
+    async fn change_job(&self, job_id: &str, change: Change, now: DateTime<Utc>) -> Result<JobRecord> {
+        let job_id = job_id.to_string();
+        self.writer.call(move |connection| jobs::change(connection, &job_id, change, now)).await
+    }
+
+    async fn events(&self, job_id: &str, after: u64) -> Result<Vec<JobEvent>> {
+        let job_id = job_id.to_string();
+        self.reader.call(move |connection| jobs::events(connection, &job_id, after)).await
+    }
+
+    async fn delete_job(&self, job_id: &str) -> Result<()> {
+        let job_id = job_id.to_string();
+        self.writer.call(move |connection| jobs::delete(connection, &job_id)).await
+    }
+
+    async fn create_upload(&self, upload: Upload) -> Result<Upload> {
+        self.writer.call(move |connection| uploads::create(connection, upload)).await
+    }
+
+    async fn upload(&self, id: &str) -> Result<Upload> {
+        let id = id.to_string();
+        self.reader.call(move |connection| uploads::get(connection, &id)).await
+    }
+
+    async fn uploads(&self, kind: Kind, before: Option<u64>, limit: usize) -> Result<Vec<Upload>> {
+        self.reader.call(move |connection| uploads::list(connection, kind, before, limit)).await
+    }
+
+    async fn delete_upload(&self, id: &str) -> Result<Upload> {
+        let id = id.to_string();
+        self.writer.call(move |connection| uploads::delete(connection, &id)).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

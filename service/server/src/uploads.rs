@@ -1,0 +1,245 @@
+//! Files that come in pieces and become a model or a dataset: bounded, hashed on the way, written straight to storage.
+//!
+//! An upload exists once its manifest and its row in the store are written. Until then it is an [`Incoming`]; one that
+//! is not kept is to be discarded, which removes all it wrote.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hone_data::storage::{self, Location, Step};
+use hone_job::checkpoint::{File, MANIFEST, is_plain_name};
+use hone_job::id::Kind;
+use hone_job::spec::Violation;
+use object_store::{ObjectStoreExt, WriteMultipart};
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use crate::layout::Layout;
+use crate::store::{self, Store, Upload};
+
+/// Bytes of a part that goes to storage, and parts on their way at once.
+const PART_BYTES: usize = 8 << 20;
+const PARTS_IN_FLIGHT: usize = 2;
+
+/// Most files of a model.
+const MAX_FILES: usize = 1024;
+
+/// Why an upload failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Too much came.
+    #[error("the upload is larger than {limit} bytes, which is the limit for a {what}")]
+    TooLarge { what: &'static str, limit: u64 },
+    /// Too many at once.
+    #[error("too many uploads are under way")]
+    Busy,
+    /// Other bytes came than were announced.
+    #[error("{name}: SHA-256 {expected} was announced, {found} came; nothing was kept")]
+    Digest { name: String, expected: String, found: String },
+    /// What came makes no model or dataset.
+    #[error("{}: {}", .0.field, .0.description)]
+    Invalid(Violation),
+    /// The stream ended before its end.
+    #[error("the upload broke off: {0}; nothing was kept")]
+    Broken(String),
+    /// Nothing came for too long.
+    #[error("nothing came for too long; nothing was kept")]
+    Silent,
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The job store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl Error {
+    pub(crate) fn invalid(field: &str, what: impl Into<String>) -> Self {
+        Error::Invalid(Violation::new(field, what))
+    }
+}
+
+/// Models and datasets.
+#[derive(Clone)]
+pub(crate) struct Uploads {
+    store: Arc<dyn Store>,
+    layout: Layout,
+    room: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl Uploads {
+    /// Uploads into `layout`, as many at once as there is `room`.
+    pub(crate) fn new(store: Arc<dyn Store>, layout: Layout, room: Arc<Semaphore>, tasks: TaskTracker) -> Self {
+        Self { store, layout, room, tasks }
+    }
+
+    /// Where what must not be cut short is run: a caller who goes away drops his call, not the cleaning up after it.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// An upload begins; of at most `limit` bytes in all.
+    pub(crate) fn begin(&self, kind: Kind, limit: u64) -> Result<Incoming, Error> {
+        let room = self.room.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
+        let id = kind.fresh();
+        let folder = self.layout.upload(kind, &id);
+        Ok(Incoming { kind, id, folder, limit, num_bytes: 0, files: Vec::new(), current: None, _room: room })
+    }
+
+    /// Everything has come: writes the manifest, then the row. From now on it exists.
+    pub(crate) async fn keep(&self, incoming: &mut Incoming, display_name: String) -> Result<Upload, Error> {
+        incoming.end_file().await?;
+        let uri = match incoming.kind {
+            Kind::Dataset => incoming.folder.join(&display_name).uri,
+            _ => incoming.folder.uri.clone(),
+        };
+        let files = incoming.files.clone();
+        let create_time = chrono::Utc::now();
+        let upload = Upload { id: incoming.id.clone(), ordinal: 0, display_name, files, uri, create_time };
+        // A model's folder holds the model's files alone: loaders look at what lies there.
+        if incoming.kind == Kind::Dataset {
+            let manifest = serde_json::to_vec_pretty(&upload).map_err(store::Error::from)?;
+            incoming.folder.join(MANIFEST).put(manifest).await?;
+        }
+        let upload = self.store.create_upload(upload).await?;
+        tracing::info!(id = upload.id, name = upload.display_name, size_bytes = upload.size_bytes(), "uploaded");
+        Ok(upload)
+    }
+
+    /// One upload.
+    pub(crate) async fn get(&self, id: &str) -> Result<Upload, store::Error> {
+        self.store.upload(id).await
+    }
+
+    /// Uploads of a kind, newest first.
+    pub(crate) async fn list(
+        &self,
+        kind: Kind,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Upload>, store::Error> {
+        self.store.uploads(kind, before, limit).await
+    }
+
+    /// Removes an upload that no living job reads. Its row goes first: what is left of it then is only space, and that is
+    /// tried to be freed.
+    pub(crate) async fn delete(&self, id: &str) -> Result<(), store::Error> {
+        let upload = self.store.delete_upload(id).await?;
+        let folder = self.layout.upload(upload.kind(), id);
+        let removed = async {
+            folder.join(MANIFEST).delete().await?;
+            folder.delete_prefix().await
+        };
+        match removed.await {
+            Ok(_) => tracing::info!(id, "upload deleted"),
+            Err(error) => tracing::warn!(id, %error, "an upload was deleted, its files remain"),
+        }
+        Ok(())
+    }
+}
+
+/// An upload on its way.
+pub(crate) struct Incoming {
+    kind: Kind,
+    id: String,
+    folder: Location,
+    limit: u64,
+    num_bytes: u64,
+    files: Vec<File>,
+    current: Option<Current>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// A file on its way.
+struct Current {
+    name: String,
+    announced: String,
+    writer: WriteMultipart,
+    location: Location,
+    hash: Sha256,
+    num_bytes: u64,
+}
+
+impl Incoming {
+    /// A file begins, and the one before it ends. `sha256` is what its bytes must have; empty when that is not known.
+    pub(crate) async fn begin_file(&mut self, name: &str, sha256: &str) -> Result<(), Error> {
+        self.end_file().await?;
+        if !is_plain_name(name) {
+            return Err(Error::invalid(
+                "name",
+                format!("{name:?} is no file name of letters, digits, '.', '_' and '-'"),
+            ));
+        }
+        if self.files.iter().any(|file| file.name == name) {
+            return Err(Error::invalid("name", format!("{name} came twice")));
+        }
+        if self.files.len() == MAX_FILES {
+            return Err(Error::invalid("file", format!("more than {MAX_FILES} files")));
+        }
+        let location = self.folder.join(name);
+        let upload = location.store.put_multipart(&location.path).await;
+        let upload = upload.map_err(|error| location.failure(Step::Put, error))?;
+        self.current = Some(Current {
+            name: name.to_string(),
+            announced: sha256.to_ascii_lowercase(),
+            writer: WriteMultipart::new_with_chunk_size(upload, PART_BYTES),
+            location,
+            hash: Sha256::new(),
+            num_bytes: 0,
+        });
+        Ok(())
+    }
+
+    /// More of the file begun last.
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        self.num_bytes += bytes.len() as u64;
+        if self.num_bytes > self.limit {
+            let what = if self.kind == Kind::Model { "model" } else { "dataset" };
+            return Err(Error::TooLarge { what, limit: self.limit });
+        }
+        let Some(current) = &mut self.current else { return Err(Error::invalid("chunk", "came before its file")) };
+        current.hash.update(&bytes);
+        current.num_bytes += bytes.len() as u64;
+        let capacity = current.writer.wait_for_capacity(PARTS_IN_FLIGHT).await;
+        capacity.map_err(|error| current.location.failure(Step::Put, error))?;
+        current.writer.put(bytes);
+        Ok(())
+    }
+
+    /// Names of the files that came whole.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|file| file.name.as_str())
+    }
+
+    /// The file begun last has come whole.
+    pub(crate) async fn end_file(&mut self) -> Result<(), Error> {
+        let Some(current) = self.current.take() else { return Ok(()) };
+        let Current { name, announced, writer, location, hash, num_bytes } = current;
+        let found = hex::encode(hash.finalize());
+        if !announced.is_empty() && announced != found {
+            // Nothing more can be done about parts that stay; the digest is what the caller must hear of.
+            let _ = writer.abort().await;
+            return Err(Error::Digest { name, expected: announced, found });
+        }
+        if num_bytes == 0 {
+            let _ = writer.abort().await;
+            return Err(Error::invalid("file", format!("{name} is empty")));
+        }
+        writer.finish().await.map_err(|error| location.failure(Step::Put, error))?;
+        self.files.push(File { name, size_bytes: num_bytes, sha256: found });
+        Ok(())
+    }
+
+    /// Removes all that was written.
+    pub(crate) async fn discard(mut self) {
+        if let Some(current) = self.current.take() {
+            // Parts of an unfinished upload are invisible; should they stay, the store's own rules remove them.
+            let _ = current.writer.abort().await;
+        }
+        if let Err(error) = self.folder.delete_prefix().await {
+            tracing::warn!(id = self.id, %error, "an upload failed, and some of its files remain");
+        }
+    }
+}
