@@ -21,9 +21,16 @@ Exit codes:
 Programs: --json prints protobuf JSON with the proto's own field names, one object a line; errors and notes are JSON
 objects on standard error.";
 
+const SFT_EXAMPLES: &str = "\
+Examples:
+  hone train sft --model SmolLM2-135M-Instruct.Q4_1.gguf --train rows.jsonl --eval-fraction 0.1 --epochs 2
+  hone train sft --model s3://models/qwen3-8b --train ds-… --eval ds-… --rank 32 --learning-rate 1e-4 --detach
+
+Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
+
 /// Fine-tune language models: upload, preview, train, follow every step, take the checkpoints home.
 #[derive(Debug, Parser)]
-#[command(name = "hone", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 120)]
+#[command(name = "hone", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
     /// Address of the server.
     #[arg(
@@ -142,6 +149,7 @@ pub(crate) enum TrainCommand {
     ///
     /// Creates the job and follows it to its end. What is left out takes the server's default, which the help of each
     /// flag names. Ctrl-C stops following; the job goes on.
+    #[command(after_help = SFT_EXAMPLES)]
     Sft(Box<SftArgs>),
 }
 

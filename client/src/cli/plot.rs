@@ -14,6 +14,7 @@ use crate::args::PlotArgs;
 use crate::curve::{Curve, EvalPoint, smoothed};
 use crate::failure::Failure;
 use crate::follow::Ending;
+use crate::human::count;
 use crate::narrate::state_name;
 use crate::output::Output;
 use crate::train::write_whole;
@@ -78,18 +79,14 @@ fn picture(curve: &Curve, title: &str, subtitle: &str) -> Result<Vec<u8>, Failur
     Ok(averaged(&large))
 }
 
-fn draw(
-    backend: BitMapBackend<'_>,
-    curve: &Curve,
-    title: &str,
-    subtitle: &str,
-) -> Result<(), Box<dyn std::error::Error>> {
+type Chart<'a> = ChartContext<'a, BitMapBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+fn draw(backend: BitMapBackend<'_>, curve: &Curve, title: &str, subtitle: &str) -> Drawn {
     let root = backend.into_drawing_area();
     root.fill(&WHITE)?;
-    let bold = FontDesc::new(FontFamily::Name(FONT), f64::from(px(24)), FontStyle::Bold).color(&INK);
-    let small = (FONT, px(14)).into_font().color(&FAINT_INK);
-    root.draw(&Text::new(title.to_owned(), (px(32), px(24)), bold))?;
-    root.draw(&Text::new(subtitle.to_owned(), (px(32), px(58)), small))?;
+    root.draw(&Text::new(title.to_owned(), (px(32), px(24)), bold(24).color(&INK)))?;
+    root.draw(&Text::new(subtitle.to_owned(), (px(32), px(58)), regular(14).color(&FAINT_INK)))?;
 
     let (train, eval) = (curve.train(), curve.eval());
     let (steps, losses) = ranges(&train, &eval);
@@ -98,69 +95,82 @@ fn draw(
         .x_label_area_size(px(52))
         .y_label_area_size(px(76))
         .build_cartesian_2d(steps, losses)?;
-    chart
-        .configure_mesh()
-        .bold_line_style(GRID.stroke_width(px(1) as u32))
-        .light_line_style(TRANSPARENT)
-        .axis_style(FAINT_INK.stroke_width(px(1) as u32))
-        .label_style((FONT, px(14)).into_font().color(&FAINT_INK))
-        .axis_desc_style((FONT, px(15)).into_font().color(&INK))
-        .set_all_tick_mark_size(px(5))
-        .x_labels(12)
-        .y_labels(8)
-        .x_label_formatter(&|step| crate::human::count(step.round() as u64))
-        .y_label_formatter(&|loss| format!("{loss:.2}"))
-        .x_desc("optimizer steps")
-        .y_desc("loss, in nats per token")
-        .draw()?;
-
-    let at = |point: &(u64, f64)| (point.0 as f64, point.1);
-    if !train.is_empty() {
-        chart.draw_series(LineSeries::new(train.iter().map(at), TRAIN.mix(0.38).stroke_width(SCALE * 4 / 3)))?;
-        chart
-            .draw_series(LineSeries::new(smoothed(&train).iter().map(at), TRAIN.stroke_width(stroke())))?
-            .label("training (faint: each step)")
-            .legend(|(x, y)| PathElement::new([(x, y), (x + px(26), y)], TRAIN.stroke_width(stroke())));
-    }
-    if !eval.is_empty() {
-        chart.draw_series(std::iter::once(Polygon::new(band(&eval), HELD_OUT.mix(0.13).filled())))?;
-        let line = eval.iter().map(|point| (point.step as f64, point.loss));
-        chart
-            .draw_series(LineSeries::new(line.clone(), HELD_OUT.stroke_width(stroke())))?
-            .label("held out ± standard error")
-            .legend(|(x, y)| {
-                EmptyElement::at((x, y))
-                    + PathElement::new([(0, 0), (px(26), 0)], HELD_OUT.stroke_width(stroke()))
-                    + Circle::new((px(13), 0), px(5), HELD_OUT.filled())
-            });
-        chart.draw_series(line.clone().map(|point| Circle::new(point, px(6), WHITE.filled())))?;
-        chart.draw_series(line.map(|point| Circle::new(point, px(5), HELD_OUT.filled())))?;
-        write_end(&mut chart, &eval)?;
-    }
+    draw_axes(&mut chart)?;
+    draw_train(&mut chart, &train)?;
+    draw_eval(&mut chart, &eval)?;
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
         .margin(px(14))
         .legend_area_size(px(34))
         .background_style(WHITE.mix(0.9))
-        .label_font((FONT, px(15)).into_font().color(&INK))
+        .label_font(regular(15).color(&INK))
         .draw()?;
     root.present()?;
     Ok(())
 }
 
-/// The last held-out loss as a number beside its point.
-fn write_end(
-    chart: &mut ChartContext<'_, BitMapBackend<'_>, Cartesian2d<RangedCoordf64, RangedCoordf64>>,
-    eval: &[EvalPoint],
-) -> Result<(), Box<dyn std::error::Error>> {
-    let Some(last) = eval.last() else { return Ok(()) };
-    let style = FontDesc::new(FontFamily::Name(FONT), f64::from(px(15)), FontStyle::Bold).color(&HELD_OUT);
-    let style = style.pos(Pos::new(HPos::Right, VPos::Bottom));
-    let text =
-        EmptyElement::at((last.step as f64, last.loss)) + Text::new(format!("{:.3}", last.loss), (0, -px(10)), style);
-    chart.draw_series(std::iter::once(text))?;
+fn draw_axes(chart: &mut Chart<'_>) -> Drawn {
+    chart
+        .configure_mesh()
+        .bold_line_style(GRID.stroke_width(SCALE))
+        .light_line_style(TRANSPARENT)
+        .axis_style(FAINT_INK.stroke_width(SCALE))
+        .label_style(regular(14).color(&FAINT_INK))
+        .axis_desc_style(regular(15).color(&INK))
+        .set_all_tick_mark_size(px(5))
+        .x_labels(12)
+        .y_labels(8)
+        .x_label_formatter(&|step| count(step.round() as u64))
+        .y_label_formatter(&|loss| format!("{loss:.2}"))
+        .x_desc("optimizer steps")
+        .y_desc("loss, in nats per token")
+        .draw()?;
     Ok(())
+}
+
+/// Every step faintly, and a smooth line through them.
+fn draw_train(chart: &mut Chart<'_>, train: &[(u64, f64)]) -> Drawn {
+    if train.is_empty() {
+        return Ok(());
+    }
+    let at = |point: &(u64, f64)| (point.0 as f64, point.1);
+    let faint = TRAIN.mix(0.38).stroke_width(SCALE * 4 / 3);
+    chart.draw_series(LineSeries::new(train.iter().map(at), faint))?;
+    chart
+        .draw_series(LineSeries::new(smoothed(train).iter().map(at), TRAIN.stroke_width(stroke())))?
+        .label("training (faint: each step)")
+        .legend(|(x, y)| PathElement::new([(x, y), (x + px(26), y)], TRAIN.stroke_width(stroke())));
+    Ok(())
+}
+
+/// A point for each evaluation in a band of one standard error, the last one with its number.
+fn draw_eval(chart: &mut Chart<'_>, eval: &[EvalPoint]) -> Drawn {
+    let Some(last) = eval.last() else { return Ok(()) };
+    let line = eval.iter().map(|point| (point.step as f64, point.loss));
+    chart.draw_series(std::iter::once(Polygon::new(band(eval), HELD_OUT.mix(0.13).filled())))?;
+    chart
+        .draw_series(LineSeries::new(line.clone(), HELD_OUT.stroke_width(stroke())))?
+        .label("held out ± standard error")
+        .legend(|(x, y)| {
+            EmptyElement::at((x, y))
+                + PathElement::new([(0, 0), (px(26), 0)], HELD_OUT.stroke_width(stroke()))
+                + Circle::new((px(13), 0), px(5), HELD_OUT.filled())
+        });
+    chart.draw_series(line.clone().map(|point| Circle::new(point, px(6), WHITE.filled())))?;
+    chart.draw_series(line.map(|point| Circle::new(point, px(5), HELD_OUT.filled())))?;
+    let style = bold(15).color(&HELD_OUT).pos(Pos::new(HPos::Right, VPos::Bottom));
+    let number = Text::new(format!("{:.3}", last.loss), (0, -px(10)), style);
+    chart.draw_series(std::iter::once(EmptyElement::at((last.step as f64, last.loss)) + number))?;
+    Ok(())
+}
+
+fn regular(pixels: i32) -> FontDesc<'static> {
+    FontDesc::new(FontFamily::Name(FONT), f64::from(px(pixels)), FontStyle::Normal)
+}
+
+fn bold(pixels: i32) -> FontDesc<'static> {
+    FontDesc::new(FontFamily::Name(FONT), f64::from(px(pixels)), FontStyle::Bold)
 }
 
 /// What the axes span: all steps from 0, all losses with some room.

@@ -119,7 +119,7 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "POLICY", value_parser = over_length(), help_heading = "Model and rows")]
     over_length: Option<v1::OverLength>,
     /// Which tokens are trained on. Default completion: in a conversation the last assistant turn.
-    #[arg(long, value_name = "TOKENS", value_parser = loss_on(), help_heading = "Model and rows")]
+    #[arg(long, value_name = "WHICH", value_parser = loss_on(), help_heading = "Model and rows")]
     loss_on: Option<v1::LossOn>,
     /// File with a chat template (Jinja) to use instead of the tokenizer's own.
     #[arg(long, value_name = "FILE", help_heading = "Model and rows")]

@@ -203,3 +203,7 @@ impl<'a> Incoming<'a> {
 fn unsafe_name(object: &str, name: &str) -> Error {
     Error::damaged(object, format!("refusing the file name {name:?}: it could leave the folder"))
 }
+
+#[cfg(test)]
+#[path = "download_tests.rs"]
+mod tests;

@@ -282,3 +282,7 @@ async fn next_chunk(reader: &mut tokio::fs::File) -> std::io::Result<BytesMut> {
     }
     Ok(chunk)
 }
+
+#[cfg(test)]
+#[path = "upload_tests.rs"]
+mod tests;
