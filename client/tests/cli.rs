@@ -298,7 +298,7 @@ async fn a_refused_spec_shows_every_violation() {
     let arguments = ["train", "sft", "--model", "model-bad", "--train", "ds-1", "--rank", "0"];
     let done = Script::ending_in(pb::JobState::Succeeded).hone(&arguments).await;
     let expected = "\
-error: CreateJob: 2 fields are invalid
+error: CreateJob: 2 fields are wrong
   spec.base_model.uri         there is no such model
   spec.sft.adapter.lora.rank  must be 1 to 1024, not 0
 ";

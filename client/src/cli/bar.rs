@@ -32,19 +32,28 @@ struct Seen {
 }
 
 impl Bar {
-    pub(crate) fn new() -> Self {
+    /// A bar for a run of `total_steps`; 0 when they are not known yet.
+    pub(crate) fn new(total_steps: u64) -> Self {
         let bar = ProgressBar::new_spinner().with_style(style(WAITING));
         bar.enable_steady_tick(Duration::from_millis(120));
-        Self { bar, seen: Seen::default() }
+        let bar = Self { bar, seen: Seen { total_steps, ..Seen::default() } };
+        bar.measure();
+        bar
+    }
+
+    /// Shows how much there is, once that is known.
+    fn measure(&self) {
+        if self.seen.total_steps > 0 {
+            self.bar.set_length(self.seen.total_steps);
+            self.bar.set_style(style(RUNNING));
+        }
     }
 
     /// Takes note of an event and draws.
     pub(crate) fn update(&mut self, event: &v1::JobEvent) {
-        let planned = self.seen.total_steps > 0;
         self.seen.take(event);
-        if !planned && self.seen.total_steps > 0 {
-            self.bar.set_length(self.seen.total_steps);
-            self.bar.set_style(style(RUNNING));
+        if let Some(Event::Plan(_)) = &event.event {
+            self.measure();
         }
         self.bar.set_prefix(self.seen.phase.clone());
         if let Some(step) = &self.seen.step {

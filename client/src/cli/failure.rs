@@ -47,12 +47,13 @@ impl Failure {
 
     /// One message, a line for each violation, a hint.
     pub(crate) fn text(&self, paint: Paint) -> String {
-        let mut text = format!("{} {}", paint.red("error:"), self.message());
-        // A message about a single field says all of it.
-        let violations = match self.violations() {
-            [one] if self.message().contains(&one.description) => &[],
-            all => all,
+        // What the server says of several fields is their names, which the list shows; of one field it says all.
+        let (message, violations) = match (self.rpc(), self.violations()) {
+            (Some(rpc), many @ [_, _, ..]) => (format!("{}: {} fields are wrong", rpc.call, many.len()), many),
+            (Some(rpc), [one]) if rpc.message.contains(&one.description) => (self.message(), &[][..]),
+            (_, violations) => (self.message(), violations),
         };
+        let mut text = format!("{} {message}", paint.red("error:"));
         let width = violations.iter().map(|one| one.field.chars().count()).max().unwrap_or_default();
         for FieldViolation { field, description } in violations {
             text += &format!("\n  {}{}  {description}", paint.bold(field), " ".repeat(width - field.chars().count()));
@@ -157,7 +158,7 @@ mod tests {
     #[test]
     fn every_violation_has_a_line_of_its_own() {
         let expected = "\
-error: CreateJob: 2 fields are invalid
+error: CreateJob: 2 fields are wrong
   spec.base_model.uri         is required
   spec.sft.adapter.lora.rank  must be 1 to 1024, not 0
 hint: see docs/api.md";

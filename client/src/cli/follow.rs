@@ -50,7 +50,9 @@ impl From<&Outcome> for Ending {
 
 /// Shows the job's events after a number until it has ended, or until Ctrl-C.
 pub(crate) async fn follow(job: &JobHandle, after: u64, out: &Output) -> Result<Ending, Failure> {
-    let mut view = View::of(out);
+    // The plan may be among the events that are not asked for.
+    let total_steps = if after > 0 { job.get().await?.total_steps } else { 0 };
+    let mut view = View::of(out, total_steps);
     let mut last_sequence = after;
     let mut updates = job.updates_after(after);
     let mut interrupt = pin!(tokio::signal::ctrl_c());
@@ -78,7 +80,9 @@ pub(crate) async fn follow(job: &JobHandle, after: u64, out: &Output) -> Result<
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 view.clear();
-                tell_it_goes_on(job.id(), last_sequence, out);
+                if error.is_unreachable() {
+                    tell_it_goes_on(job.id(), last_sequence, out);
+                }
                 return Err(error.into());
             }
             None => break,
@@ -132,12 +136,13 @@ enum View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn of(out: &'a Output) -> Self {
-        let narrator = || Narrator::new(out.paint, here());
+    /// The view that suits the output; `total_steps` is 0 when they are not known yet.
+    fn of(out: &'a Output, total_steps: u64) -> Self {
+        let narrator = || Narrator::new(out.paint, here(), total_steps);
         match (out.json, out.live) {
             (true, _) => Self::Json(out),
             (false, false) => Self::Plain(out, narrator()),
-            (false, true) => Self::Live(narrator(), Bar::new()),
+            (false, true) => Self::Live(narrator(), Bar::new(total_steps)),
         }
     }
 

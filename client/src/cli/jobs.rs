@@ -190,8 +190,11 @@ fn text(job: &v1::Job, latest: &Latest, paint: Paint) -> String {
     }
     if let Some(step) = &latest.step {
         let loss = crate::human::loss(step.loss);
-        let left = duration(step.remaining_seconds);
-        line("loss", format!("{loss} at step {}, {left} left then", step.step));
+        let left = match hone_client::is_final(job.state()) {
+            true => String::new(),
+            false => format!(", {} left then", duration(step.remaining_seconds)),
+        };
+        line("loss", format!("{loss} at step {}{left}", step.step));
     }
     if let Some(result) = &latest.evaluation {
         let loss = crate::human::loss(result.loss);

@@ -28,9 +28,10 @@ pub(crate) struct Narrator {
 }
 
 impl Narrator {
-    pub(crate) fn new(paint: Paint, zone: FixedOffset) -> Self {
+    /// A narrator of a run of `total_steps`; 0 when they are not known yet.
+    pub(crate) fn new(paint: Paint, zone: FixedOffset, total_steps: u64) -> Self {
         let never = f64::NEG_INFINITY;
-        Self { paint, zone, total_steps: 0, last_step_line: never, last_usage_line: never }
+        Self { paint, zone, total_steps, last_step_line: never, last_usage_line: never }
     }
 
     /// The lines for an event in a plain output; none for a step that comes too soon after the last one told.
@@ -84,11 +85,12 @@ impl Narrator {
     }
 
     fn step(&self, step: &v1::TrainStep) -> String {
-        let width = self.total_steps.to_string().len();
+        let place = match self.total_steps {
+            0 => step.step.to_string(),
+            total => format!("{:>width$}/{total}", step.step, width = total.to_string().len()),
+        };
         let mut text = format!(
-            "step {:>width$}/{}  loss {}  lr {}  grad {}  {} tokens/s  {} left",
-            step.step,
-            self.total_steps,
+            "step {place}  loss {}  lr {}  grad {}  {} tokens/s  {} left",
             loss(step.loss),
             rate(step.learning_rate),
             step.grad_norm.map_or("not finite".to_owned(), |norm| format!("{norm:.3}")),

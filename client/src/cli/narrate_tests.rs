@@ -7,7 +7,7 @@ use crate::human::Timestamp;
 const NOW: i64 = 1_764_000_483;
 
 fn narrator() -> Narrator {
-    Narrator::new(Paint::plain(), FixedOffset::east_opt(0).expect("UTC"))
+    Narrator::new(Paint::plain(), FixedOffset::east_opt(0).expect("UTC"), 0)
 }
 
 fn at(seconds: f64, event: Event) -> v1::JobEvent {
@@ -77,6 +77,12 @@ fn a_step_has_its_place_in_the_plan() {
     narrator.plain(&at(0.0, plan(70)));
     let expected = "16:08:03  step  7/70  loss 2.3457  lr 1.50e-4  grad 1.250  1,234 tokens/s  1m 15s left";
     assert_eq!(narrator.plain(&at(0.0, step(7))).as_deref(), Some(expected));
+}
+
+#[test]
+fn a_step_of_an_unknown_plan_has_its_number() {
+    let told = narrator().plain(&at(0.0, step(7))).expect("told");
+    assert!(told.starts_with("16:08:03  step 7  loss 2.3457"), "{told}");
 }
 
 #[test]

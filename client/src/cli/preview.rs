@@ -8,7 +8,7 @@ use crate::follow::Ending;
 use crate::human::{counted, printable};
 use crate::locate;
 use crate::output::{Output, Paint};
-use crate::report::{base_name, histogram, notes, summary};
+use crate::report::{base_name, histogram, reasons, totals};
 
 /// What marks trained text where there are no colours.
 const MARKS: (&str, &str) = ("⟦", "⟧");
@@ -32,12 +32,10 @@ pub(crate) async fn run(args: PreviewArgs, client: &Client, out: &Output) -> Res
 pub(crate) fn text(response: &v1::PreviewDatasetResponse, paint: Paint) -> String {
     let mut lines = Vec::new();
     for report in &response.reports {
-        let mut summary = summary(report, paint).into_iter();
-        lines.extend(summary.next().map(|totals| paint.bold(&totals)));
-        lines.extend(summary);
+        lines.push(paint.bold(&totals(report)));
+        lines.extend(reasons(report, paint).into_iter().map(|line| format!("  {line}")));
         lines.push("  lengths, in tokens".to_owned());
         lines.extend(histogram(report, paint).into_iter().map(|line| format!("  {line}")));
-        lines.extend(notes(report, paint).into_iter().map(|line| format!("  {line}")));
         lines.push(String::new());
     }
     for row in &response.rows {

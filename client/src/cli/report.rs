@@ -10,8 +10,18 @@ const BAR_WIDTH: u64 = 40;
 
 /// The totals of a split, then a line for each reason with the numbers of its first rows.
 pub(crate) fn summary(report: &v1::DatasetReport, paint: Paint) -> Vec<String> {
+    let width = report.reasons.iter().map(|one| one.reason.chars().count()).max().unwrap_or_default();
+    let reason = |one: &v1::ReasonCount| {
+        let name = format!("{:<width$}", printable(&one.reason));
+        format!("  {}  {}: {}", paint.yellow(&name), counted(one.count, "row"), row_numbers(one))
+    };
+    std::iter::once(totals(report)).chain(report.reasons.iter().map(reason)).collect()
+}
+
+/// What became of a split, in a line.
+pub(crate) fn totals(report: &v1::DatasetReport) -> String {
     let share = report.trained_tokens as f64 / report.tokens.max(1) as f64;
-    let totals = format!(
+    format!(
         "{} rows: {} read, {}, {}, {} trained on ({}), longest {}",
         printable(&report.split),
         count(report.rows_read),
@@ -20,22 +30,17 @@ pub(crate) fn summary(report: &v1::DatasetReport, paint: Paint) -> Vec<String> {
         count(report.trained_tokens),
         percent(share),
         count(report.longest_tokens),
-    );
-    let width = report.reasons.iter().map(|one| one.reason.chars().count()).max().unwrap_or_default();
-    let reason = |one: &v1::ReasonCount| {
-        let name = format!("{:<width$}", printable(&one.reason));
-        format!("  {}  {}: {}", paint.yellow(&name), counted(one.count, "row"), row_numbers(one))
-    };
-    std::iter::once(totals).chain(report.reasons.iter().map(reason)).collect()
+    )
 }
 
-/// The notes on the first rows of each reason, under a heading each.
-pub(crate) fn notes(report: &v1::DatasetReport, paint: Paint) -> Vec<String> {
+/// Each reason with its first rows and what is to be said of them, a line a row.
+pub(crate) fn reasons(report: &v1::DatasetReport, paint: Paint) -> Vec<String> {
     let mut lines = Vec::new();
-    for reason in report.reasons.iter().filter(|reason| reason.rows.iter().any(|row| !row.note.is_empty())) {
-        lines.push(paint.yellow(&printable(&reason.reason)));
+    for reason in &report.reasons {
+        lines.push(format!("{}  {}", paint.yellow(&printable(&reason.reason)), counted(reason.count, "row")));
         for row in &reason.rows {
-            lines.push(format!("  {}:{}  {}", base_name(&row.object), row.row, printable(&row.note)));
+            let line = format!("  {}:{}  {}", base_name(&row.object), row.row, printable(&row.note));
+            lines.push(line.trim_end().to_owned());
         }
         let more = reason.count.saturating_sub(reason.rows.len() as u64);
         if more > 0 {
@@ -139,17 +144,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn notes_stand_with_object_and_row() {
+    fn reasons_list_their_rows_with_what_was_found() {
         let expected = [
-            "over_length_dropped",
+            "over_length_dropped  25 rows",
             "  rows.jsonl:3  1530 tokens, at most 1024 fit",
-            "  rows.jsonl:1017  ",
+            "  rows.jsonl:1017",
             "  and 23 more",
-            "malformed",
+            "malformed  2 rows",
             "  a.jsonl:1  no JSON\\u{7}",
             "  b.jsonl:9  no messages",
         ];
-        assert_eq!(notes(&example(), Paint::plain()), expected);
+        assert_eq!(reasons(&example(), Paint::plain()), expected);
     }
 
     #[test]
