@@ -236,7 +236,7 @@ impl fmt::Display for Report {
             writeln!(f, "matrix multiplication")?;
         }
         for GemmRate { device, dtype, gflops } in &self.gemm {
-            writeln!(f, "  {device:<8} {dtype:<9} {gflops:8.0} GFLOP/s")?;
+            writeln!(f, "  {device:<8} {dtype:<9} {gflops:8.1} GFLOP/s")?;
         }
         for problem in &self.problems {
             writeln!(f, "problem: {problem}")?;

@@ -141,7 +141,7 @@ impl Desk {
                     let times = match mood.acks {
                         Acks::Each => 1,
                         Acks::Twice => 2,
-                        Acks::EveryNth(n) => usize::from(is_end || number % n == 0),
+                        Acks::EveryNth(n) => usize::from(is_end || number.is_multiple_of(n)),
                         Acks::None => 0,
                     };
                     for _ in 0..times {
