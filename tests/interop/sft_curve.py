@@ -82,5 +82,9 @@ def tokenize_with_trl(tokenizer_folder, model_folder, rows, **settings):
 
 
 def load_tokenizer(folder):
-    """Loads the tokenizer of a folder."""
-    return transformers.AutoTokenizer.from_pretrained(folder)
+    """Loads the tokenizer of a folder as its tokenizer.json says.
+
+    AutoTokenizer would take the class of the model's family, and Qwen2's puts its own splitting rules in place of the file's.
+    Real Qwen2 folders have those very rules in the file; the tiny fixture has simpler ones.
+    """
+    return transformers.PreTrainedTokenizerFast.from_pretrained(folder)

@@ -191,7 +191,7 @@ impl Tally {
 }
 
 /// Upper end of a length's bucket: 16, 32, 48, 64, 96, 128, 192, 256, … so that two buckets halve each doubling.
-fn bucket(len: u64) -> u64 {
+pub fn bucket(len: u64) -> u64 {
     let power = len.max(16).next_power_of_two();
     if len > 16 && len <= power / 4 * 3 { power / 4 * 3 } else { power }
 }

@@ -437,7 +437,11 @@ impl JobSpec {
             check.that(ok, "labels", format!("label {key:?}: keys are 1 to 256 bytes, values at most 256"));
         }
         check.that(!self.base_model.is_empty(), "base_model.uri", "is required: a model id, file:// or s3:// URI");
-        check.that(self.resources.devices == 1, "resources.devices", "must be 1: several devices are not supported yet");
+        check.that(
+            self.resources.devices == 1,
+            "resources.devices",
+            "must be 1: several devices are not supported yet",
+        );
         let mut found = check.found;
         found.extend(self.task.training().validate(&format!("spec.{}", self.task.name())));
         found
@@ -455,7 +459,11 @@ impl Training {
         check.that(!lora.target_modules.is_empty(), "adapter.lora.target_modules", "must name at least one module");
         let optimizer = &self.optimizer;
         let rate = optimizer.learning_rate;
-        check.that(rate > 0.0 && rate <= 1.0, "optimizer.learning_rate", format!("is {rate}; must be above 0, at most 1"));
+        check.that(
+            rate > 0.0 && rate <= 1.0,
+            "optimizer.learning_rate",
+            format!("is {rate}; must be above 0, at most 1"),
+        );
         check.that((0.0..1.0).contains(&optimizer.beta1), "optimizer.beta1", "must be from 0 to below 1");
         check.that((0.0..1.0).contains(&optimizer.beta2), "optimizer.beta2", "must be from 0 to below 1");
         check.within(optimizer.epsilon, 1e-16..=1e-2, "optimizer.epsilon");
@@ -470,7 +478,11 @@ impl Training {
         check.within(f64::from(self.batch.tokens_per_micro_batch), 16.0..=1_048_576.0, "batch.tokens_per_micro_batch");
         match self.length {
             Length::Epochs(epochs) => {
-                check.that(epochs > 0.0 && epochs <= 1000.0, "epochs", format!("is {epochs}; must be above 0, at most 1000"));
+                check.that(
+                    epochs > 0.0 && epochs <= 1000.0,
+                    "epochs",
+                    format!("is {epochs}; must be above 0, at most 1000"),
+                );
             }
             Length::MaxSteps(steps) => check.that((1..=1 << 40).contains(&steps), "max_steps", "must be at least 1"),
         }

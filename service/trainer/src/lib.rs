@@ -1,1 +1,16 @@
-//! Under construction.
+//! The process that computes: model, loss, optimizer, the loop, checkpoints.
+
+pub mod checkpoint;
+pub mod device;
+pub mod doctor;
+pub mod error;
+pub mod fingerprint;
+pub mod link;
+pub mod loss;
+pub mod model;
+pub mod optim;
+pub mod peft;
+pub mod task;
+pub mod telemetry;
+pub mod tensors;
+pub mod workspace;

@@ -1,0 +1,289 @@
+//! Checkpoints: a snapshot's files in, verified objects out, the manifest last; and back.
+//!
+//! Whoever finds a manifest finds every file it names, with the size and digest it names. A save first removes an older
+//! manifest of the same step, then writes the files, reads each of them back, and writes the manifest; a reader checks
+//! everything again.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use hone_data::storage::{self, Location};
+use hone_job::checkpoint::{File, MANIFEST, MANIFEST_VERSION, Manifest, id_of_step};
+use sha2::{Digest, Sha256};
+
+/// Why a checkpoint could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// What came back is not what was written.
+    #[error("{uri}: {what}")]
+    Damaged {
+        /// The object.
+        uri: String,
+        /// What differs.
+        what: String,
+    },
+    /// The checkpoint belongs to another base model.
+    #[error("{uri}: it was trained on another base model (fingerprint {found}, this one is {expected})")]
+    OtherBaseModel {
+        /// The checkpoint.
+        uri: String,
+        /// Fingerprint in its manifest.
+        found: String,
+        /// Fingerprint of the model of this run.
+        expected: String,
+    },
+}
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that a checkpoint holds, in host memory.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Files by name, without the manifest.
+    pub files: Vec<(String, Bytes)>,
+    /// Metrics at the time.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// What a job's checkpoints have in common.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The job.
+    pub job_id: String,
+    /// The attempt that writes.
+    pub attempt: u32,
+    /// SHA-256 of the effective spec as JSON.
+    pub spec_sha256: String,
+    /// Fingerprint of the base model.
+    pub base_model_fingerprint: String,
+}
+
+/// A checkpoint that is durable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Saved {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Id within the job.
+    pub checkpoint_id: String,
+    /// Where it lies.
+    pub uri: String,
+}
+
+/// The checkpoints of one job: folders named by step.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    location: Location,
+    origin: Origin,
+}
+
+impl Folder {
+    /// Checkpoints in `location`, written as `origin` says.
+    pub fn new(location: Location, origin: Origin) -> Folder {
+        Folder { location, origin }
+    }
+
+    /// Writes a snapshot; it exists once this returns.
+    pub async fn save(&self, snapshot: &Snapshot) -> Result<Saved> {
+        let checkpoint_id = id_of_step(snapshot.step);
+        let folder = self.location.join(&checkpoint_id);
+        folder.join(MANIFEST).delete().await?;
+        let mut files = Vec::new();
+        for (name, bytes) in &snapshot.files {
+            let file = File { name: name.clone(), size_bytes: bytes.len() as u64, sha256: sha256(bytes) };
+            let object = folder.join(name);
+            object.put(bytes.clone()).await?;
+            check(&object.uri, &file, &object.get().await?)?;
+            files.push(file);
+        }
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            job_id: self.origin.job_id.clone(),
+            attempt: self.origin.attempt,
+            step: snapshot.step,
+            created_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            spec_sha256: self.origin.spec_sha256.clone(),
+            base_model_fingerprint: self.origin.base_model_fingerprint.clone(),
+            files,
+            metrics: snapshot.metrics.clone(),
+        };
+        let text = serde_json::to_vec_pretty(&manifest).expect("a manifest has a text");
+        folder.join(MANIFEST).put(text).await?;
+        Ok(Saved { manifest, checkpoint_id, uri: folder.uri })
+    }
+
+    /// The manifests that are there, oldest first. One that cannot be read is left out: it is nobody's checkpoint.
+    pub async fn manifests(&self) -> Result<Vec<Manifest>> {
+        let mut manifests = Vec::new();
+        for entry in self.location.list().await? {
+            if entry.name.ends_with(&format!("/{MANIFEST}"))
+                && let Ok(manifest) = Manifest::parse(&entry.location.get().await?)
+            {
+                manifests.push(manifest);
+            }
+        }
+        manifests.sort_by_key(|manifest| manifest.step);
+        Ok(manifests)
+    }
+
+    /// Removes checkpoints, so that of `manifests`, oldest first, the newest `keep_last` and the one with the lowest
+    /// held-out loss stay. 0 keeps all. Gives the steps of those that went.
+    pub async fn prune(&self, manifests: &[Manifest], keep_last: u32) -> Result<Vec<u64>> {
+        let steps = superfluous(manifests, keep_last);
+        for step in &steps {
+            let folder = self.location.join(&id_of_step(*step));
+            folder.join(MANIFEST).delete().await?;
+            folder.delete_prefix().await?;
+        }
+        Ok(steps)
+    }
+}
+
+fn superfluous(manifests: &[Manifest], keep_last: u32) -> Vec<u64> {
+    if keep_last == 0 {
+        return Vec::new();
+    }
+    let best = best(manifests);
+    let old = manifests.len().saturating_sub(keep_last as usize);
+    manifests[..old].iter().map(|manifest| manifest.step).filter(|step| Some(*step) != best).collect()
+}
+
+/// Step of the checkpoint with the lowest held-out loss, if any was measured.
+pub fn best(manifests: &[Manifest]) -> Option<u64> {
+    let measured = manifests.iter().filter_map(|manifest| Some((*manifest.metrics.get(EVAL_LOSS)?, manifest.step)));
+    measured.min_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, step)| step)
+}
+
+/// Name of the held-out loss among a manifest's metrics.
+pub const EVAL_LOSS: &str = "eval_loss";
+
+/// A checkpoint that was read and found whole.
+#[derive(Debug)]
+pub struct Opened {
+    /// Where it lies.
+    pub uri: String,
+    /// Its manifest.
+    pub manifest: Manifest,
+    files: BTreeMap<String, Bytes>,
+}
+
+/// Reads a checkpoint with all its files, and checks every one.
+pub async fn open(location: &Location) -> Result<Opened> {
+    let manifest = location.join(MANIFEST);
+    let damaged = |what| Error::Damaged { uri: manifest.uri.clone(), what };
+    let parsed = Manifest::parse(&manifest.get().await?).map_err(damaged)?;
+    let mut files = BTreeMap::new();
+    for file in &parsed.files {
+        let object = location.join(&file.name);
+        let bytes = object.get().await?;
+        check(&object.uri, file, &bytes)?;
+        files.insert(file.name.clone(), bytes);
+    }
+    Ok(Opened { uri: location.uri.clone(), manifest: parsed, files })
+}
+
+impl Opened {
+    /// The content of a file.
+    pub fn file(&self, name: &str) -> Result<&Bytes> {
+        let missing = || Error::Damaged { uri: self.uri.clone(), what: format!("it has no file {name}") };
+        self.files.get(name).ok_or_else(missing)
+    }
+
+    /// Refuses a checkpoint of another base model.
+    pub fn belongs_to(&self, base_model_fingerprint: &str) -> Result<()> {
+        let found = &self.manifest.base_model_fingerprint;
+        if found == base_model_fingerprint {
+            return Ok(());
+        }
+        let (uri, found, expected) = (self.uri.clone(), found.clone(), base_model_fingerprint.to_string());
+        Err(Error::OtherBaseModel { uri, found, expected })
+    }
+}
+
+fn check(uri: &str, file: &File, bytes: &Bytes) -> Result<()> {
+    let damaged = |what| Err(Error::Damaged { uri: uri.to_string(), what });
+    if bytes.len() as u64 != file.size_bytes {
+        return damaged(format!("it has {} bytes, {} were written", bytes.len(), file.size_bytes));
+    }
+    let found = sha256(bytes);
+    if found != file.sha256 {
+        return damaged(format!("its SHA-256 is {found}, that of what was written {}", file.sha256));
+    }
+    Ok(())
+}
+
+/// SHA-256 in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hone_data::storage::Storage;
+
+    fn folder(path: &std::path::Path) -> Folder {
+        let origin = Origin {
+            job_id: "job-1".into(),
+            attempt: 2,
+            spec_sha256: "s".into(),
+            base_model_fingerprint: "base".into(),
+        };
+        Folder::new(Storage::open_path(path).unwrap(), origin)
+    }
+
+    fn snapshot(step: u64, eval_loss: Option<f64>) -> Snapshot {
+        let files =
+            vec![("a.bin".to_string(), Bytes::from(format!("weights of {step}"))), ("b.json".into(), "{}".into())];
+        Snapshot { step, files, metrics: eval_loss.map(|loss| (EVAL_LOSS.to_string(), loss)).into_iter().collect() }
+    }
+
+    #[tokio::test]
+    async fn what_was_saved_opens_and_is_whole() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = folder(scratch.path());
+        let saved = folder.save(&snapshot(7, Some(1.5))).await.unwrap();
+        assert_eq!(saved.checkpoint_id, "step-000007");
+        let opened = open(&folder.location.join("step-000007")).await.unwrap();
+        assert_eq!(opened.manifest, saved.manifest);
+        assert_eq!(opened.file("a.bin").unwrap(), "weights of 7");
+        assert!(opened.file("c").unwrap_err().to_string().contains("no file c"));
+        opened.belongs_to("base").unwrap();
+        assert!(opened.belongs_to("other").unwrap_err().to_string().contains("another base model"));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_refused_by_name() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = folder(scratch.path());
+        folder.save(&snapshot(7, None)).await.unwrap();
+        let path = scratch.path().join("step-000007/a.bin");
+        for (content, message) in [("weights of 8", "SHA-256"), ("short", "has 5 bytes, 12 were written")] {
+            std::fs::write(&path, content).unwrap();
+            let error = open(&folder.location.join("step-000007")).await.unwrap_err().to_string();
+            assert!(error.contains("step-000007/a.bin") && error.contains(message), "{error}");
+        }
+        std::fs::remove_file(scratch.path().join("step-000007/manifest.json")).unwrap();
+        assert!(open(&folder.location.join("step-000007")).await.is_err());
+        assert!(folder.manifests().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_newest_and_the_best_stay() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = folder(scratch.path());
+        for (step, loss) in [(10, Some(2.0)), (20, Some(1.0)), (30, None), (40, Some(1.2)), (50, Some(1.1))] {
+            folder.save(&snapshot(step, loss)).await.unwrap();
+        }
+        let steps =
+            async || -> Vec<u64> { folder.manifests().await.unwrap().iter().map(|manifest| manifest.step).collect() };
+        folder.prune(&folder.manifests().await.unwrap(), 0).await.unwrap();
+        assert_eq!(steps().await, [10, 20, 30, 40, 50]);
+        folder.prune(&folder.manifests().await.unwrap(), 2).await.unwrap();
+        assert_eq!(steps().await, [20, 40, 50]);
+    }
+}

@@ -1,0 +1,207 @@
+//! `hone-trainer`: the process that computes. `run` works on an attempt of a job for a server; the rest is for people and
+//! scripts, and needs no server.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use hone_data::storage::Secret;
+use hone_job::spec::Precision;
+use hone_trainer::device::{self, Compute};
+use hone_trainer::link::{self, Link};
+use hone_trainer::task::{self, generate, score};
+use hone_trainer::telemetry::{self, LogFormat};
+use hone_trainer::workspace::Workspace;
+use hone_trainer::{doctor, error};
+
+/// The process of hone that computes.
+#[derive(Parser)]
+#[command(name = "hone-trainer", version)]
+struct Cli {
+    /// Form of the log lines on stderr.
+    #[arg(long, env = "HONE_LOG_FORMAT", value_enum, default_value_t, global = true)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Work on an attempt of a job; servers start this.
+    ///
+    /// Exit status: 0 when the server has acknowledged how the attempt ended, 2 when it could not be reached or refused,
+    /// else 1.
+    Run(RunArgs),
+    /// Say what this machine and its LibTorch can do.
+    Doctor {
+        /// JSON in place of text.
+        #[arg(long)]
+        json: bool,
+        /// Leave out the measurements.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Answer prompts greedily.
+    Generate(GenerateArgs),
+    /// Log-probabilities of the tokens of documents, in float32.
+    Score(ScoreArgs),
+}
+
+/// What to attach to. The attempt's secret is in `HONE_SECRET` alone, since arguments are seen by everybody on the machine.
+#[derive(Args)]
+struct RunArgs {
+    /// URL of the server.
+    #[arg(long, env = "HONE_SERVER")]
+    server: String,
+    /// Job to work on.
+    #[arg(long, env = "HONE_JOB_ID")]
+    job_id: String,
+    /// Attempt that this process is.
+    #[arg(long, env = "HONE_ATTEMPT")]
+    attempt: u32,
+    /// Folder for fetched models.
+    #[arg(long, env = "HONE_CACHE_DIR", default_value = ".hone/cache")]
+    cache_dir: PathBuf,
+}
+
+#[derive(Args)]
+struct GenerateArgs {
+    /// Folder or GGUF file of the model.
+    #[arg(long)]
+    model: PathBuf,
+    /// Folder of an adapter in PEFT's layout.
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// JSON list of {"messages": [...]} or {"prompt": "..."}.
+    #[arg(long)]
+    prompts: PathBuf,
+    /// Most tokens of an answer.
+    #[arg(long, default_value_t = 128)]
+    max_new_tokens: usize,
+    /// JSONL of {"prompt", "answer", "tokens"}, an answer a line.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+struct ScoreArgs {
+    /// Folder or GGUF file of the model.
+    #[arg(long)]
+    model: PathBuf,
+    /// Folder of an adapter in PEFT's layout.
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// JSON {"documents": [[token ids]]}.
+    #[arg(long)]
+    ids: PathBuf,
+    /// JSON {"logprobs": [[...]], "nll"}.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Exit status of a trainer that could not attach.
+const COULD_NOT_ATTACH: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::start(cli.log_format);
+    match cli.command {
+        Command::Run(args) => run(args),
+        Command::Doctor { json, quick } => exit(diagnose(json, quick)),
+        Command::Generate(args) => exit(answer(args)),
+        Command::Score(args) => exit(rate(args)),
+    }
+}
+
+fn exit(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", with_causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error and its causes, without those that the messages before tell already.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.contains(&cause) {
+        true => told,
+        false if told.is_empty() => cause,
+        false => format!("{told}: {cause}"),
+    })
+}
+
+fn run(args: RunArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit(Err(error).context("cannot start threads")),
+    };
+    let Ok(secret) = std::env::var("HONE_SECRET") else {
+        tracing::error!("could not attach: HONE_SECRET is not set");
+        return ExitCode::from(COULD_NOT_ATTACH);
+    };
+    let options = link::Options::new(args.server, args.job_id, args.attempt, Secret::new(secret));
+    let (link, welcome) = match runtime.block_on(Link::attach(options)) {
+        Ok(attached) => attached,
+        Err(error) => {
+            tracing::error!(%error, "could not attach");
+            return ExitCode::from(COULD_NOT_ATTACH);
+        }
+    };
+    tracing::info!(job_id = welcome.job_id, attempt = welcome.attempt, "attached");
+    let workspace = Workspace::new(args.cache_dir, runtime.handle().clone());
+    let end = on_a_thread_of_its_own({
+        let link = link.clone();
+        move || task::run(&welcome, &link, &workspace)
+    });
+    match link.finish(end) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the server does not know how this attempt ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the task where a panic of LibTorch ends the task and not the process, so that its failure is reported.
+fn on_a_thread_of_its_own(work: impl FnOnce() -> link::End + Send + 'static) -> link::End {
+    let spawned = std::thread::Builder::new().name("compute".into()).spawn(work);
+    let ended = spawned.map(|thread| thread.join());
+    match ended {
+        Ok(Ok(end)) => end,
+        Ok(Err(panic)) => link::End::Failed(error::Error::from_panic(panic.as_ref()).failure()),
+        Err(source) => link::End::Failed(error::Error::Thread(source).failure()),
+    }
+}
+
+#[allow(clippy::print_stdout)] // stdout is what the command is for
+fn diagnose(json: bool, quick: bool) -> anyhow::Result<()> {
+    let report = doctor::examine(quick)?;
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(())
+}
+
+fn answer(args: GenerateArgs) -> anyhow::Result<()> {
+    hone_ops::load_cuda()?;
+    device::set_threads();
+    let prompts = generate::read_prompts(&args.prompts)?;
+    let writer = generate::Writer::load(&args.model, args.adapter.as_deref(), Compute::choose(Precision::Auto)?)?;
+    writer.answer_all(&prompts, args.max_new_tokens, &args.out)?;
+    Ok(())
+}
+
+fn rate(args: ScoreArgs) -> anyhow::Result<()> {
+    hone_ops::load_cuda()?;
+    device::set_threads();
+    let documents = score::read_documents(&args.ids)?;
+    let compute = Compute::choose(Precision::Float32)?;
+    let scores = score::score(&args.model, args.adapter.as_deref(), &documents, compute)?;
+    scores.write(&args.out)?;
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! Self-attention with shared key heads, rotation and, in some families, norms of queries and keys.
+//!
+//! Tensor shapes: T tokens of all documents, L tokens of one, H query heads, K key/value heads, D head dim, E hidden size.
+//! A document never sees another. What depends on the documents alone is prepared once a pass, in [`Sight`].
+
+use hone_ops::Group;
+use tch::{Device, Kind, Tensor};
+
+use super::batch::Batch;
+use super::cache::LayerCache;
+use super::linear::{Linear, Pass};
+use super::norm::RmsNorm;
+use super::rope::Tables;
+
+#[derive(Debug)]
+pub(super) struct Attention {
+    /// Query, key and value projection, stacked: `[(H + 2 K) D, E]`.
+    pub(super) qkv_proj: Linear,
+    pub(super) o_proj: Linear,
+    pub(super) q_norm: Option<RmsNorm>,
+    pub(super) k_norm: Option<RmsNorm>,
+    pub(super) num_heads: i64,
+    pub(super) num_key_value_heads: i64,
+    pub(super) head_dim: i64,
+    /// Token i sees j only when `j > i - window`.
+    pub(super) window: Option<i64>,
+}
+
+impl Attention {
+    /// `x [T, E]` -> `[T, E]`
+    pub(super) fn forward(&self, x: &Tensor, pass: Pass<'_>, tables: &Tables, sight: &Sight<'_>) -> Tensor {
+        let (q, k, v) = self.heads(x, pass, tables);
+        let out = sight.attend(&q, &k, &v, self.window);
+        self.o_proj.forward(&out.flatten(1, 2), pass)
+    }
+
+    /// The same for one document that continues after the tokens in the cache, without gradient.
+    pub(super) fn forward_cached(
+        &self,
+        x: &Tensor,
+        pass: Pass<'_>,
+        tables: &Tables,
+        cache: &mut LayerCache,
+        past: i64,
+    ) -> Tensor {
+        let (q, k, v) = self.heads(x, pass, tables);
+        let (keys, values) = cache.extend(&k, &v, past);
+        let out = self.attend_cached(&q, &keys, &values, past);
+        self.o_proj.forward(&out.flatten(1, 2), pass)
+    }
+
+    /// Rotated queries `[T, H, D]` and keys, and values `[T, K, D]`.
+    fn heads(&self, x: &Tensor, pass: Pass<'_>, tables: &Tables) -> (Tensor, Tensor, Tensor) {
+        let (q_size, kv_size) = (self.num_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
+        let qkv = self.qkv_proj.forward(x, pass).split_with_sizes([q_size, kv_size, kv_size], 1);
+        let head = |x: &Tensor| x.view([x.size()[0], -1, self.head_dim]);
+        let norm = |x: Tensor, norm: &Option<RmsNorm>| {
+            norm.as_ref().map_or_else(|| x.shallow_clone(), |norm| norm.forward(&x))
+        };
+        let q = tables.rotate(&norm(head(&qkv[0]), &self.q_norm));
+        let k = tables.rotate(&norm(head(&qkv[1]), &self.k_norm));
+        (q, k, head(&qkv[2]))
+    }
+
+    /// `q [T, H, D]` of the newest tokens over `k`, `v [past + T, K, D]`.
+    fn attend_cached(&self, q: &Tensor, k: &Tensor, v: &Tensor, past: i64) -> Tensor {
+        let (tokens, total) = (q.size()[0], k.size()[0]);
+        // A single token sees everything in its window: no mask, and keys before the window are not read.
+        let first = match self.window {
+            Some(window) if tokens == 1 => (total - window).max(0),
+            _ => 0,
+        };
+        let (k, v) = (k.narrow(0, first, total - first), v.narrow(0, first, total - first));
+        let mask = (tokens > 1).then(|| visible(tokens, past, self.window, q.kind(), q.device()));
+        // Query heads that share a key head become rows of one query.
+        let repeats = self.num_heads / self.num_key_value_heads;
+        let rows = q.view([tokens, self.num_key_value_heads, repeats, self.head_dim]).permute([1, 2, 0, 3]);
+        let rows = rows.reshape([1, self.num_key_value_heads, repeats * tokens, self.head_dim]);
+        let mask = mask.map(|mask| mask.repeat([repeats, 1]));
+        let (k, v) = (k.transpose(0, 1).unsqueeze(0), v.transpose(0, 1).unsqueeze(0));
+        let out = Tensor::scaled_dot_product_attention(&rows, &k, &v, mask.as_ref(), 0.0, false, None, false);
+        out.view([self.num_key_value_heads, repeats, tokens, self.head_dim]).permute([2, 0, 1, 3]).reshape([
+            tokens,
+            self.num_heads,
+            self.head_dim,
+        ])
+    }
+}
+
+/// Who sees whom in a batch, in the form that the device's kernel wants.
+#[derive(Debug)]
+pub(super) struct Sight<'a> {
+    batch: &'a Batch,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// One variable-length flash call: CUDA, half precision.
+    Flash,
+    /// The flash kernel of the CPU, run by run; with the groups of layers that have a window beside those that have none.
+    Runs { full: Vec<Group>, windowed: Vec<Group> },
+    /// Plain attention, run by run: CUDA in float32.
+    Plain,
+}
+
+/// The flash kernel of CUDA takes no wider heads.
+const FLASH_MAX_HEAD_DIM: i64 = 256;
+
+impl<'a> Sight<'a> {
+    /// `window` is the one that layers have, if any has one.
+    pub(super) fn new(batch: &'a Batch, head_dim: i64, window: Option<i64>, kind: Kind) -> Sight<'a> {
+        let device = batch.input_ids.device();
+        let way = match device {
+            Device::Cpu => Way::Runs {
+                full: groups(batch, None, kind),
+                windowed: window.map_or_else(Vec::new, |window| groups(batch, Some(window), kind)),
+            },
+            _ if has_varlen_flash(head_dim, kind) => Way::Flash,
+            _ => Way::Plain,
+        };
+        Sight { batch, way }
+    }
+
+    /// `q [T, H, D]`, `k` and `v [T, K, D]` -> `[T, H, D]`
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>) -> Tensor {
+        match &self.way {
+            Way::Flash => hone_ops::varlen_flash(q, k, v, &self.batch.starts, self.batch.longest, window),
+            Way::Runs { full, windowed } => {
+                hone_ops::document_attention(q, k, v, if window.is_some() { windowed } else { full })
+            }
+            Way::Plain => plain(self.batch, q, k, v, window),
+        }
+    }
+}
+
+/// Name of the kernel that [`Sight`] chooses.
+pub(super) fn kernel_name(device: Device, head_dim: i64, kind: Kind) -> &'static str {
+    match device {
+        Device::Cpu => "flash_cpu",
+        _ if has_varlen_flash(head_dim, kind) => "flash_varlen",
+        _ => "sdpa",
+    }
+}
+
+/// Whether the flash kernel of CUDA takes such heads.
+fn has_varlen_flash(head_dim: i64, kind: Kind) -> bool {
+    matches!(kind, Kind::Half | Kind::BFloat16) && head_dim % 8 == 0 && head_dim <= FLASH_MAX_HEAD_DIM
+}
+
+fn groups(batch: &Batch, window: Option<i64>, kind: Kind) -> Vec<Group> {
+    let device = batch.input_ids.device();
+    let group = |run: &super::batch::Run| Group {
+        start: run.start,
+        count: run.count,
+        len: run.len,
+        mask: window.filter(|window| *window < run.len).map(|_| visible(run.len, 0, window, kind, device)),
+    };
+    batch.runs.iter().map(group).collect()
+}
+
+/// What each of `tokens` tokens after `past` others adds to its scores: 0 where it sees, minus infinity elsewhere.
+/// `[tokens, past + tokens]`
+fn visible(tokens: i64, past: i64, window: Option<i64>, kind: Kind, device: Device) -> Tensor {
+    let places = |from: i64, to: i64| Tensor::arange_start(from, to, (Kind::Int64, device));
+    let distance = places(past, past + tokens).unsqueeze(1) - places(0, past + tokens).unsqueeze(0);
+    let unseen = distance.lt(0).logical_or(&distance.ge(window.unwrap_or(past + tokens)));
+    Tensor::zeros([tokens, past + tokens], (kind, device)).masked_fill(&unseen, f64::NEG_INFINITY)
+}
+
+/// Attention by LibTorch's own choice of kernel, run by run.
+fn plain(batch: &Batch, q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>) -> Tensor {
+    let sizes: Vec<i64> = batch.runs.iter().map(|run| run.count * run.len).collect();
+    // Splitting all at once has one backward step; a slice for each run would have one as wide as the batch each.
+    let split = |x: &Tensor| x.split_with_sizes(&sizes, 0);
+    let (q, k, v) = (split(q), split(k), split(v));
+    let parts: Vec<Tensor> = batch
+        .runs
+        .iter()
+        .enumerate()
+        .map(|(i, run)| {
+            let of = |x: &Tensor| x.view([run.count, run.len, x.size()[1], x.size()[2]]).transpose(1, 2);
+            let mask = window
+                .filter(|window| *window < run.len)
+                .map(|_| visible(run.len, 0, window, q[i].kind(), q[i].device()));
+            let causal = mask.is_none();
+            let out =
+                Tensor::scaled_dot_product_attention(&of(&q[i]), &of(&k[i]), &of(&v[i]), mask, 0.0, causal, None, true);
+            out.transpose(1, 2).flatten(0, 1)
+        })
+        .collect();
+    Tensor::cat(&parts, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plain_way_equals_the_kernel_of_runs() {
+        let batch = Batch::new(&[0; 10], &[0; 10], &[4, 2, 2, 2], Device::Cpu);
+        let rand = |heads: i64| Tensor::randn([10, heads, 8], (Kind::Float, Device::Cpu));
+        let (q, k, v) = (rand(4), rand(2), rand(2));
+        for window in [None, Some(3)] {
+            let got = Sight::new(&batch, 8, window, Kind::Float).attend(&q, &k, &v, window);
+            assert!(got.allclose(&plain(&batch, &q, &k, &v, window), 1e-5, 1e-6, false));
+        }
+    }
+}

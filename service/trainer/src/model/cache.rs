@@ -1,0 +1,56 @@
+//! Keys and values of the tokens that a generated text has so far.
+
+use tch::{Kind, Tensor};
+
+use super::decoder::Decoder;
+
+/// Keys and values of one text, in every layer, for up to a fixed number of tokens.
+#[derive(Debug)]
+pub struct Cache {
+    pub(super) layers: Vec<LayerCache>,
+    pub(super) len: i64,
+    pub(super) max_tokens: i64,
+}
+
+/// `[max_tokens, K, D]` each.
+#[derive(Debug)]
+pub(super) struct LayerCache {
+    k: Tensor,
+    v: Tensor,
+}
+
+impl Cache {
+    /// An empty cache for texts of up to `max_tokens` tokens.
+    pub fn new(model: &Decoder, max_tokens: i64) -> Cache {
+        let config = model.config();
+        let size = [max_tokens, config.num_key_value_heads, config.head_dim];
+        let zeros = |kind: Kind| Tensor::zeros(size, (kind, model.device()));
+        let layer = |_| LayerCache { k: zeros(model.kind()), v: zeros(model.kind()) };
+        Cache { layers: (0..config.num_hidden_layers).map(layer).collect(), len: 0, max_tokens }
+    }
+
+    /// Tokens held.
+    pub fn len(&self) -> i64 {
+        self.len
+    }
+
+    /// Whether no token is held.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Forgets all tokens but the first `len`, so that another text with the same beginning can follow.
+    pub fn truncate(&mut self, len: i64) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl LayerCache {
+    /// Writes keys and values of new tokens after `past` others; gives those of all. `[past + T, K, D]`
+    pub(super) fn extend(&mut self, k: &Tensor, v: &Tensor, past: i64) -> (Tensor, Tensor) {
+        let tokens = k.size()[0];
+        self.k.narrow(0, past, tokens).copy_(k);
+        self.v.narrow(0, past, tokens).copy_(v);
+        (self.k.narrow(0, 0, past + tokens), self.v.narrow(0, 0, past + tokens))
+    }
+}

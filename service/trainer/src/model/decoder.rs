@@ -1,0 +1,257 @@
+//! The decoder of the Llama-like families: packed documents in, hidden states out.
+//!
+//! Tensor shapes: T tokens of all documents, E hidden size, V vocabulary. There is no batch dimension and no padding.
+//! Families differ in values ([`super::Family`]), not in code. One block is
+//! `h + attention(norm(h))`, then `h + mlp(norm(h))`, as in Llama (arXiv:2302.13971).
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::attention::{self, Attention, Sight};
+use super::batch::Batch;
+use super::cache::Cache;
+use super::config::Config;
+use super::error::Error;
+use super::linear::{Linear, LinearInfo, Pass};
+use super::lora::Adapter;
+use super::mlp::Mlp;
+use super::norm::RmsNorm;
+use super::rope::{Rotary, Tables};
+use super::weights::Weights;
+
+/// A decoder with frozen weights.
+#[derive(Debug)]
+pub struct Decoder {
+    config: Config,
+    /// `[V, E]`
+    embed_tokens: Tensor,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    /// `[V, E]`; the embedding itself when the two are tied.
+    lm_head: Tensor,
+    rotary: Rotary,
+}
+
+#[derive(Debug)]
+struct Layer {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Decoder {
+    /// Reads a model: a folder with config.json and safetensors, a folder with one GGUF file, or a GGUF file.
+    ///
+    /// Weights become `kind` (float32, bfloat16 or float16) on `device`, tensor by tensor. `progress` is told the bytes read
+    /// so far, and in all.
+    pub fn load(path: &Path, kind: Kind, device: Device, progress: &mut dyn FnMut(u64, u64)) -> Result<Decoder, Error> {
+        let (config, mut weights) = Weights::open(path, kind, device)?;
+        weights.report_to(progress);
+        Builder { config, weights, num_stacks: 0 }.decoder()
+    }
+
+    /// The shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.embed_tokens.device()
+    }
+
+    /// Type of weights and activations.
+    pub fn kind(&self) -> Kind {
+        self.embed_tokens.kind()
+    }
+
+    /// Which attention kernel a pass takes, for reports.
+    pub fn attention_kernel(&self) -> &'static str {
+        attention::kernel_name(self.device(), self.config.head_dim, self.kind())
+    }
+
+    /// Weights in all; tied ones once.
+    pub fn num_parameters(&self) -> i64 {
+        let c = &self.config;
+        let ends = c.vocab_size * c.hidden_size * if c.tie_word_embeddings { 1 } else { 2 };
+        let linears: i64 = self.linears().map(|linear| linear.in_features * linear.out_features).sum();
+        let biases: i64 = self.stacks().filter_map(|stack| stack.bias.as_ref().map(|bias| bias.numel() as i64)).sum();
+        let head_norms = if c.family.qk_norm { 2 * c.head_dim } else { 0 };
+        ends + linears + biases + c.hidden_size + c.num_hidden_layers * (2 * c.hidden_size + head_norms)
+    }
+
+    /// Every linear layer that can have an adapter: all but the head.
+    pub fn linears(&self) -> impl Iterator<Item = &LinearInfo> {
+        self.stacks().flat_map(|stack| &stack.parts)
+    }
+
+    /// Hidden states after the last norm, `[T, E]`; with the adapter where one is given, else of the base model.
+    ///
+    /// `dropout_seed` decides the adapter's dropout masks; none means no dropout. In training it is to be different for
+    /// every micro-batch and the same when a step is repeated.
+    pub fn forward(&self, batch: &Batch, adapter: Option<&Adapter>, dropout_seed: Option<u64>) -> Tensor {
+        let pass = Pass { adapter, dropout_seed };
+        let window = self.config.windows.iter().flatten().next().copied();
+        let sight = Sight::new(batch, self.config.head_dim, window, self.kind());
+        let tables = self.rotary.tables(&batch.position_ids);
+        let mut hidden = self.embed(&batch.input_ids);
+        for layer in &self.layers {
+            hidden = layer.forward(&hidden, pass, &tables, &sight);
+        }
+        self.norm.forward(&hidden)
+    }
+
+    /// Hidden states of tokens that follow those in the cache, `[tokens, E]`, without gradient; the cache then holds them.
+    pub fn forward_cached(&self, input_ids: &[i64], cache: &mut Cache, adapter: Option<&Adapter>) -> Tensor {
+        let (past, tokens) = (cache.len, input_ids.len() as i64);
+        assert!(
+            past + tokens <= cache.max_tokens,
+            "the cache holds {} tokens, asked for {}",
+            cache.max_tokens,
+            past + tokens
+        );
+        tch::no_grad(|| {
+            let pass = Pass { adapter, dropout_seed: None };
+            let positions = Tensor::arange_start(past, past + tokens, (Kind::Int64, self.device()));
+            let tables = self.rotary.tables(&positions);
+            let mut hidden = self.embed(&Tensor::from_slice(input_ids).to_device(self.device()));
+            for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+                hidden = layer.with(
+                    &hidden,
+                    |x| layer.self_attn.forward_cached(x, pass, &tables, cache, past),
+                    |x| layer.mlp.forward(x, pass),
+                );
+            }
+            cache.len += tokens;
+            self.norm.forward(&hidden)
+        })
+    }
+
+    /// The head's weight `[V, E]`: what the loss multiplies the hidden states with.
+    pub fn lm_head_weight(&self) -> &Tensor {
+        &self.lm_head
+    }
+
+    /// `hidden [N, E]` -> logits `[N, V]`, for few positions: training takes its loss in tiles.
+    pub fn logits(&self, hidden: &Tensor) -> Tensor {
+        hidden.matmul(&self.lm_head.tr())
+    }
+
+    pub(super) fn stacks(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(|layer| {
+            [&layer.self_attn.qkv_proj, &layer.self_attn.o_proj, &layer.mlp.gate_up_proj, &layer.mlp.down_proj]
+        })
+    }
+
+    fn embed(&self, input_ids: &Tensor) -> Tensor {
+        self.embed_tokens.index_select(0, input_ids)
+    }
+}
+
+impl Layer {
+    fn forward(&self, hidden: &Tensor, pass: Pass<'_>, tables: &Tables, sight: &Sight<'_>) -> Tensor {
+        self.with(hidden, |x| self.self_attn.forward(x, pass, tables, sight), |x| self.mlp.forward(x, pass))
+    }
+
+    fn with(
+        &self,
+        hidden: &Tensor,
+        attention: impl FnOnce(&Tensor) -> Tensor,
+        mlp: impl FnOnce(&Tensor) -> Tensor,
+    ) -> Tensor {
+        let hidden = hidden + attention(&self.input_layernorm.forward(hidden));
+        &hidden + mlp(&self.post_attention_layernorm.forward(&hidden))
+    }
+}
+
+/// Puts a decoder together from its tensors, in the order of the layers.
+struct Builder<'a> {
+    config: Config,
+    weights: Weights<'a>,
+    num_stacks: usize,
+}
+
+impl Builder<'_> {
+    fn decoder(mut self) -> Result<Decoder, Error> {
+        let (vocab, hidden) = (self.config.vocab_size, self.config.hidden_size);
+        let embed_tokens = self.weights.tensor("model.embed_tokens.weight", &[vocab, hidden])?;
+        let layers = (0..self.config.num_hidden_layers).map(|layer| self.layer(layer)).collect::<Result<_, _>>()?;
+        let norm = self.norm("model.norm", hidden)?;
+        // Where a file has both although the configuration ties them, the head's own weight counts, as in transformers 5.
+        let tied = self.config.tie_word_embeddings && !self.weights.has("lm_head.weight");
+        let lm_head = match tied {
+            true => embed_tokens.shallow_clone(),
+            false => self.weights.tensor("lm_head.weight", &[vocab, hidden])?,
+        };
+        self.config.tie_word_embeddings = tied;
+        let rotary = Rotary::new(&self.config.rope, self.config.head_dim, embed_tokens.kind(), embed_tokens.device());
+        Ok(Decoder { config: self.config, embed_tokens, layers, norm, lm_head, rotary })
+    }
+
+    fn layer(&mut self, layer: i64) -> Result<Layer, Error> {
+        let prefix = format!("model.layers.{layer}");
+        let hidden = self.config.hidden_size;
+        Ok(Layer {
+            input_layernorm: self.norm(&format!("{prefix}.input_layernorm"), hidden)?,
+            self_attn: self.attention(&format!("{prefix}.self_attn"), self.config.windows[layer as usize])?,
+            post_attention_layernorm: self.norm(&format!("{prefix}.post_attention_layernorm"), hidden)?,
+            mlp: self.mlp(&format!("{prefix}.mlp"))?,
+        })
+    }
+
+    fn attention(&mut self, prefix: &str, window: Option<i64>) -> Result<Attention, Error> {
+        let Config { family, hidden_size, head_dim, num_attention_heads, num_key_value_heads, .. } = self.config;
+        let (query, key_value) = (self.config.query_size(), self.config.key_value_size());
+        let qkv = [("q_proj", query), ("k_proj", key_value), ("v_proj", key_value)];
+        let qkv_proj = self.linear(prefix, &qkv, hidden_size, family.qkv_bias)?;
+        let o_proj = self.linear(prefix, &[("o_proj", hidden_size)], query, family.o_bias)?;
+        let mut head_norm =
+            |name: &str| family.qk_norm.then(|| self.norm(&format!("{prefix}.{name}"), head_dim)).transpose();
+        Ok(Attention {
+            qkv_proj,
+            o_proj,
+            q_norm: head_norm("q_norm")?,
+            k_norm: head_norm("k_norm")?,
+            num_heads: num_attention_heads,
+            num_key_value_heads,
+            head_dim,
+            window,
+        })
+    }
+
+    fn mlp(&mut self, prefix: &str) -> Result<Mlp, Error> {
+        let Config { family, hidden_size, intermediate_size, .. } = self.config;
+        let gate_up = [("gate_proj", intermediate_size), ("up_proj", intermediate_size)];
+        Ok(Mlp {
+            gate_up_proj: self.linear(prefix, &gate_up, hidden_size, family.mlp_bias)?,
+            down_proj: self.linear(prefix, &[("down_proj", hidden_size)], intermediate_size, family.mlp_bias)?,
+        })
+    }
+
+    /// Stacks projections that read the same input.
+    fn linear(&mut self, prefix: &str, parts: &[(&str, i64)], inputs: i64, bias: bool) -> Result<Linear, Error> {
+        let named = |suffix: &str| -> Vec<(String, i64)> {
+            parts.iter().map(|(name, rows)| (format!("{prefix}.{name}.{suffix}"), *rows)).collect()
+        };
+        let weight = self.weights.stacked(&named("weight"), &[inputs])?;
+        let bias = if bias { Some(self.weights.stacked(&named("bias"), &[])?) } else { None };
+        let index = self.num_stacks;
+        self.num_stacks += 1;
+        let info = |(name, rows): &(&str, i64)| LinearInfo {
+            path: format!("{prefix}.{name}"),
+            in_features: inputs,
+            out_features: *rows,
+        };
+        Ok(Linear { index, parts: parts.iter().map(info).collect(), weight, bias })
+    }
+
+    fn norm(&mut self, path: &str, size: i64) -> Result<RmsNorm, Error> {
+        let weight = self.weights.tensor(&format!("{path}.weight"), &[size])?;
+        Ok(RmsNorm { weight, eps: self.config.rms_norm_eps })
+    }
+}
+
+#[cfg(test)]
+mod tests;

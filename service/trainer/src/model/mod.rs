@@ -1,0 +1,37 @@
+//! The model: a folder or GGUF file in, hidden states of packed documents out.
+//!
+//! [`Decoder::load`] reads [`Config`] and weights; [`Batch`] holds documents end to end; [`Adapter`] holds the low-rank
+//! matrices that are trained and takes part in a pass as an argument, so that the same base weights serve as policy (with
+//! it) and reference (without).
+
+mod attention;
+mod batch;
+mod cache;
+mod config;
+mod decoder;
+mod dequantize;
+mod error;
+mod family;
+mod gguf;
+mod linear;
+mod lora;
+mod mlp;
+mod norm;
+mod rope;
+mod safetensors;
+mod weights;
+
+#[cfg(test)]
+mod parity;
+#[cfg(test)]
+pub(crate) mod tiny;
+
+pub use batch::Batch;
+pub use cache::Cache;
+pub use config::Config;
+pub use decoder::Decoder;
+pub use error::Error;
+pub use family::{Architecture, Family};
+pub use linear::LinearInfo;
+pub use lora::{Adapter, LoraOptions, TargetModules};
+pub use rope::{Rope, Scaling};

@@ -1,0 +1,126 @@
+//! The fixtures' models beside transformers and PEFT: whole logits, log-probabilities, and gradients of every adapter
+//! matrix, in float32. `tests/fixtures/README.md` says where the numbers come from.
+
+use std::path::{Path, PathBuf};
+
+use hone_data::pack::MicroBatch;
+use hone_data::tokenize::IGNORE_INDEX;
+use safetensors::SafeTensors;
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+use crate::loss::{Targets, token_losses};
+use crate::model::{Adapter, Batch, Decoder};
+use crate::{peft, tensors};
+
+/// Kernels add in another order than the reference; values are of the order of 1.
+const TOLERANCE: f64 = 1e-4;
+
+const MODELS: [&str; 8] =
+    ["llama", "llama_tied", "llama_rope_linear", "llama_rope_llama3", "llama_rope_yarn", "mistral", "qwen2", "qwen3"];
+const ADAPTERS: [&str; 5] = ["llama_all_linear", "llama_qv", "mistral_qv", "qwen2_rslora", "qwen3_all_linear"];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+fn load(path: &Path) -> Decoder {
+    Decoder::load(path, Kind::Float, Device::Cpu, &mut |_, _| {}).unwrap()
+}
+
+/// What the reference says about a model.
+struct Scores {
+    documents: Vec<Vec<i64>>,
+    logprobs: Vec<f64>,
+    logits_document: usize,
+    tensors: Vec<(String, Tensor)>,
+}
+
+impl Scores {
+    fn read(name: &str) -> Scores {
+        let path = fixtures().join("scores").join(name);
+        let json: Value = serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
+        let bytes = std::fs::read(path.with_extension("safetensors")).unwrap();
+        let rows = |key: &str| json[key].as_array().unwrap().clone();
+        Scores {
+            documents: rows("documents").iter().map(|row| serde_json::from_value(row.clone()).unwrap()).collect(),
+            logprobs: rows("logprobs")
+                .iter()
+                .flat_map(|row| row.as_array().unwrap().clone())
+                .map(|x| x.as_f64().unwrap())
+                .collect(),
+            logits_document: json["logits_document"].as_u64().unwrap() as usize,
+            tensors: tensors::read(&SafeTensors::deserialize(&bytes).unwrap()).unwrap(),
+        }
+    }
+
+    fn tensor(&self, name: &str) -> &Tensor {
+        &self.tensors.iter().find(|(other, _)| other == name).unwrap().1
+    }
+
+    /// All documents in one micro-batch, every token but the first of each a target.
+    fn packed(&self) -> MicroBatch {
+        let mut batch = MicroBatch::default();
+        for (index, ids) in self.documents.iter().enumerate() {
+            batch.input_ids.extend(ids);
+            batch.position_ids.extend(0..ids.len() as i64);
+            batch.seq_lens.push(ids.len() as i64);
+            batch.targets.extend(ids.iter().skip(1).copied().chain([IGNORE_INDEX]));
+            batch.num_targets += ids.len() as u64 - 1;
+            batch.examples.push(index);
+        }
+        batch
+    }
+}
+
+fn close(name: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
+    assert_eq!(got.size(), want.size(), "{name}");
+    let error = (got - want).abs().max().double_value(&[]);
+    assert!(error <= tolerance, "{name}: off by {error}");
+}
+
+fn check(name: &str, model: &Decoder, adapter: Option<&Adapter>) {
+    let scores = Scores::read(name);
+    let document = Batch::single(&scores.documents[scores.logits_document], Device::Cpu);
+    let logits = tch::no_grad(|| model.logits(&model.forward(&document, adapter, None)));
+    close(&format!("{name}: logits"), &logits, scores.tensor("logits"), TOLERANCE);
+
+    let packed = scores.packed();
+    let hidden = model.forward(&Batch::of(&packed, Device::Cpu), adapter, None);
+    let nll = token_losses(model, &hidden, &Targets::new(&packed, Device::Cpu)).nll;
+    let want = -Tensor::from_slice(&scores.logprobs).to_kind(Kind::Float);
+    close(&format!("{name}: log-probabilities"), &nll.detach(), &want, TOLERANCE);
+
+    if let Some(adapter) = adapter {
+        nll.mean(Kind::Float).backward();
+        for (parameter, gradient) in adapter.named_gradients() {
+            let want = scores.tensor(&format!("grad.{parameter}"));
+            let size = want.abs().max().double_value(&[]);
+            close(&format!("{name}: gradient of {parameter}"), &gradient, want, 1e-4 * size.max(1e-2));
+        }
+    }
+}
+
+#[test]
+fn every_family_and_rope_type_equals_transformers() {
+    for name in MODELS {
+        check(name, &load(&fixtures().join("models").join(name)), None);
+    }
+}
+
+#[test]
+fn gguf_files_equal_their_dequantised_load() {
+    for name in ["llama", "qwen2"] {
+        check(&format!("{name}_gguf"), &load(&fixtures().join("gguf").join(format!("{name}.gguf"))), None);
+    }
+}
+
+#[test]
+fn adapters_and_their_gradients_equal_peft() {
+    for name in ADAPTERS {
+        let folder = fixtures().join("adapters").join(name);
+        let config: Value = serde_json::from_slice(&std::fs::read(folder.join(peft::CONFIG)).unwrap()).unwrap();
+        let model = load(&fixtures().join("models").join(config["base_model_name_or_path"].as_str().unwrap()));
+        check(name, &model, Some(&peft::load(&folder, &model, 0.0).unwrap()));
+    }
+}

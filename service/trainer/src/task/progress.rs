@@ -1,0 +1,88 @@
+//! How far a run is: all that exact resume needs beside weights and moments, kept as `trainer_state.json`.
+//!
+//! Nothing random needs a state of its own: the order of rows and every dropout mask follow from the seed and from the
+//! place in the run, see [`mask_seed`].
+
+use hone_data::order::Cursor;
+use serde::{Deserialize, Serialize};
+
+/// Name of the file in a checkpoint.
+pub const TRAINER_STATE: &str = "trainer_state.json";
+/// Layout version that this code writes and reads.
+pub const VERSION: u32 = 1;
+
+/// How far a run is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Layout version, [`VERSION`].
+    pub version: u32,
+    /// Optimizer steps taken, skipped ones included.
+    pub step: u64,
+    /// Updates that the optimizer made.
+    pub num_updates: u64,
+    /// Where the next step's rows begin.
+    pub cursor: Cursor,
+    /// Training examples of the run: a resumed run must see as many.
+    pub num_examples: u64,
+    /// Tokens that went through the model in training.
+    pub tokens: u64,
+    /// Tokens trained on.
+    pub trained_tokens: u64,
+    /// Updates skipped since loss or gradient was not finite.
+    pub skipped_steps: u64,
+    /// The newest of them without a sound one after.
+    pub skipped_in_a_row: u64,
+    /// Wall time of all training steps, in seconds.
+    pub train_seconds: f64,
+    /// Wall time of all evaluations, in seconds.
+    pub eval_seconds: f64,
+    /// The part of it spent between the first step and the last, which has a budget.
+    pub eval_seconds_between: f64,
+    /// Held-out loss before the first step.
+    pub first_evaluation: Option<Measured>,
+    /// The newest held-out loss.
+    pub last_evaluation: Option<Measured>,
+    /// The lowest held-out loss.
+    pub best_evaluation: Option<Measured>,
+    /// An evaluation is due and was put off.
+    pub evaluation_put_off: bool,
+}
+
+/// A held-out loss and when it was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Steps taken before.
+    pub step: u64,
+    /// Mean negative log-likelihood, in nats.
+    pub loss: f64,
+    /// Wall time of the evaluation, in seconds.
+    pub seconds: f64,
+}
+
+/// Decides the dropout masks of one micro-batch of one step, by SplitMix64's finaliser (Steele et al. 2014,
+/// doi:10.1145/2660193.2660195).
+pub fn mask_seed(seed: u64, step: u64, micro_batch: usize) -> u64 {
+    let mix = |state: u64, word: u64| {
+        let mut z = state.wrapping_add(word.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    mix(mix(seed, step), micro_batch as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_micro_batch_has_masks_of_its_own() {
+        let mut seeds: Vec<u64> = (0..3)
+            .flat_map(|seed| (0..50).flat_map(move |step| (0..4).map(move |i| mask_seed(seed, step, i))))
+            .collect();
+        assert_eq!(mask_seed(1, 2, 3), mask_seed(1, 2, 3));
+        seeds.sort_unstable();
+        seeds.dedup();
+        assert_eq!(seeds.len(), 600);
+    }
+}

@@ -1,0 +1,179 @@
+//! From a spec to a run that can take its first step: the model, the examples, the adapter.
+//!
+//! Rows are read and tokenised on other threads while the weights are loaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hone_data::dataset::{self, Dataset, Sources};
+use hone_data::tokenize::Example;
+use hone_data::tokenizer::Tokenizer;
+use hone_job::event::{Event, Phase, Warning};
+use hone_job::spec::{self, LossOn, Task, Training};
+use tokio::task::JoinHandle;
+
+use super::Observer;
+use crate::device::Compute;
+use crate::error::Error;
+use crate::model::{Adapter, Config, Decoder, LoraOptions};
+use crate::peft;
+use crate::workspace::Workspace;
+
+/// Time between two words on how far reading is.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// What training starts from.
+pub(super) struct Prepared {
+    /// The base model.
+    pub(super) model: Decoder,
+    /// Where its files are on this machine.
+    pub(super) model_path: PathBuf,
+    /// Its tokenizer, whose files go into every checkpoint.
+    pub(super) tokenizer: Arc<Tokenizer>,
+    /// The examples, and what became of the rows.
+    pub(super) dataset: Dataset,
+}
+
+/// Gets model and data. Everything worth knowing about them is reported.
+pub(super) fn prepare(
+    training: &Training,
+    task: &Task,
+    base_model: &str,
+    workspace: &Workspace,
+    compute: Compute,
+    observer: &Arc<dyn Observer>,
+) -> Result<Prepared, Error> {
+    let fetched = |done, total| format!("{} of {} fetched", mebibytes(done), mebibytes(total));
+    let teller = Teller::new(observer.clone(), "loading_model");
+    teller.tell(base_model);
+    let model_path = workspace.local(base_model, &|done, total| teller.tell_sometimes(|| fetched(done, total)))?;
+    let config = Config::open(&model_path)?;
+    let tokenizer = Arc::new(Tokenizer::open(&model_path)?);
+    tokenizer.check_fits(config.vocab_size as u64)?;
+    let data = Reading::start(training, task, &config, tokenizer.clone(), workspace, observer)?;
+    let model = Decoder::load(&model_path, compute.kind, compute.device, &mut |done, total| {
+        teller.tell_sometimes(|| format!("{} of {} read", mebibytes(done), mebibytes(total)));
+    })?;
+    let dataset = data.finish(workspace)?;
+    report_dataset(&dataset, task, &tokenizer, observer.as_ref());
+    Ok(Prepared { model, model_path, tokenizer, dataset })
+}
+
+/// The adapter that a run starts with, when it is not resumed: fresh, or an earlier one's weights.
+pub(super) fn initial_adapter(
+    training: &Training,
+    model: &Decoder,
+    workspace: &Workspace,
+    observer: &dyn Observer,
+) -> Result<Adapter, Error> {
+    let spec::Adapter::Lora(lora) = &training.adapter;
+    let asked = LoraOptions::from(lora);
+    let Some(uri) = &training.init_from else {
+        return Ok(Adapter::new(model, &asked, training.seed)?);
+    };
+    let folder = workspace.local(uri, &|_, _| {})?;
+    verify_checkpoint(uri, &folder, workspace)?;
+    let adapter = peft::load(&folder, model, lora.dropout)?;
+    let found = adapter.options();
+    if (found.rank, found.alpha, found.use_rslora) != (asked.rank, asked.alpha, asked.use_rslora) {
+        let message = format!(
+            "the run starts from {uri}, whose shape counts: rank {}, alpha {}, use_rslora {}, in place of rank {}, alpha {}, \
+             use_rslora {} of the spec",
+            found.rank, found.alpha, found.use_rslora, asked.rank, asked.alpha, asked.use_rslora
+        );
+        observer.report(Event::Warning(Warning { code: "adapter_shape_from_init".into(), message }));
+    }
+    Ok(adapter)
+}
+
+/// A folder with a manifest is a checkpoint of hone, and is used only when it is whole.
+fn verify_checkpoint(uri: &str, folder: &Path, workspace: &Workspace) -> Result<(), Error> {
+    if folder.join(hone_job::checkpoint::MANIFEST).is_file() {
+        workspace.runtime().block_on(crate::checkpoint::open(&workspace.open(uri)?))?;
+    }
+    Ok(())
+}
+
+/// Rows on their way to examples.
+struct Reading(JoinHandle<Result<Dataset, dataset::Error>>);
+
+impl Reading {
+    fn start(
+        training: &Training,
+        task: &Task,
+        config: &Config,
+        tokenizer: Arc<Tokenizer>,
+        workspace: &Workspace,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Reading, Error> {
+        let Task::Sft(sft) = task;
+        let mut options = dataset::Options::new(&training.data, sft.loss_on);
+        options.max_length = options.max_length.min(config.max_position_embeddings as usize);
+        let open = |uris: &[String]| uris.iter().map(|uri| workspace.open(uri)).collect::<Result<Vec<_>, _>>();
+        let sources = Sources { train: open(&training.data.train)?, eval: open(&training.data.eval)? };
+        let teller = Teller::new(observer.clone(), "reading_data");
+        teller.tell("");
+        let progress = Arc::new(move |rows: u64| teller.tell_sometimes(|| format!("{rows} rows read")));
+        Ok(Reading(workspace.runtime().spawn(Dataset::load(sources, tokenizer, options, progress))))
+    }
+
+    fn finish(self, workspace: &Workspace) -> Result<Dataset, Error> {
+        let joined = workspace.runtime().block_on(self.0);
+        let dataset = joined.map_err(|error| dataset::Error::Interrupted(error.to_string()))?;
+        Ok(dataset?)
+    }
+}
+
+fn report_dataset(dataset: &Dataset, task: &Task, tokenizer: &Tokenizer, observer: &dyn Observer) {
+    observer.report(Event::DatasetReport(dataset.train_report.clone()));
+    if let Some(report) = &dataset.eval_report {
+        observer.report(Event::DatasetReport(report.clone()));
+        if dataset.eval.is_empty() {
+            let message =
+                "no row is held out: eval_fraction of so few rows is none; the run goes on without evaluation";
+            observer.report(Event::Warning(Warning { code: "no_evaluation_rows".into(), message: message.into() }));
+        }
+    }
+    let Task::Sft(sft) = task;
+    if sft.loss_on != LossOn::All && never_ends(&dataset.train, tokenizer.stop_ids()) {
+        let message = "no row trains a token that ends an answer, so the model will not learn to stop; let the chat template's \
+                       generation span include its end token, or end completions with it";
+        observer.report(Event::Warning(Warning { code: "end_token_not_trained".into(), message: message.into() }));
+    }
+}
+
+/// Whether no example has an end token among its targets.
+fn never_ends(examples: &[Example], stop_ids: &[u32]) -> bool {
+    let is_stop = |label: &i64| u32::try_from(*label).is_ok_and(|label| stop_ids.contains(&label));
+    !stop_ids.is_empty() && !examples.iter().any(|example| example.labels.iter().any(is_stop))
+}
+
+/// Tells how far a phase is, not more often than a person can read.
+struct Teller {
+    observer: Arc<dyn Observer>,
+    phase: &'static str,
+    told: std::sync::Mutex<Instant>,
+}
+
+impl Teller {
+    fn new(observer: Arc<dyn Observer>, phase: &'static str) -> Teller {
+        Teller { observer, phase, told: std::sync::Mutex::new(Instant::now()) }
+    }
+
+    fn tell(&self, detail: &str) {
+        self.observer.report(Event::Phase(Phase { name: self.phase.into(), detail: detail.into() }));
+    }
+
+    fn tell_sometimes(&self, detail: impl FnOnce() -> String) {
+        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if told.elapsed() >= TELL_EVERY {
+            *told = Instant::now();
+            self.tell(&detail());
+        }
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

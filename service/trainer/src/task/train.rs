@@ -1,0 +1,415 @@
+//! The training loop: examples in, a trained adapter in verified checkpoints out.
+//!
+//! A step takes `examples_per_step` examples, cuts them into micro-batches, and adds up gradients of
+//! `Σ nll / n`, n being the targets of the whole step; so the result does not depend on the cut. Commands act between steps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hone_data::order::Sequence;
+use hone_data::pack::pack;
+use hone_data::storage::Location;
+use hone_data::tokenize::Example;
+use hone_job::checkpoint::id_of_step;
+use hone_job::event::{Event, Outcome, Phase, Plan, TrainStep};
+use hone_job::spec::{JobSpec, Training};
+use tch::Kind;
+
+use super::evaluate::{evaluate, finite};
+use super::progress::{Measured, Progress, VERSION, mask_seed};
+use super::saver::Saver;
+use super::setup::{Prepared, initial_adapter, prepare};
+use super::usage::Usage;
+use super::{Observer, resume};
+use crate::checkpoint::{EVAL_LOSS, Folder, Origin, Snapshot, sha256};
+use crate::device::Compute;
+use crate::error::Error;
+use crate::fingerprint::fingerprint;
+use crate::link::{Command, End, Welcome};
+use crate::loss::{Targets, token_losses};
+use crate::model::{Adapter, Batch, Decoder};
+use crate::optim::{AdamW, Schedule, clip};
+use crate::workspace::Workspace;
+
+/// Updates in a row that may be skipped because loss or gradient was not finite.
+const MAX_SKIPPED_IN_A_ROW: u64 = 5;
+/// Share of all steps that may be skipped.
+const MAX_SKIPPED_SHARE: f64 = 0.1;
+/// Evaluations of a run whose spec does not say how often.
+const DEFAULT_EVALUATIONS: u64 = 10;
+
+/// Trains as the spec says, until it is done or told to stop.
+pub fn train(
+    welcome: &Welcome,
+    workspace: &Workspace,
+    compute: Compute,
+    observer: Arc<dyn Observer>,
+) -> Result<End, Error> {
+    let training = welcome.spec.task.training();
+    let prepared = prepare(training, &welcome.spec.task, &welcome.spec.base_model, workspace, compute, &observer)?;
+    if let Some(Command::Cancel | Command::Stop) = observer.command() {
+        return Ok(End::Stopped {
+            checkpoint_id: welcome.resume_from.as_deref().and_then(last_part).map(str::to_string),
+        });
+    }
+    let mut run = Run::new(welcome, prepared, workspace, compute, observer)?;
+    run.announce();
+    run.go()
+}
+
+fn last_part(uri: &str) -> Option<&str> {
+    uri.trim_end_matches('/').rsplit('/').next()
+}
+
+/// A run that can take steps.
+struct Run {
+    spec: JobSpec,
+    model: Decoder,
+    adapter: Adapter,
+    optimizer: AdamW,
+    schedule: Schedule,
+    train: Vec<Example>,
+    eval: Vec<Example>,
+    rows: Sequence,
+    progress: Progress,
+    total_steps: u64,
+    eval_every_steps: u64,
+    saver: Saver,
+    /// Files that every checkpoint has alike: the tokenizer's.
+    constant_files: Vec<(String, bytes::Bytes)>,
+    saved: (u64, Instant),
+    usage: Usage,
+    compute: Compute,
+    observer: Arc<dyn Observer>,
+}
+
+impl Run {
+    fn new(
+        welcome: &Welcome,
+        prepared: Prepared,
+        workspace: &Workspace,
+        compute: Compute,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Run, Error> {
+        let spec = welcome.spec.clone();
+        let training = spec.task.training();
+        let Prepared { model, model_path, tokenizer, dataset } = prepared;
+        let base_model_fingerprint =
+            fingerprint(&model_path).map_err(|source| Error::Io { path: model_path.clone(), source })?;
+        let num_examples = dataset.train.len() as u64;
+        let total_steps = training.length.total_steps(num_examples, training.batch.examples_per_step);
+        let resumed = welcome.resume_from.as_deref().map(|uri| resume::open(uri, workspace, &base_model_fingerprint));
+        let resumed = resumed.transpose()?;
+        let adapter = match &resumed {
+            Some(resumed) => resumed.adapter(&model, training)?,
+            None => initial_adapter(training, &model, workspace, observer.as_ref())?,
+        };
+        let mut optimizer = AdamW::new(&training.optimizer, adapter.num_parameters(), compute.device);
+        let progress = match &resumed {
+            Some(resumed) => resumed.restore(&adapter, &mut optimizer, num_examples)?,
+            None => Progress { version: VERSION, num_examples, ..Progress::default() },
+        };
+        let folder = checkpoints(workspace, welcome, base_model_fingerprint)?;
+        let saver = Saver::new(folder, training.checkpoints.keep_last, workspace.runtime().clone(), observer.clone())?;
+        let rows = Sequence::new(training.order, training.seed, dataset.train.len(), progress.cursor);
+        Ok(Run {
+            schedule: Schedule::new(&training.schedule, training.optimizer.learning_rate, total_steps),
+            eval_every_steps: eval_every_steps(training, &dataset.eval, total_steps),
+            constant_files: tokenizer
+                .files()
+                .iter()
+                .map(|(name, bytes)| (name.clone(), bytes.clone().into()))
+                .collect(),
+            saved: (progress.step, Instant::now()),
+            train: dataset.train,
+            eval: dataset.eval,
+            usage: Usage::new(),
+            spec,
+            model,
+            adapter,
+            optimizer,
+            rows,
+            progress,
+            total_steps,
+            saver,
+            compute,
+            observer,
+        })
+    }
+
+    fn announce(&self) {
+        let training = self.training();
+        self.observer.report(Event::Plan(Plan {
+            total_steps: self.total_steps,
+            steps_per_epoch: (self.train.len() as u64).div_ceil(training.batch.examples_per_step.into()),
+            warmup_steps: self.schedule.warmup_steps(),
+            eval_every_steps: self.eval_every_steps,
+            trainable_parameters: self.adapter.num_parameters() as u64,
+            base_parameters: self.model.num_parameters() as u64,
+            device: self.compute.device_name(),
+            precision: self.compute.precision_name().to_string(),
+            attention: self.model.attention_kernel().to_string(),
+        }));
+        self.observer.running();
+    }
+
+    fn go(&mut self) -> Result<End, Error> {
+        if self.progress.step == 0 {
+            self.evaluate();
+        }
+        self.phase("training");
+        while self.progress.step < self.total_steps {
+            match self.observer.command() {
+                Some(Command::Cancel | Command::Stop) => return self.stop(),
+                Some(Command::Checkpoint) => self.save(),
+                None => {}
+            }
+            self.step()?;
+            if self.progress.step < self.total_steps {
+                self.evaluate_if_due();
+                self.save_if_due();
+            }
+        }
+        self.finish()
+    }
+
+    /// One optimizer step.
+    fn step(&mut self) -> Result<(), Error> {
+        let start = Instant::now();
+        let batch = self.spec.task.training().batch.clone();
+        let indices = self.rows.next_step(batch.examples_per_step as usize);
+        let gradients = self.gradients(&indices, batch.tokens_per_micro_batch as usize);
+        let learning_rate = self.schedule.learning_rate(self.progress.step);
+        let grad_norm = clip(self.adapter.flat_grad(), self.training().optimizer.max_grad_norm);
+        let is_sound = gradients.loss.is_finite() && grad_norm.is_finite();
+        if is_sound {
+            self.optimizer.update(self.adapter.flat(), self.adapter.flat_grad(), learning_rate);
+        }
+        self.adapter.zero_grad();
+        self.advance(&gradients, is_sound, start.elapsed().as_secs_f64());
+        self.report_step(&gradients, finite(grad_norm), learning_rate, start.elapsed().as_secs_f64());
+        self.give_up_if_unsound()
+    }
+
+    /// Adds up the gradients of `Σ nll / n` over the examples of a step.
+    fn gradients(&self, indices: &[usize], tokens_per_micro_batch: usize) -> Gradients {
+        let examples: Vec<&Example> = indices.iter().map(|&index| &self.train[index]).collect();
+        let num_targets: u64 = examples.iter().map(|example| example.num_targets()).sum();
+        let micro_batches = pack(&examples, tokens_per_micro_batch);
+        let device = self.compute.device;
+        let mut sum = tch::Tensor::zeros([2], (Kind::Double, device));
+        for (number, micro_batch) in micro_batches.iter().enumerate() {
+            let seed = mask_seed(self.training().seed, self.progress.step, number);
+            let hidden = self.model.forward(&Batch::of(micro_batch, device), Some(&self.adapter), Some(seed));
+            let losses = token_losses(&self.model, &hidden, &Targets::new(micro_batch, device));
+            let nll = losses.nll.sum(Kind::Float);
+            (&nll / num_targets as f64).backward();
+            // Sums stay on the device until the step is whole: reading one waits for everything before it.
+            let correct = losses.correct.sum(Kind::Double);
+            sum += tch::Tensor::stack(&[nll.detach().to_kind(Kind::Double), correct], 0);
+        }
+        let [nll, correct] = [0, 1].map(|i| sum.double_value(&[i]));
+        Gradients {
+            loss: nll / num_targets as f64,
+            accuracy: correct / num_targets as f64,
+            examples: indices.len() as u64,
+            tokens: examples.iter().map(|example| example.len() as u64).sum(),
+            num_targets,
+            micro_batches: micro_batches.len() as u32,
+        }
+    }
+
+    fn advance(&mut self, gradients: &Gradients, is_sound: bool, seconds: f64) {
+        let progress = &mut self.progress;
+        progress.step += 1;
+        progress.cursor = self.rows.cursor();
+        progress.num_updates = self.optimizer.num_updates();
+        progress.tokens += gradients.tokens;
+        progress.trained_tokens += gradients.num_targets;
+        progress.train_seconds += seconds;
+        progress.skipped_steps += u64::from(!is_sound);
+        progress.skipped_in_a_row = if is_sound { 0 } else { progress.skipped_in_a_row + 1 };
+        self.observer.step(progress.step);
+    }
+
+    fn report_step(&mut self, gradients: &Gradients, grad_norm: Option<f64>, learning_rate: f64, seconds: f64) {
+        let progress = &self.progress;
+        let steps_left = self.total_steps.saturating_sub(progress.step) as f64;
+        self.observer.report(Event::TrainStep(TrainStep {
+            step: progress.step,
+            epoch: progress.cursor.epoch as f64 + progress.cursor.position as f64 / self.train.len() as f64,
+            loss: finite(gradients.loss),
+            grad_norm,
+            learning_rate,
+            examples: gradients.examples,
+            tokens: gradients.tokens,
+            trained_tokens: gradients.num_targets,
+            micro_batches: gradients.micro_batches,
+            token_accuracy: gradients.accuracy,
+            step_seconds: seconds,
+            tokens_per_second: gradients.tokens as f64 / seconds,
+            skipped: progress.skipped_in_a_row > 0,
+            remaining_seconds: steps_left * progress.train_seconds / progress.step as f64,
+            peak_memory_bytes: self.usage.peak_memory_bytes(),
+        }));
+        if let Some(usage) = self.usage.sample() {
+            self.observer.report(Event::ResourceUsage(usage));
+        }
+    }
+
+    fn give_up_if_unsound(&self) -> Result<(), Error> {
+        let Progress { step, skipped_steps, skipped_in_a_row, .. } = self.progress;
+        let too_many = skipped_steps as f64 > MAX_SKIPPED_SHARE * self.total_steps as f64 + MAX_SKIPPED_IN_A_ROW as f64;
+        if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW || too_many {
+            return Err(Error::NonFinite { step, skipped: skipped_steps });
+        }
+        Ok(())
+    }
+
+    /// Evaluates when it is time, or puts it off while it would take more than its share of the run's time.
+    fn evaluate_if_due(&mut self) {
+        if self.eval_every_steps == 0 || self.eval.is_empty() {
+            return;
+        }
+        let is_due = self.progress.step.is_multiple_of(self.eval_every_steps) || self.progress.evaluation_put_off;
+        if !is_due {
+            return;
+        }
+        let expected = self.progress.last_evaluation.map_or(0.0, |last| last.seconds);
+        let spent = self.progress.eval_seconds_between + expected;
+        let share = spent / (self.progress.train_seconds + spent);
+        self.progress.evaluation_put_off = share > self.training().evaluation.max_time_fraction;
+        if !self.progress.evaluation_put_off {
+            let before = self.progress.eval_seconds;
+            self.evaluate();
+            self.progress.eval_seconds_between += self.progress.eval_seconds - before;
+            self.phase("training");
+        }
+    }
+
+    fn evaluate(&mut self) {
+        if self.eval.is_empty() {
+            return;
+        }
+        self.phase("evaluating");
+        let max_tokens = self.training().batch.tokens_per_micro_batch as usize;
+        let mut result = evaluate(&self.model, Some(&self.adapter), &self.eval, max_tokens, self.progress.step);
+        self.progress.eval_seconds += result.seconds;
+        if let Some(loss) = result.loss {
+            let measured = Measured { step: self.progress.step, loss, seconds: result.seconds };
+            result.best = self.progress.best_evaluation.is_none_or(|best| loss < best.loss);
+            if result.best {
+                self.progress.best_evaluation = Some(measured);
+            }
+            self.progress.first_evaluation.get_or_insert(measured);
+            self.progress.last_evaluation = Some(measured);
+        }
+        self.observer.report(Event::Evaluation(result));
+    }
+
+    fn save_if_due(&mut self) {
+        let checkpoints = &self.training().checkpoints;
+        let by_steps = checkpoints.every_steps > 0 && self.progress.step.is_multiple_of(checkpoints.every_steps);
+        let minutes = self.saved.1.elapsed().as_secs_f64() / 60.0;
+        let by_time = checkpoints.every_minutes > 0.0 && minutes >= checkpoints.every_minutes;
+        if by_steps || by_time {
+            self.save();
+        }
+    }
+
+    fn save(&mut self) {
+        let snapshot = self.snapshot();
+        self.saver.start(snapshot);
+        self.saved = (self.progress.step, Instant::now());
+    }
+
+    /// Saves what was done and leaves, as asked.
+    fn stop(&mut self) -> Result<End, Error> {
+        if self.progress.step == 0 {
+            return Ok(End::Stopped { checkpoint_id: None });
+        }
+        self.phase("saving");
+        let snapshot = self.snapshot();
+        let saved = self.saver.finish(snapshot)?;
+        Ok(End::Stopped { checkpoint_id: Some(saved.checkpoint_id) })
+    }
+
+    fn finish(&mut self) -> Result<End, Error> {
+        if self.progress.last_evaluation.is_none_or(|last| last.step < self.progress.step) {
+            self.evaluate();
+        }
+        self.phase("saving");
+        let snapshot = self.snapshot();
+        let saved = self.saver.finish(snapshot)?;
+        let progress = &self.progress;
+        self.observer.report(Event::Result(Outcome {
+            steps: progress.step,
+            tokens: progress.tokens,
+            trained_tokens: progress.trained_tokens,
+            eval_loss_before: progress.first_evaluation.map(|first| first.loss),
+            eval_loss_after: progress.last_evaluation.map(|last| last.loss),
+            final_checkpoint_id: saved.checkpoint_id.clone(),
+            final_checkpoint_uri: saved.uri,
+            best_checkpoint_id: self.saver.best_step().map_or(saved.checkpoint_id, id_of_step),
+            train_seconds: progress.train_seconds,
+            eval_seconds: progress.eval_seconds,
+            skipped_steps: progress.skipped_steps,
+        }));
+        Ok(End::Succeeded)
+    }
+
+    /// Copies everything a checkpoint holds to host memory: all that a step waits for.
+    fn snapshot(&self) -> Snapshot {
+        let measured = self.progress.last_evaluation.filter(|last| last.step == self.progress.step);
+        let mut files = self.constant_files.clone();
+        files.extend(resume::files(&self.adapter, &self.optimizer, &self.progress, &self.spec.base_model));
+        Snapshot {
+            step: self.progress.step,
+            files,
+            metrics: measured.map(|last| (EVAL_LOSS.to_string(), last.loss)).into_iter().collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    fn training(&self) -> &Training {
+        self.spec.task.training()
+    }
+
+    fn phase(&self, name: &str) {
+        self.observer.report(Event::Phase(Phase { name: name.into(), detail: String::new() }));
+    }
+}
+
+/// What the backward passes of one step found; the gradients themselves are in the adapter.
+struct Gradients {
+    /// Mean negative log-likelihood over the step's targets.
+    loss: f64,
+    /// Share of the targets that the model ranks first.
+    accuracy: f64,
+    examples: u64,
+    tokens: u64,
+    num_targets: u64,
+    micro_batches: u32,
+}
+
+fn eval_every_steps(training: &Training, eval: &[Example], total_steps: u64) -> u64 {
+    if eval.is_empty() {
+        return 0;
+    }
+    training.evaluation.every_steps.unwrap_or_else(|| (total_steps / DEFAULT_EVALUATIONS).max(1))
+}
+
+fn checkpoints(workspace: &Workspace, welcome: &Welcome, base_model_fingerprint: String) -> Result<Folder, Error> {
+    let location: Location = workspace.open(&welcome.job_uri)?.join("checkpoints");
+    let spec = serde_json::to_vec(&welcome.spec).expect("a spec has a text");
+    let origin = Origin {
+        job_id: welcome.job_id.clone(),
+        attempt: welcome.attempt,
+        spec_sha256: sha256(&spec),
+        base_model_fingerprint,
+    };
+    Ok(Folder::new(location, origin))
+}
+
+#[cfg(test)]
+mod tests;

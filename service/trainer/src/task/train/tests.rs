@@ -1,0 +1,347 @@
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use hone_job::event::Evaluation;
+use hone_job::spec::{self, Length, LossOn, Order, Precision, Resources, ScheduleKind, SftTask, Warmup};
+use serde_json::Value;
+use tch::Device;
+
+use super::*;
+use crate::peft;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+fn uri(path: &Path) -> String {
+    format!("file://{}", std::path::absolute(path).unwrap().display())
+}
+
+/// Keeps what it is told, and gives a command once a step is reached.
+#[derive(Default)]
+struct Recorder {
+    events: Mutex<Vec<Event>>,
+    step: std::sync::atomic::AtomicU64,
+    command: Option<(u64, Command)>,
+}
+
+impl Observer for Recorder {
+    fn report(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
+    }
+
+    fn running(&self) {}
+
+    fn step(&self, step: u64) {
+        self.step.store(step, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn command(&self) -> Option<Command> {
+        let step = self.step.load(std::sync::atomic::Ordering::Relaxed);
+        self.command.filter(|(from, _)| step >= *from).map(|(_, command)| command)
+    }
+}
+
+/// A run in a folder of its own.
+struct Case {
+    folder: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    welcome: Welcome,
+}
+
+impl Case {
+    fn new(model: &str, change: impl FnOnce(&mut Training)) -> Case {
+        let folder = tempfile::tempdir().unwrap();
+        let mut training = Training::on(vec![uri(&fixtures().join("sft/rows.jsonl"))]);
+        training.batch.examples_per_step = 8;
+        training.length = Length::MaxSteps(6);
+        training.optimizer.learning_rate = 3e-3;
+        training.adapter = spec::Adapter::Lora(spec::Lora { rank: 4, alpha: 8.0, ..spec::Lora::default() });
+        change(&mut training);
+        let spec = JobSpec {
+            display_name: String::new(),
+            labels: BTreeMap::new(),
+            base_model: uri(&fixtures().join("models").join(model)),
+            task: spec::Task::Sft(SftTask { training, loss_on: LossOn::Completion }),
+            resources: Resources::default(),
+        };
+        let welcome = Welcome {
+            job_id: "job-1".into(),
+            attempt: 1,
+            spec,
+            job_uri: uri(&folder.path().join("job")),
+            resume_from: None,
+        };
+        Case { folder, runtime: tokio::runtime::Runtime::new().unwrap(), welcome }
+    }
+
+    fn run(&self, command: Option<(u64, Command)>) -> (End, Vec<Event>) {
+        let (end, events) = self.try_run(command);
+        (end.unwrap(), events)
+    }
+
+    fn try_run(&self, command: Option<(u64, Command)>) -> (Result<End, Error>, Vec<Event>) {
+        let observer = Arc::new(Recorder { command, ..Recorder::default() });
+        let workspace = Workspace::new(self.folder.path().join("cache"), self.runtime.handle().clone());
+        let compute = Compute { device: Device::Cpu, kind: Kind::Float };
+        let end = train(&self.welcome, &workspace, compute, observer.clone());
+        let events = observer.events.lock().unwrap().clone();
+        (end, events)
+    }
+
+    fn checkpoint(&self, id: &str) -> PathBuf {
+        self.folder.path().join("job/checkpoints").join(id)
+    }
+
+    fn weights(&self, id: &str) -> Vec<u8> {
+        std::fs::read(self.checkpoint(id).join(peft::WEIGHTS)).unwrap()
+    }
+}
+
+fn steps(events: &[Event]) -> Vec<TrainStep> {
+    let steps =
+        events.iter().filter_map(|event| if let Event::TrainStep(step) = event { Some(step.clone()) } else { None });
+    steps.collect()
+}
+
+fn evaluations(events: &[Event]) -> Vec<Evaluation> {
+    let all =
+        events.iter().filter_map(|event| if let Event::Evaluation(one) = event { Some(one.clone()) } else { None });
+    all.collect()
+}
+
+fn losses(events: &[Event]) -> Vec<f64> {
+    steps(events).iter().map(|step| step.loss.unwrap()).collect()
+}
+
+fn outcome(events: &[Event]) -> Outcome {
+    let outcome =
+        events.iter().find_map(|event| if let Event::Result(outcome) = event { Some(outcome.clone()) } else { None });
+    outcome.expect("a run that succeeded tells its result")
+}
+
+/// A run of TRL over the same rows from the same adapter: loss, gradient norm and rate of every step, and the weights it
+/// ends with.
+#[test]
+fn follows_trl_step_by_step_from_the_same_adapter() {
+    for name in ["llama_all_linear", "qwen2_rslora"] {
+        let theirs: Value =
+            serde_json::from_slice(&std::fs::read(fixtures().join(format!("sft/{name}.json"))).unwrap()).unwrap();
+        let settings = &theirs["settings"];
+        let number = |key: &str| settings[key].as_f64().unwrap();
+        let case = Case::new(theirs["model"].as_str().unwrap(), |training| {
+            training.init_from = Some(uri(&fixtures().join("adapters").join(name)));
+            training.order = Order::Sequential;
+            training.data.max_length = number("max_length") as u32;
+            training.length = Length::MaxSteps(number("max_steps") as u64);
+            training.schedule = spec::Schedule {
+                kind: ScheduleKind::Cosine,
+                warmup: Warmup::Steps(number("warmup_steps") as u64),
+                min_learning_rate_ratio: 0.0,
+            };
+            training.optimizer = spec::Optimizer {
+                learning_rate: number("learning_rate"),
+                weight_decay: number("weight_decay"),
+                ..spec::Optimizer::default()
+            };
+            training.adapter = spec::Adapter::Lora(spec::Lora {
+                rank: 4,
+                alpha: 8.0,
+                use_rslora: name.contains("rslora"),
+                ..spec::Lora::default()
+            });
+            // As many tokens as make several micro-batches of a step.
+            training.batch.tokens_per_micro_batch = 150;
+        });
+        let (end, events) = case.run(None);
+        assert_eq!(end, End::Succeeded);
+        let ours = steps(&events);
+        assert!(ours.iter().any(|step| step.micro_batches > 1));
+        assert_eq!(ours.len(), theirs["steps"].as_array().unwrap().len());
+        for (ours, theirs) in ours.iter().zip(theirs["steps"].as_array().unwrap()) {
+            let step = ours.step;
+            let close = |ours: f64, key: &str, tolerance: f64| {
+                let theirs = theirs[key].as_f64().unwrap();
+                assert!((ours - theirs).abs() <= tolerance, "{name} step {step}: {key} {ours} against {theirs}");
+            };
+            close(ours.loss.unwrap(), "loss", 1e-3);
+            close(ours.grad_norm.unwrap(), "grad_norm", 5e-3);
+            close(ours.learning_rate, "learning_rate", 1e-9);
+        }
+        let read = |bytes: &[u8]| crate::tensors::read(&safetensors::SafeTensors::deserialize(bytes).unwrap()).unwrap();
+        let ours = read(&case.weights("step-000012"));
+        let theirs = read(&std::fs::read(fixtures().join(format!("sft/{name}.safetensors"))).unwrap());
+        assert_eq!(ours.len(), theirs.len());
+        for (name, theirs) in &theirs {
+            let ours = &ours.iter().find(|(other, _)| other == name).unwrap().1;
+            let error: f64 = (ours - theirs).abs().max().double_value(&[]);
+            assert!(error < 2e-3, "{name} is off by {error}");
+        }
+    }
+}
+
+#[test]
+fn a_run_learns_reports_and_saves() {
+    let case = Case::new("qwen3", |training| {
+        training.data.eval_fraction = 0.2;
+        training.evaluation = spec::Evaluation { every_steps: Some(2), max_time_fraction: 1.0 };
+        training.optimizer.learning_rate = 2e-2;
+    });
+    let (end, events) = case.run(None);
+    assert_eq!(end, End::Succeeded);
+    let steps = steps(&events);
+    assert_eq!(steps.iter().map(|step| step.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    assert!(steps.iter().all(|step| step.examples == 8 && !step.skipped && step.tokens > step.trained_tokens));
+    let evaluations = evaluations(&events);
+    assert_eq!(evaluations.iter().map(|one| one.step).collect::<Vec<_>>(), [0, 2, 4, 6]);
+    assert!(evaluations[3].loss.unwrap() < evaluations[0].loss.unwrap() - 0.1, "{evaluations:?}");
+    let outcome = outcome(&events);
+    assert_eq!(outcome.steps, 6);
+    assert_eq!(outcome.eval_loss_before, evaluations[0].loss);
+    assert_eq!(outcome.eval_loss_after, evaluations[3].loss);
+    assert_eq!(outcome.tokens, steps.iter().map(|step| step.tokens).sum::<u64>());
+    assert_eq!(outcome.final_checkpoint_id, "step-000006");
+    // The checkpoint is announced before the result, verifies, and scores as the run said.
+    let saved = events.iter().position(|event| matches!(event, Event::CheckpointSaved(saved) if saved.step == 6));
+    let result = events.iter().position(|event| matches!(event, Event::Result(_)));
+    assert!(saved.unwrap() < result.unwrap());
+    let model = Decoder::load(&fixtures().join("models/qwen3"), Kind::Float, Device::Cpu, &mut |_, _| {}).unwrap();
+    let adapter = peft::load(&case.checkpoint("step-000006"), &model, 0.0).unwrap();
+    assert_eq!(adapter.options().rank, 4);
+    assert!(case.checkpoint("step-000006").join("tokenizer.json").is_file());
+}
+
+#[test]
+fn the_cut_into_micro_batches_does_not_change_the_result() {
+    let run = |tokens_per_micro_batch| {
+        let case = Case::new("llama", |training| training.batch.tokens_per_micro_batch = tokens_per_micro_batch);
+        let (_, events) = case.run(None);
+        (losses(&events), steps(&events)[0].micro_batches)
+    };
+    let (whole, one) = run(4096);
+    let (cut, many) = run(16);
+    assert_eq!((one, many), (1, 8));
+    for (whole, cut) in whole.iter().zip(&cut) {
+        assert!((whole - cut).abs() < 1e-4, "{whole} against {cut}");
+    }
+}
+
+/// Dropout, shuffling over two epochs with a short last step, and a schedule: all of it must go on where it was.
+#[test]
+fn a_resumed_run_ends_with_the_weights_of_the_unbroken_one_to_the_bit() {
+    let change = |training: &mut Training| {
+        training.length = Length::MaxSteps(16);
+        training.batch.examples_per_step = 10;
+        training.data.eval_fraction = 0.1;
+        training.adapter =
+            spec::Adapter::Lora(spec::Lora { rank: 4, alpha: 8.0, dropout: 0.2, ..spec::Lora::default() });
+    };
+    let whole = Case::new("llama", change);
+    let (_, expected) = whole.run(None);
+
+    let mut broken = Case::new("llama", change);
+    let (end, mut events) = broken.run(Some((11, Command::Stop)));
+    assert_eq!(end, End::Stopped { checkpoint_id: Some("step-000011".into()) });
+    broken.welcome.attempt = 2;
+    broken.welcome.resume_from = Some(uri(&broken.checkpoint("step-000011")));
+    let (end, rest) = broken.run(None);
+    assert_eq!(end, End::Succeeded);
+    events.extend(rest);
+    assert_eq!(losses(&events), losses(&expected));
+    assert_eq!(broken.weights("step-000016"), whole.weights("step-000016"));
+    let moments = |case: &Case| std::fs::read(case.checkpoint("step-000016").join(resume::OPTIMIZER)).unwrap();
+    assert_eq!(moments(&broken), moments(&whole));
+}
+
+#[test]
+fn cancel_acts_at_a_step_boundary_and_names_the_checkpoint() {
+    let case = Case::new("llama", |_| {});
+    let (end, events) = case.run(Some((2, Command::Cancel)));
+    assert_eq!(end, End::Stopped { checkpoint_id: Some("step-000002".into()) });
+    assert_eq!(steps(&events).len(), 2);
+    assert!(case.checkpoint("step-000002").join("manifest.json").is_file());
+    let (end, events) = Case::new("llama", |_| {}).run(Some((0, Command::Cancel)));
+    assert_eq!(end, End::Stopped { checkpoint_id: None });
+    assert!(steps(&events).is_empty());
+}
+
+#[test]
+fn evaluations_keep_to_their_share_of_the_time_but_for_the_first_and_the_last() {
+    let case = Case::new("llama", |training| {
+        training.data.eval_fraction = 0.2;
+        training.evaluation = spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0 };
+    });
+    let (_, events) = case.run(None);
+    assert_eq!(evaluations(&events).iter().map(|one| one.step).collect::<Vec<_>>(), [0, 6]);
+}
+
+#[test]
+fn what_need_not_be_kept_is_removed() {
+    let case = Case::new("llama", |training| {
+        training.checkpoints = spec::Checkpoints { every_steps: 1, every_minutes: 0.0, keep_last: 2 };
+    });
+    case.run(None);
+    let mut left: Vec<_> = std::fs::read_dir(case.folder.path().join("job/checkpoints")).unwrap().collect();
+    left.retain(|entry| entry.as_ref().unwrap().path().join("manifest.json").is_file());
+    assert_eq!(left.len(), 2);
+}
+
+#[test]
+fn losses_that_are_not_finite_are_skipped_counted_and_fail_past_the_budget() {
+    let case = Case::new("llama", |training| {
+        training.optimizer.learning_rate = 1.0;
+        training.optimizer.max_grad_norm = 0.0;
+        training.schedule =
+            spec::Schedule { kind: ScheduleKind::Constant, warmup: Warmup::Steps(0), min_learning_rate_ratio: 0.0 };
+        training.length = Length::MaxSteps(40);
+        training.init_from = Some(String::new());
+    });
+    // An adapter so large that the first pass overflows.
+    let folder = case.folder.path().join("huge");
+    std::fs::create_dir(&folder).unwrap();
+    let model = Decoder::load(&fixtures().join("models/llama"), Kind::Float, Device::Cpu, &mut |_, _| {}).unwrap();
+    let adapter = peft::load(&fixtures().join("adapters/llama_all_linear"), &model, 0.0).unwrap();
+    let _ = adapter.flat().shallow_clone().g_mul_scalar_(1e30);
+    for (name, bytes) in peft::files(&adapter, "base") {
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+    let mut case = case;
+    let spec::Task::Sft(task) = &mut case.welcome.spec.task;
+    task.training.init_from = Some(uri(&folder));
+    let (end, events) = case.try_run(None);
+    assert!(matches!(end, Err(Error::NonFinite { step: 5, skipped: 5 })), "{end:?}");
+    assert!(steps(&events).iter().all(|step| step.skipped && step.loss.is_none()));
+}
+
+#[test]
+fn bad_input_is_told_by_its_place() {
+    let message = |case: Case| case.try_run(None).0.unwrap_err().failure();
+    let mut case = Case::new("llama", |_| {});
+    case.welcome.spec.base_model = uri(&case.folder.path().join("nowhere"));
+    assert!(message(case).message.contains("nowhere"));
+
+    let case = Case::new("llama", |training| training.data.max_length = 2);
+    let failure = message(case);
+    assert_eq!(failure.reason, hone_job::failure::Reason::InvalidData);
+    assert!(failure.message.contains("96 over_length_dropped"), "{failure}");
+
+    let case = Case::new("llama", |training| {
+        training.adapter =
+            spec::Adapter::Lora(spec::Lora { target_modules: vec!["nothing".into()], ..spec::Lora::default() });
+    });
+    let failure = message(case);
+    assert!(failure.message.contains("no module matches"), "{failure}");
+}
+
+#[test]
+fn bfloat16_follows_float32_from_afar() {
+    let case = Case::new("llama", |training| training.precision = Precision::Bfloat16);
+    let (_, plain) = case.run(None);
+    let observer = Arc::new(Recorder::default());
+    let workspace = Workspace::new(case.folder.path().join("cache"), case.runtime.handle().clone());
+    train(&case.welcome, &workspace, Compute { device: Device::Cpu, kind: Kind::BFloat16 }, observer.clone()).unwrap();
+    let half = observer.events.lock().unwrap().clone();
+    for (plain, half) in losses(&plain).iter().zip(losses(&half)) {
+        assert!((plain - half).abs() < 0.05, "{plain} against {half}");
+    }
+}
