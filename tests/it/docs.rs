@@ -1,0 +1,45 @@
+//! docs/api.md in the hands of a reader who pastes its commands one after the other.
+
+use hone_tests::{Act, Ended, Script, Server, Setup, repository, run};
+use tokio::process::Command;
+
+/// What a page tells its reader to paste into a shell.
+fn commands(page: &str) -> String {
+    let blocks = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+async fn paste(server: &Server, commands: &str, variables: &[(&str, &str)]) -> Ended {
+    let mut shell = Command::new("bash");
+    shell.args(["-euo", "pipefail", "-c", commands]).current_dir(repository());
+    shell.env("HONE_ADDRESS", server.address()).envs(variables.iter().copied());
+    run(&mut shell).await
+}
+
+#[tokio::test]
+async fn every_command_of_the_api_page_works_as_pasted() {
+    let page = std::fs::read_to_string(repository().join("docs/api.md")).unwrap();
+    let (before, after) = page.split_once("`CancelJob` asks").unwrap();
+    let preamble = page.split("```").nth(1).unwrap().trim_start_matches("sh\n");
+    let server = Setup::default().start().await;
+
+    let done = paste(&server, &(commands(before) + "\necho \"$MODEL $ROWS $CHECKPOINT\""), &[]).await;
+    let told = done.success();
+    let names: Vec<_> = told.lines().last().unwrap().split(' ').collect();
+    let [model, rows, checkpoint] = names[..] else { panic!("a name is missing: {names:?}") };
+    assert_eq!(checkpoint, "step-000003");
+    for words in ["JOB_STATE_SUCCEEDED", "\"name\": \"manifest.json\"", "\"status\": \"SERVING\"", "\"trained\": true"] {
+        assert!(told.contains(words), "{told}\nshould say {words}");
+    }
+
+    // The job to be cancelled runs until it is.
+    server.play(Script::of([Act::Running, Act::Steps(1), Act::Obey]));
+    let done = paste(&server, &format!("{preamble}\n{}", commands(after)), &[("MODEL", model), ("ROWS", rows)]).await;
+    let told = done.success();
+    assert!(told.contains("JOB_STATE_CANCELLED"), "{told}");
+    for words in ["google.rpc.BadRequest", "INVALID_FIELDS", "spec.sft.optimizer.learning_rate"] {
+        assert!(done.stderr.contains(words), "{}\nshould say {words}", done.stderr);
+    }
+    let left = server.client().await.list_models(Default::default()).await.unwrap();
+    assert!(left.models.is_empty(), "the page cleans up");
+}
