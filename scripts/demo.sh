@@ -43,8 +43,8 @@ answer() { # file for the answers, further flags
 answer "$home/before.jsonl"
 echo "kept for the comparison below"
 
-say "4. Train: LoRA SFT, two epochs"
-"$bin/hone" train sft --model "$model" --train "$train" --eval "$heldout" --name demo --epochs 2 --job-file "$home/job"
+say "4. Train: LoRA SFT, one epoch"
+"$bin/hone" train sft --model "$model" --train "$train" --eval "$heldout" --name demo --epochs 1 --job-file "$home/job"
 job=$(cat "$home/job")
 
 say "5. What changed"

@@ -97,9 +97,9 @@ fn formatted(time: Option<&Timestamp>, zone: FixedOffset, format: &str) -> Optio
     Some(instant.with_timezone(&zone).format(format).to_string())
 }
 
-/// A learning rate: `2.00e-4`.
+/// A learning rate: `2.00e-4`, or `0`.
 pub(crate) fn rate(number: f64) -> String {
-    format!("{number:.2e}")
+    if number == 0.0 { "0".to_owned() } else { format!("{number:.2e}") }
 }
 
 /// A setting as somebody would write it: `0.0002` as `2e-4`, `0.1` as `0.1`.
@@ -194,6 +194,7 @@ mod tests {
             assert_eq!(setting(number), text);
         }
         assert_eq!(rate(0.000_151_2), "1.51e-4");
+        assert_eq!(rate(0.0), "0");
     }
 
     #[test]

@@ -53,17 +53,18 @@ impl Narrator {
                 self.last_usage_line = now;
                 self.paint.dim(&usage_text(usage))
             }
+            Some(Event::Phase(phase)) => with_detail(&phase_name(&phase.name), &phase.detail),
             _ => return self.told(event),
         };
         Some(self.stamped(event, &text))
     }
 
-    /// The lines for an event that always deserves some; none for steps and use of the machine.
+    /// The lines for an event that deserves some even beside a progress bar, which shows steps, phases and use of the
+    /// machine by itself.
     pub(crate) fn told(&mut self, event: &v1::JobEvent) -> Option<String> {
         let paint = self.paint;
         let text = match &event.event {
             Some(Event::StateChanged(change)) => state_change(change, paint),
-            Some(Event::Phase(phase)) => with_detail(&phase_name(&phase.name), &phase.detail),
             Some(Event::DatasetReport(report)) => report::summary(report, paint).join("\n"),
             Some(Event::EffectiveSpec(spec)) => settings(spec, paint),
             Some(Event::Plan(plan)) => {
@@ -78,7 +79,7 @@ impl Narrator {
             }
             Some(Event::Failure(failure)) => failure_text(failure, paint),
             Some(Event::Result(result)) => result_text(result, paint),
-            Some(Event::TrainStep(_) | Event::ResourceUsage(_)) => return None,
+            Some(Event::TrainStep(_) | Event::Phase(_) | Event::ResourceUsage(_)) => return None,
             None => paint.dim(&format!("event {} is of a kind that this client does not know", event.sequence)),
         };
         Some(self.stamped(event, &text))

@@ -201,6 +201,8 @@ fn an_event_of_a_later_version_is_mentioned() {
 }
 
 #[test]
-fn above_a_bar_steps_need_no_lines() {
+fn above_a_bar_steps_and_phases_need_no_lines() {
     assert_eq!(narrator().told(&at(0.0, step(7))), None);
+    let phase = v1::Phase { name: "training".into(), detail: String::new() };
+    assert_eq!(narrator().told(&at(0.0, Event::Phase(phase))), None);
 }
