@@ -1,6 +1,7 @@
 //! The checkpoints of jobs: found by their manifests, without which there is none.
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use hone_data::storage::{self, Location};
 use hone_job::checkpoint::{MANIFEST, Manifest, is_plain_name};
 
@@ -8,6 +9,9 @@ use crate::layout::Layout;
 
 /// A manifest may be so large; it names files, and there are few.
 const MAX_MANIFEST_BYTES: u64 = 16 << 20;
+
+/// Manifests that are read at once.
+const READ_AHEAD: usize = 8;
 
 /// Why there is no such checkpoint, or none that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,8 @@ pub(crate) enum Error {
 pub(crate) struct Checkpoint {
     /// Its id within the job.
     pub(crate) checkpoint_id: String,
+    /// Its place among the job's checkpoints: the step in its id.
+    pub(crate) step: u64,
     /// Where its files lie.
     pub(crate) folder: Location,
     /// What it promises.
@@ -59,21 +65,31 @@ impl Checkpoints {
     /// Checkpoints of a job, newest first, of steps before `before`. One whose manifest cannot be read is left out: it
     /// must not hide the others.
     pub(crate) async fn list(&self, job_id: &str, before: Option<u64>, limit: usize) -> Result<Vec<Checkpoint>, Error> {
-        let steps = self.steps(job_id).await?;
+        let steps = self.steps(job_id).await?.into_iter();
+        let older = steps.filter(|(step, _)| before.is_none_or(|before| *step < before));
+        let ids: Vec<String> = older.map(|(_, id)| id).collect();
+        // Several manifests are on their way at once, since each takes a while where storage is far.
+        let mut reading = stream::iter(ids.into_iter().map(|id| self.listed(job_id, id))).buffered(READ_AHEAD);
         let mut found = Vec::new();
-        for (_, id) in steps.into_iter().filter(|(step, _)| before.is_none_or(|before| *step < before)) {
-            if found.len() == limit {
-                break;
-            }
-            match self.get(job_id, &id).await {
-                Ok(checkpoint) => found.push(checkpoint),
-                Err(error @ Error::Damaged { .. }) => tracing::warn!(job_id, %error, "left out of a list"),
-                // Deleted since.
-                Err(Error::NotFound { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        while found.len() < limit
+            && let Some(checkpoint) = reading.next().await
+        {
+            found.extend(checkpoint?);
         }
         Ok(found)
+    }
+
+    async fn listed(&self, job_id: &str, id: String) -> Result<Option<Checkpoint>, Error> {
+        match self.get(job_id, &id).await {
+            Ok(checkpoint) => Ok(Some(checkpoint)),
+            Err(error @ Error::Damaged { .. }) => {
+                tracing::warn!(job_id, %error, "left out of a list");
+                Ok(None)
+            }
+            // Deleted since.
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The newest checkpoint of a job.
@@ -85,9 +101,7 @@ impl Checkpoints {
     /// One checkpoint.
     pub(crate) async fn get(&self, job_id: &str, checkpoint_id: &str) -> Result<Checkpoint, Error> {
         let missing = || Error::NotFound { job_id: job_id.to_string(), checkpoint_id: checkpoint_id.to_string() };
-        if !is_plain_name(checkpoint_id) {
-            return Err(missing());
-        }
+        let step = step_of(checkpoint_id).ok_or_else(missing)?;
         let folder = self.layout.checkpoints(job_id).join(checkpoint_id);
         let damaged = |detail: String| Error::Damaged { uri: folder.uri.clone(), file: MANIFEST.into(), detail };
         let object = folder.join(MANIFEST);
@@ -98,7 +112,7 @@ impl Checkpoints {
         }
         let manifest_bytes = object.get().await?;
         let manifest = Manifest::parse(&manifest_bytes).map_err(damaged)?;
-        Ok(Checkpoint { checkpoint_id: checkpoint_id.to_string(), folder, manifest, manifest_bytes })
+        Ok(Checkpoint { checkpoint_id: checkpoint_id.to_string(), step, folder, manifest, manifest_bytes })
     }
 
     /// Deletes a checkpoint. The manifest goes first, so that there is never one whose files are gone.
@@ -127,11 +141,13 @@ impl Checkpoints {
     async fn steps(&self, job_id: &str) -> Result<Vec<(u64, String)>, storage::Error> {
         let entries = self.layout.checkpoints(job_id).list().await?;
         let ids = entries.iter().filter_map(|entry| entry.name.strip_suffix(MANIFEST)?.strip_suffix('/'));
-        let mut steps: Vec<(u64, String)> = ids
-            .filter(|id| is_plain_name(id))
-            .filter_map(|id| Some((id.strip_prefix("step-")?.parse().ok()?, id.to_string())))
-            .collect();
+        let mut steps: Vec<_> = ids.filter_map(|id| Some((step_of(id)?, id.to_string()))).collect();
         steps.sort_by(|a, b| b.cmp(a));
         Ok(steps)
     }
+}
+
+/// The step in a checkpoint's id, if it is one.
+fn step_of(id: &str) -> Option<u64> {
+    id.strip_prefix("step-").filter(|_| is_plain_name(id))?.parse().ok()
 }

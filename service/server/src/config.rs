@@ -168,6 +168,9 @@ fn root_uri(root: &str) -> Result<String, Invalid> {
         let path = std::path::absolute(root).map_err(|error| Invalid { setting, what: error.to_string() })?;
         return folder_uri(setting, &path);
     }
+    if !["file://", "s3://"].iter().any(|scheme| root.starts_with(scheme)) {
+        return Err(Invalid { setting, what: format!("{root} is no file:// or s3:// URI") });
+    }
     Ok(root.trim_end_matches('/').to_string())
 }
 
@@ -262,7 +265,7 @@ mod tests {
 
     fn options(args: &[&str]) -> Options {
         let program = std::env::current_exe().unwrap();
-        let args = ["hone-server", "--trainer", program.to_str().unwrap()].iter().chain(args);
+        let args = ["hone-server", "--trainer", program.to_str().unwrap()].into_iter().chain(args.iter().copied());
         Flags::try_parse_from(args).unwrap().into_options(StorageOptions::default()).unwrap()
     }
 

@@ -76,7 +76,12 @@ impl Jobs {
 
     /// Changes a job: in the store, then for everybody.
     pub async fn change(&self, job_id: &str, change: Change) -> store::Result<JobRecord> {
+        let moves = change.moves();
         let job = self.store.change_job(job_id, change, self.now()).await?;
+        if moves {
+            let (state, detail) = (job.state, &job.state_detail);
+            tracing::info!(job_id, %state, attempt = job.attempt, step = job.step, "{detail}");
+        }
         self.show(job_id, job.last_sequence);
         if job.state == State::Queued {
             self.queue.notify_one();

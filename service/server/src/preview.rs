@@ -27,6 +27,9 @@ const ENDINGS: [&str; 4] = [".json", ".jinja", ".txt", ".model"];
 /// Why there is no preview.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// Nothing is where the model should be.
+    #[error("{uri}: there is no model here")]
+    Missing { uri: String },
     /// What the model's URI names is no model.
     #[error("{uri}: no model: {what}")]
     Model { uri: String, what: String },
@@ -112,6 +115,9 @@ impl Previewer {
         }
         let entries = model.list().await?;
         let files: Vec<_> = entries.iter().filter(|entry| !entry.name.contains('/')).collect();
+        if files.is_empty() {
+            return Err(Error::Missing { uri: model.uri.clone() });
+        }
         let gguf: Vec<_> = files.iter().filter(|entry| entry.name.ends_with(".gguf")).collect();
         let is_folder = files.iter().any(|entry| entry.name == "config.json");
         if let ([only], false) = (gguf.as_slice(), is_folder) {
@@ -157,7 +163,7 @@ async fn load(path: PathBuf, uri: String) -> Result<Found, Error> {
 fn load_blocking(path: &Path, uri: &str) -> Result<Found, Error> {
     let nothing = |what: &str| Error::Model { uri: uri.to_string(), what: what.to_string() };
     if !path.is_dir() {
-        return if path.exists() { from_gguf(path) } else { Err(nothing("it does not exist")) };
+        return if path.exists() { from_gguf(path) } else { Err(Error::Missing { uri: uri.to_string() }) };
     }
     if !path.join("config.json").exists() {
         let entries = std::fs::read_dir(path).map_err(|source| local(path, source))?;

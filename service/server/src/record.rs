@@ -94,6 +94,17 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Whether it is more than news of an attempt that goes on.
+    pub fn moves(&self) -> bool {
+        match self {
+            Change::Reported { reports, .. } => reports.iter().any(|report| !matches!(report.body, Body::Event(_))),
+            Change::ProcessStarted { .. } => false,
+            _ => true,
+        }
+    }
+}
+
 /// What a trainer said, numbered within its attempt from 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {

@@ -139,7 +139,14 @@ impl Supervisor {
                 ));
                 Change::AttemptFailed { attempt: number, failure }
             }
-            _ => Change::AttemptFailed { attempt: number, failure: verdict(exit, job.step) },
+            Some(Killed::Slow) => {
+                let grace = self.patience.stop_grace;
+                let message = format!("the trainer had not saved {grace:?} after it was asked to stop, and was killed");
+                let failure = Failure::new(Reason::TrainerCrashed, with_words(message, exit))
+                    .try_this("allow more time with --stop-grace");
+                Change::AttemptFailed { attempt: number, failure }
+            }
+            None => Change::AttemptFailed { attempt: number, failure: verdict(exit, job.step) },
         }
     }
 }
@@ -153,6 +160,3 @@ async fn told_to_leave(wishes: &mut tokio::sync::watch::Receiver<Wish>) {
     // The sender is in the attempt, which outlives this wait.
     let _ = wishes.wait_for(|wish| *wish != Wish::Work).await;
 }
-
-#[cfg(test)]
-mod tests;

@@ -178,6 +178,9 @@ impl Incoming {
         if self.files.len() == MAX_FILES {
             return Err(Error::invalid("file", format!("more than {MAX_FILES} files")));
         }
+        if !sha256.is_empty() && (sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            return Err(Error::invalid("sha256", format!("{sha256:?} is no SHA-256: 64 hexadecimal digits")));
+        }
         let location = self.folder.join(name);
         let upload = location.store.put_multipart(&location.path).await;
         let upload = upload.map_err(|error| location.failure(Step::Put, error))?;

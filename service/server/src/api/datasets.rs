@@ -8,7 +8,7 @@ use hone_proto::v1 as pb;
 use hone_proto::v1::dataset_service_server::DatasetService;
 use pb::upload_dataset_request::Part;
 use prost::Message;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::inputs::Inputs;
 use super::page::Page;
@@ -104,9 +104,8 @@ impl DatasetApi {
             return Err(Problem::field("rows", format!("is {rows}; must be at most {MAX_ROWS}")));
         }
         let max_length_is_default = request.data.as_ref().is_some_and(|data| data.max_length.is_none());
-        let spec = convert::preview_spec(request.base_model, request.data, request.loss_on);
-        let spec = spec.map_err(Problem::invalid)?;
-        self.inputs.check(&spec, "base_model.uri", "").await?;
+        let (spec, violations) = convert::preview_spec(request.base_model, request.data, request.loss_on);
+        self.inputs.check(&spec, "base_model.uri", "", violations, Code::NotFound).await?;
         let spec = self.inputs.resolve(&spec).await?;
         let open = |uris: &[String]| uris.iter().map(|uri| self.inputs.open(uri)).collect::<Result<Vec<_>, _>>();
         let Task::Sft(task) = &spec.task;

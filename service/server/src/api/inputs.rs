@@ -1,10 +1,13 @@
 //! What a job reads: ids of uploads and URIs in; checked before the job exists, made into URIs for its trainer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hone_data::storage::Location;
 use hone_job::id::Kind;
+use hone_job::spec::limits::MAX_SOURCES;
 use hone_job::spec::{JobSpec, Task, Violation};
+use tonic::Code;
 
 use super::status::Problem;
 use crate::access::Access;
@@ -24,23 +27,37 @@ impl Inputs {
         Self { store, layout, access }
     }
 
-    /// Checks all that a spec names and returns the ids of the uploads among it. `prefix` is what the paths of its task's
-    /// fields begin with in the request.
-    pub(super) async fn check(&self, spec: &JobSpec, model_field: &str, prefix: &str) -> Result<Vec<String>, Problem> {
+    /// Checks all that a spec names and returns the ids of the uploads among it. What is wrong is added to `violations`;
+    /// `prefix` is what the paths of the task's fields begin with in the request. When nothing is wrong but ids that
+    /// nobody knows, the answer has the code `unknown`.
+    pub(super) async fn check(
+        &self,
+        spec: &JobSpec,
+        model_field: &str,
+        prefix: &str,
+        violations: Vec<Violation>,
+        unknown: Code,
+    ) -> Result<Vec<String>, Problem> {
         let training = spec.task.training();
         let mut names = vec![(model_field.to_string(), Kind::Model, &spec.base_model)];
         for (list, sources) in [("train", &training.data.train), ("eval", &training.data.eval)] {
             let field = |index| format!("{prefix}data.{list}[{index}]");
-            names.extend(sources.iter().enumerate().map(|(index, name)| (field(index), Kind::Dataset, name)));
+            // More than are allowed are a violation of their own; they are not looked up.
+            let sources = sources.iter().take(MAX_SOURCES).enumerate();
+            names.extend(sources.map(|(index, name)| (field(index), Kind::Dataset, name)));
         }
-        let mut found = Found::default();
-        for (field, kind, name) in names {
+        let mut found = Found { uploads: Vec::new(), violations, num_unknown: 0, buckets: HashSet::new() };
+        for (field, kind, name) in names.into_iter().filter(|(_, _, name)| !name.is_empty()) {
             self.look_at(&field, kind, name, &mut found).await?;
         }
         if let Some(uri) = &training.init_from {
             self.check_uri(&format!("{prefix}init_from"), uri, &mut found);
         }
-        if found.violations.is_empty() { Ok(found.uploads) } else { Err(Problem::invalid(found.violations)) }
+        match found.violations.len() {
+            0 => Ok(found.uploads),
+            count if count == found.num_unknown => Err(Problem::invalid(found.violations).with_code(unknown)),
+            _ => Err(Problem::invalid(found.violations)),
+        }
     }
 
     async fn look_at(&self, field: &str, kind: Kind, name: &str, found: &mut Found) -> Result<(), Problem> {
@@ -50,20 +67,39 @@ impl Inputs {
         }
         match self.store.upload(name).await {
             Ok(upload) => found.uploads.push(upload.id),
-            Err(error @ Error::NotFound { .. }) => found.wrong(field, error.to_string()),
+            Err(error @ Error::NotFound { .. }) => {
+                found.num_unknown += 1;
+                found.wrong(field, error.to_string());
+            }
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
     fn check_uri(&self, field: &str, uri: &str, found: &mut Found) {
+        let allowed = || format!("what may be read begins with one of: {}", self.access.describe());
         if !uri.contains("://") {
             found.wrong(field, format!("{uri:?} is neither an id nor a file:// or s3:// URI"));
-        } else if let Err(error) = self.layout.open_uri(uri) {
-            found.wrong(field, error.to_string());
+        } else if let Some(error) = self.unusable(uri, found) {
+            found.wrong(field, error);
         } else if !self.access.allows(uri) {
-            let allowed = self.access.describe();
-            found.wrong(field, format!("{uri} may not be read by this server; what may begins with one of: {allowed}"));
+            found.wrong(field, format!("{uri} may not be read by this server; {}", allowed()));
+        }
+    }
+
+    /// Why a URI names no place. A store is opened once, however many objects of it a spec names: each opening makes a
+    /// client.
+    fn unusable(&self, uri: &str, found: &mut Found) -> Option<String> {
+        let bucket = uri.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).map(|(bucket, _)| bucket);
+        if bucket.is_some_and(|bucket| found.buckets.contains(bucket)) {
+            return None;
+        }
+        match self.layout.open_uri(uri) {
+            Ok(_) => {
+                found.buckets.extend(bucket.map(str::to_string));
+                None
+            }
+            Err(error) => Some(error.to_string()),
         }
     }
 
@@ -89,10 +125,12 @@ impl Inputs {
     }
 }
 
-#[derive(Default)]
+/// What a check has found so far.
 struct Found {
     uploads: Vec<String>,
     violations: Vec<Violation>,
+    num_unknown: usize,
+    buckets: HashSet<String>,
 }
 
 impl Found {

@@ -8,7 +8,7 @@ use hone_proto::v1 as pb;
 use hone_proto::v1::job_service_server::JobService;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::inputs::Inputs;
 use super::page::Page;
@@ -89,8 +89,7 @@ impl JobService for JobApi {
         let page = Page::new(page_size, &page_token, &job_id)?;
         self.job(&job_id).await?;
         let found = self.checkpoints.list(&job_id, page.before, page.limit()).await.map_err(Problem::from)?;
-        let (found, next_page_token) =
-            page.cut(found, |found| found.manifest.step, |found| 200 * found.manifest.files.len());
+        let (found, next_page_token) = page.cut(found, |found| found.step, |found| 200 * found.manifest.files.len());
         let checkpoints = found.into_iter().map(checkpoint).collect();
         Ok(Response::new(pb::ListCheckpointsResponse { checkpoints, next_page_token }))
     }
@@ -114,7 +113,7 @@ impl JobService for JobApi {
         // Another attempt would go on from it.
         if !job.state.is_final() && job.last_checkpoint.trim_end_matches('/').ends_with(&format!("/{checkpoint_id}")) {
             let message = format!("{checkpoint_id} is the last checkpoint of {job_id}, which has not ended");
-            return Err(Problem::new(tonic::Code::FailedPrecondition, "IN_USE", message).into());
+            return Err(Problem::new(Code::FailedPrecondition, "IN_USE", message).into());
         }
         self.checkpoints.delete(&job_id, &checkpoint_id).await.map_err(Problem::from)?;
         Ok(Response::new(pb::DeleteCheckpointResponse {}))
@@ -143,27 +142,23 @@ impl JobApi {
     }
 
     async fn create(&self, request: pb::CreateJobRequest) -> Result<pb::Job, Problem> {
-        let spec = convert::job_spec(request.spec);
-        let too_long = request.request_id.len() > MAX_REQUEST_ID_BYTES;
-        let too_long =
-            too_long.then(|| Violation::new("request_id", format!("must be at most {MAX_REQUEST_ID_BYTES} bytes")));
-        let spec = match (spec, too_long) {
-            (Ok(spec), None) => spec,
-            (spec, too_long) => {
-                return Err(Problem::invalid(spec.err().unwrap_or_default().into_iter().chain(too_long).collect()));
-            }
-        };
+        let (spec, mut violations) = convert::job_spec(request.spec);
+        if request.request_id.len() > MAX_REQUEST_ID_BYTES {
+            violations.push(Violation::new("request_id", format!("must be at most {MAX_REQUEST_ID_BYTES} bytes")));
+        }
         // The effective spec: it is the same for the same request, and its JSON is in one order.
         let body = serde_json::to_string(&spec).map_err(|error| Problem::internal(error.to_string()))?;
         let request_id = Some(request.request_id).filter(|id| !id.is_empty());
         let repeated = request_id.map(|id| store::Request { id, body_sha256: sha256(&body) });
         // Looked up before the inputs are: a repeat is answered even when what it names is gone by now.
-        if let Some(repeated) = &repeated
+        if let Some(repeated) = repeated.as_ref().filter(|_| violations.is_empty())
             && let Some(made) = self.jobs.of_request(repeated).await?
         {
             return Ok(convert::job(made));
         }
-        let inputs = self.inputs.check(&spec, "spec.base_model.uri", &format!("spec.{}.", spec.task.name())).await?;
+        let prefix = format!("spec.{}.", spec.task.name());
+        let inputs =
+            self.inputs.check(&spec, "spec.base_model.uri", &prefix, violations, Code::InvalidArgument).await?;
         if request.validate_only {
             let (record, _) = JobRecord::new(String::new(), spec, self.jobs.now());
             return Ok(pb::Job { create_time: None, last_sequence: 0, ..convert::job(record) });

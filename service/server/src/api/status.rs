@@ -24,7 +24,11 @@ const QUEUE_WAIT: Duration = Duration::from_secs(30);
 
 /// An error of a call, about to become a status.
 #[derive(Debug)]
-pub(crate) struct Problem {
+pub(crate) struct Problem(Box<Content>);
+
+/// Boxed, since results carry it everywhere and are rarely errors.
+#[derive(Debug)]
+struct Content {
     code: Code,
     reason: &'static str,
     message: String,
@@ -36,7 +40,7 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Content {
             code,
             reason,
             message: message.into(),
@@ -44,7 +48,7 @@ impl Problem {
             violations: Vec::new(),
             retry_after: None,
             remedy: None,
-        }
+        }))
     }
 
     /// Fields that are wrong, all of them.
@@ -53,7 +57,9 @@ impl Problem {
             [one] => format!("{}: {}", one.field, one.description),
             many => format!("{} fields are wrong: {}", many.len(), fields(many)),
         };
-        Self { violations, ..Self::new(Code::InvalidArgument, "INVALID_FIELDS", message) }
+        let mut problem = Self::new(Code::InvalidArgument, "INVALID_FIELDS", message);
+        problem.0.violations = violations;
+        problem
     }
 
     /// One field that is wrong.
@@ -74,18 +80,24 @@ impl Problem {
         Self::new(Code::Unavailable, "SERVER_STOPPING", "the server is stopping").after(Duration::from_secs(1))
     }
 
+    /// The same with another code.
+    pub(crate) fn with_code(mut self, code: Code) -> Self {
+        self.0.code = code;
+        self
+    }
+
     pub(crate) fn about(mut self, key: &str, value: impl Into<String>) -> Self {
-        self.metadata.insert(key.to_string(), value.into());
+        self.0.metadata.insert(key.to_string(), value.into());
         self
     }
 
     pub(crate) fn after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+        self.0.retry_after = Some(wait);
         self
     }
 
     pub(crate) fn try_this(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
+        self.0.remedy = Some(remedy.into());
         self
     }
 }
@@ -97,7 +109,7 @@ fn fields(violations: &[Violation]) -> String {
 }
 
 impl From<Problem> for Status {
-    fn from(problem: Problem) -> Self {
+    fn from(Problem(problem): Problem) -> Self {
         if matches!(problem.code, Code::Internal | Code::DataLoss) {
             tracing::error!(reason = problem.reason, "{}", problem.message);
         }
@@ -222,6 +234,9 @@ impl From<preview::Error> for Problem {
     fn from(error: preview::Error) -> Self {
         match error {
             preview::Error::Storage(error) => error.into(),
+            preview::Error::Missing { ref uri } => {
+                Self::new(Code::NotFound, "OBJECT_NOT_FOUND", error.to_string()).about("uri", uri)
+            }
             preview::Error::Model { .. } | preview::Error::Gguf(_) => {
                 Self::new(Code::FailedPrecondition, "MODEL_UNSUPPORTED", error.to_string())
             }

@@ -12,6 +12,7 @@ use pb::attach_request::Message as Said;
 use pb::attach_response::Message as Answer;
 use pb::finished::End as EndOneof;
 use pb::report::Body as BodyOneof;
+use prost::Message;
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, watch};
@@ -172,14 +173,15 @@ impl Connection {
         loop {
             tokio::select! {
                 first = said.next() => {
-                    let Some(Ok(first)) = first else { return Ok(()) };
-                    let last_report = self.record(first, &mut said).await?;
-                    if let Some(number) = last_report {
+                    let Some(first) = first else { return Ok(()) };
+                    let heard = hear(first, &mut said);
+                    if let Some(number) = self.record(heard.requests).await? {
                         let acknowledged = answer(Answer::Acknowledged(pb::Acknowledged { number }));
                         if answers.send(Ok(acknowledged)).await.is_err() {
                             return Ok(());
                         }
                     }
+                    heard.end?;
                 }
                 wish = next_wish(&mut wishes) => {
                     if let Some(command) = command(wish) {
@@ -198,38 +200,39 @@ impl Connection {
         }
     }
 
-    /// Records a message and those that are here already, in one transaction. Returns the last number recorded, if there
-    /// was a report among them.
-    async fn record(
-        &self,
-        first: pb::AttachRequest,
-        said: &mut Streaming<pb::AttachRequest>,
-    ) -> Result<Option<u64>, Problem> {
+    /// Records what was said. Returns the last number recorded, if there was a report. One that makes no sense is refused
+    /// alone: what came before it is kept.
+    async fn record(&self, requests: Vec<pb::AttachRequest>) -> Result<Option<u64>, Problem> {
+        let (reports, nonsense) = self.reports(requests);
+        let mut last = None;
+        // As a rule one transaction for all: only where a number is missing, or after a last word, the next one begins.
+        for run in reports
+            .chunk_by(|one, next| next.number <= one.number.saturating_add(1) && !matches!(one.body, Body::Finished(_)))
+        {
+            let change = Change::Reported { attempt: self.attempt, reports: run.to_vec() };
+            last = Some(self.jobs.change(&self.job_id, change).await?.last_report);
+        }
+        nonsense.map_or(Ok(last), Err)
+    }
+
+    /// The reports among some messages, up to the first that makes no sense.
+    fn reports(&self, requests: Vec<pb::AttachRequest>) -> (Vec<Report>, Option<Problem>) {
         let mut reports = Vec::new();
-        let mut num_bytes = 0;
-        let mut next = Some(first);
-        while let Some(request) = next {
-            num_bytes += prost::Message::encoded_len(&request);
+        for request in requests {
             match request.message {
-                Some(Said::Report(report)) => reports.push(self.report(report)?),
+                Some(Said::Report(report)) => match self.report(report) {
+                    Ok(report) => reports.push(report),
+                    Err(nonsense) => return (reports, Some(nonsense)),
+                },
                 Some(Said::Heartbeat(_)) => {}
                 Some(Said::Hello(_)) | None => {
-                    return Err(Problem::new(
-                        Code::InvalidArgument,
-                        "UNEXPECTED_MESSAGE",
-                        "a report or a heartbeat was due",
-                    ));
+                    let what = "a report or a heartbeat was due";
+                    let problem = Problem::new(Code::InvalidArgument, "UNEXPECTED_MESSAGE", what);
+                    return (reports, Some(problem));
                 }
             }
-            let full = reports.len() >= MAX_BATCH || num_bytes >= MAX_BATCH_BYTES;
-            // The end of the stream shows again on the next read.
-            next = if full { None } else { said.next().now_or_never().flatten().and_then(Result::ok) };
         }
-        if reports.is_empty() {
-            return Ok(None);
-        }
-        let job = self.jobs.change(&self.job_id, Change::Reported { attempt: self.attempt, reports }).await?;
-        Ok(Some(job.last_report))
+        (reports, None)
     }
 
     fn report(&self, report: pb::Report) -> Result<Report, Problem> {
@@ -248,6 +251,34 @@ impl Connection {
         let time = report.time.as_ref().and_then(convert::time).unwrap_or_else(|| self.jobs.now());
         Ok(Report { number, time, body })
     }
+}
+
+/// What a trainer said in one go, and how its stream stands after that.
+struct Heard {
+    requests: Vec<pb::AttachRequest>,
+    end: Result<(), Status>,
+}
+
+/// A message and those that are here already: many are recorded at the price of one.
+fn hear(first: Result<pb::AttachRequest, Status>, said: &mut Streaming<pb::AttachRequest>) -> Heard {
+    let mut heard = Heard { requests: Vec::new(), end: Ok(()) };
+    let mut num_bytes = 0;
+    let mut next = Some(first);
+    while let Some(request) = next.take() {
+        match request {
+            Ok(request) => {
+                num_bytes += request.encoded_len();
+                heard.requests.push(request);
+            }
+            // The connection broke, or what came is no message; the trainer hears of it if it still can.
+            Err(status) => heard.end = Err(status),
+        }
+        if heard.end.is_ok() && heard.requests.len() < MAX_BATCH && num_bytes < MAX_BATCH_BYTES {
+            // A stream that has ended says so again.
+            next = said.next().now_or_never().flatten();
+        }
+    }
+    heard
 }
 
 fn parse<T: DeserializeOwned>(number: u64, json: &str) -> Result<T, Problem> {

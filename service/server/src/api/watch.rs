@@ -45,10 +45,15 @@ pub(super) fn events(jobs: Arc<Jobs>, job_id: String, after: u64, stopping: Canc
             }
             while *news.borrow_and_update() <= cursor {
                 match stopping.run_until_cancelled(tokio::time::timeout(HEARTBEAT, news.changed())).await {
-                    // The sender stays while there is a receiver.
-                    Some(Ok(_)) => {}
-                    Some(Err(_silence)) => yield pb::WatchJobResponse { event: None },
                     None => Err(Problem::stopping())?,
+                    Some(Err(_silence)) => yield pb::WatchJobResponse { event: None },
+                    // One who asked for more than there is never gets it when the job has ended meanwhile.
+                    Some(Ok(_)) if *news.borrow() <= cursor => {
+                        if ends(&jobs, &job_id, cursor).await? {
+                            return;
+                        }
+                    }
+                    Some(Ok(_)) => {}
                 }
             }
         }

@@ -252,8 +252,8 @@ async fn uploads_stay_while_a_living_job_reads_them(store: &dyn Store) {
     let more = store.create_upload(upload(Kind::Dataset)).await.unwrap();
     assert_eq!(store.upload(&rows.id).await.unwrap(), rows);
     assert_eq!(store.uploads(Kind::Dataset, None, 9).await.unwrap(), [more.clone(), rows.clone()]);
-    assert_eq!(store.uploads(Kind::Dataset, Some(more.ordinal), 9).await.unwrap(), [rows.clone()]);
-    assert_eq!(store.uploads(Kind::Model, None, 1).await.unwrap(), [model.clone()]);
+    assert_eq!(store.uploads(Kind::Dataset, Some(more.ordinal), 9).await.unwrap(), std::slice::from_ref(&rows));
+    assert_eq!(store.uploads(Kind::Model, None, 1).await.unwrap(), std::slice::from_ref(&model));
     let job = NewJob { inputs: vec![rows.id.clone(), model.id.clone(), rows.id.clone()], ..new_job() };
     let job_id = store.create_job(job).await.unwrap().job_id;
     for id in [&rows.id, &model.id] {

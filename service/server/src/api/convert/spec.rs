@@ -10,9 +10,9 @@ use pb::job_spec::Task as TaskOneof;
 use pb::schedule_spec::Warmup as WarmupOneof;
 use pb::sft_task::Length as LengthOneof;
 
-/// The effective spec of a request, or everything that is wrong with it.
-pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> Result<JobSpec, Vec<Violation>> {
-    let Some(spec) = spec else { return Err(vec![Violation::new("spec", "is required")]) };
+/// The effective spec of a request, and everything that is wrong with it by itself.
+pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Violation>) {
+    let spec = spec.unwrap_or_default();
     let mut reader = Reader { violations: Vec::new() };
     let has_task = spec.task.is_some();
     if !has_task {
@@ -32,7 +32,7 @@ pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> Result<JobSpec, Vec
     // What a missing task lacks is no news.
     violations.retain(|violation| has_task || !violation.field.starts_with("spec.sft"));
     violations.extend(reader.violations);
-    if violations.is_empty() { Ok(converted) } else { Err(violations) }
+    (converted, violations)
 }
 
 /// What a preview needs of a spec: base model, rows and which tokens are trained on. Checked as a job's would be.
@@ -40,18 +40,17 @@ pub(in crate::api) fn preview_spec(
     base_model: Option<pb::BaseModel>,
     data: Option<pb::DataSpec>,
     loss_on: i32,
-) -> Result<JobSpec, Vec<Violation>> {
+) -> (JobSpec, Vec<Violation>) {
     let sft = pb::SftTask { data, loss_on, ..Default::default() };
     let spec = pb::JobSpec { base_model, task: Some(TaskOneof::Sft(sft)), ..Default::default() };
-    job_spec(Some(spec)).map_err(|mut violations| {
-        for violation in &mut violations {
-            let field = violation.field.strip_prefix("spec.sft.").or(violation.field.strip_prefix("spec."));
-            if let Some(field) = field {
-                violation.field = field.to_string();
-            }
+    let (converted, mut violations) = job_spec(Some(spec));
+    for violation in &mut violations {
+        let field = violation.field.strip_prefix("spec.sft.").or(violation.field.strip_prefix("spec."));
+        if let Some(field) = field {
+            violation.field = field.to_string();
         }
-        violations
-    })
+    }
+    (converted, violations)
 }
 
 /// Collects what the domain's types cannot hold: numbers of enums that nobody knows.

@@ -1,1 +1,125 @@
+//! Defaults equal what the protos promise, and what goes out comes in again.
 
+use hone_job::spec::{Adapter, Length, Precision, ScheduleKind, Task, Warmup};
+use hone_proto::v1 as pb;
+
+use super::*;
+use crate::testing::{request_spec, spec};
+
+fn sft(spec: &mut pb::JobSpec) -> &mut pb::SftTask {
+    match &mut spec.task {
+        Some(pb::job_spec::Task::Sft(sft)) => sft,
+        None => panic!("no task"),
+    }
+}
+
+#[test]
+fn the_smallest_request_takes_every_default() {
+    let (found, violations) = job_spec(Some(request_spec()));
+    assert_eq!(violations, []);
+    assert_eq!(found, spec());
+}
+
+/// The numbers that stand in the comments of spec.proto.
+#[test]
+fn the_defaults_are_those_the_proto_documents() {
+    let (found, _) = job_spec(Some(request_spec()));
+    let mut shown = spec::message(found);
+    assert_eq!(shown.resources.unwrap().devices, Some(1));
+    let sft = sft(&mut shown).clone();
+    let data = sft.data.unwrap();
+    assert_eq!((data.eval_fraction, data.max_length), (Some(0.0), Some(1024)));
+    assert_eq!(data.over_length(), pb::OverLength::Drop);
+    assert_eq!((data.max_train_examples, data.max_eval_examples, data.chat_template), (None, None, None));
+    let Some(pb::adapter_spec::Kind::Lora(lora)) = sft.adapter.unwrap().kind else { panic!("no lora") };
+    assert_eq!((lora.rank, lora.alpha, lora.dropout), (Some(16), Some(32.0), Some(0.0)));
+    assert_eq!((lora.target_modules, lora.use_rslora), (vec!["all-linear".to_string()], Some(false)));
+    let optimizer = sft.optimizer.unwrap();
+    assert_eq!((optimizer.learning_rate, optimizer.beta1, optimizer.beta2), (Some(2e-4), Some(0.9), Some(0.999)));
+    assert_eq!(
+        (optimizer.epsilon, optimizer.weight_decay, optimizer.max_grad_norm),
+        (Some(1e-8), Some(0.0), Some(1.0))
+    );
+    let schedule = sft.schedule.unwrap();
+    assert_eq!(schedule.r#type(), pb::ScheduleType::Cosine);
+    assert_eq!(schedule.warmup, Some(pb::schedule_spec::Warmup::WarmupRatio(0.03)));
+    assert_eq!(schedule.min_learning_rate_ratio, Some(0.0));
+    let batch = sft.batch.unwrap();
+    assert_eq!((batch.examples_per_step, batch.tokens_per_micro_batch), (Some(16), Some(2048)));
+    assert_eq!(sft.length, Some(pb::sft_task::Length::Epochs(1.0)));
+    let evaluation = sft.evaluation.unwrap();
+    assert_eq!((evaluation.every_steps, evaluation.max_time_fraction), (None, Some(0.1)));
+    let checkpoints = sft.checkpoints.unwrap();
+    assert_eq!(
+        (checkpoints.every_steps, checkpoints.every_minutes, checkpoints.keep_last),
+        (Some(0), Some(10.0), Some(0))
+    );
+    assert_eq!((sft.seed, sft.init_from), (Some(42), None));
+    assert_eq!(sft.precision, i32::from(pb::Precision::Unspecified));
+    assert_eq!((sft.order, sft.loss_on), (pb::Order::Shuffled.into(), pb::LossOn::Completion.into()));
+}
+
+#[test]
+fn alpha_follows_the_rank_unless_it_is_given() {
+    let mut request = request_spec();
+    let lora = pb::LoraSpec { rank: Some(4), ..Default::default() };
+    sft(&mut request).adapter = Some(pb::AdapterSpec { kind: Some(pb::adapter_spec::Kind::Lora(lora)) });
+    let Task::Sft(task) = job_spec(Some(request)).0.task;
+    let Adapter::Lora(lora) = task.training.adapter;
+    assert_eq!((lora.rank, lora.alpha), (4, 8.0));
+}
+
+#[test]
+fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
+    let mut full = spec();
+    full.display_name = "run".into();
+    full.labels.insert("team".into(), "a".into());
+    let Task::Sft(task) = &mut full.task;
+    task.loss_on = hone_job::spec::LossOn::Assistant;
+    let training = &mut task.training;
+    training.data.eval = vec!["s3://b/eval.jsonl".into()];
+    training.data.over_length = hone_job::spec::OverLength::Split;
+    training.data.chat_template = Some("{{ x }}".into());
+    training.data.max_train_examples = Some(9);
+    training.data.max_eval_examples = Some(8);
+    training.init_from = Some("s3://b/adapter".into());
+    training.schedule.kind = ScheduleKind::Linear;
+    training.schedule.warmup = Warmup::Steps(7);
+    training.length = Length::MaxSteps(11);
+    training.evaluation.every_steps = Some(3);
+    training.precision = Precision::Bfloat16;
+    training.order = hone_job::spec::Order::Sequential;
+    training.seed = 0;
+    let (back, violations) = job_spec(Some(spec::message(full.clone())));
+    assert_eq!(violations, []);
+    assert_eq!(back, full);
+}
+
+#[test]
+fn numbers_of_unknown_enum_values_are_violations_not_defaults() {
+    let mut request = request_spec();
+    let task = sft(&mut request);
+    (task.precision, task.order, task.loss_on) = (9, 9, 9);
+    task.schedule = Some(pb::ScheduleSpec { r#type: 9, ..Default::default() });
+    let fields: Vec<String> = job_spec(Some(request)).1.into_iter().map(|violation| violation.field).collect();
+    let expected = ["loss_on", "schedule.type", "precision", "order"].map(|field| format!("spec.sft.{field}"));
+    assert_eq!(fields, expected);
+}
+
+#[test]
+fn a_preview_names_its_fields_as_its_own_request_does() {
+    let (_, violations) = preview_spec(None, Some(pb::DataSpec { eval_fraction: Some(2.0), ..Default::default() }), 0);
+    let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["base_model.uri", "data.train", "data.eval_fraction"]);
+}
+
+#[test]
+fn every_state_has_its_own_message_and_times_come_back() {
+    let numbers: Vec<i32> = State::ALL.into_iter().map(|one| state(one).into()).collect();
+    assert_eq!(states(&numbers).unwrap(), State::ALL);
+    assert!(states(&[0]).is_err());
+    let now = Utc::now();
+    assert_eq!(time(&timestamp(now)), Some(now));
+    let before = DateTime::from_timestamp(-5, 7).unwrap();
+    assert_eq!(time(&timestamp(before)), Some(before));
+}
