@@ -73,7 +73,8 @@ impl Curve {
 /// The points on a smooth line: at each the straight line that fits its neighbours best, weighted by a Gaussian. It looks
 /// both ways, so that nothing lags, and follows a slope to its very ends, where a mean would flatten it.
 pub(crate) fn smoothed(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
-    let sigma = (points.len() as f64 / 30.0).max(1.0);
+    // Wider for longer runs, but less than in proportion, so that the drop at the start is not smeared.
+    let sigma = (0.6 * (points.len() as f64).sqrt()).max(1.0);
     let reach = (3.0 * sigma).ceil() as usize;
     let fit_at = |place: usize| {
         let window = place.saturating_sub(reach)..(place + reach + 1).min(points.len());
