@@ -32,11 +32,12 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping; press Ctrl-C again to leave at once"),
         }
+        // Whoever stops services may say so twice; only a person at a terminal means it differently the second time.
         tokio::spawn(async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            tracing::warn!("asked to stop again: leaving at once; trainers that still save go on by themselves");
+            interrupt.recv().await;
+            tracing::warn!("leaving at once; trainers go on by themselves and look for the next server");
             std::process::exit(130);
         });
     };

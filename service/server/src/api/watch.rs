@@ -29,31 +29,32 @@ pub(super) fn events(jobs: Arc<Jobs>, job_id: String, after: u64, stopping: Canc
         // Subscribed before the first read, so that nothing falls between the two.
         let mut news = jobs.subscribe(&job_id);
         let mut cursor = after;
+        let mut last = jobs.get(&job_id).await.map_err(Problem::from)?.last_sequence;
+        if cursor >= last && ends(&jobs, &job_id, cursor).await? {
+            return;
+        }
         loop {
-            let found = jobs.events(&job_id, cursor).await.map_err(Problem::from)?;
-            let caught_up = found.is_empty();
-            for event in found {
-                cursor = event.sequence;
-                let last = is_last(&event);
-                yield pb::WatchJobResponse { event: Some(convert::event(event)) };
-                if last {
-                    return;
+            while cursor < last {
+                let found = jobs.events(&job_id, cursor).await.map_err(Problem::from)?;
+                for event in found {
+                    cursor = event.sequence;
+                    let over = is_last(&event);
+                    yield pb::WatchJobResponse { event: Some(convert::event(event)) };
+                    if over {
+                        return;
+                    }
                 }
             }
-            if caught_up && ends(&jobs, &job_id, cursor).await? {
-                return;
-            }
-            while *news.borrow_and_update() <= cursor {
-                match stopping.run_until_cancelled(tokio::time::timeout(HEARTBEAT, news.changed())).await {
-                    None => Err(Problem::stopping())?,
-                    Some(Err(_silence)) => yield pb::WatchJobResponse { event: None },
+            match stopping.run_until_cancelled(tokio::time::timeout(HEARTBEAT, news.changed())).await {
+                None => Err(Problem::stopping())?,
+                Some(Err(_silence)) => yield pb::WatchJobResponse { event: None },
+                // The sender stays while there is a receiver, so this is news.
+                Some(Ok(_)) => {
+                    last = last.max(*news.borrow_and_update());
                     // One who asked for more than there is never gets it when the job has ended meanwhile.
-                    Some(Ok(_)) if *news.borrow() <= cursor => {
-                        if ends(&jobs, &job_id, cursor).await? {
-                            return;
-                        }
+                    if last <= cursor && ends(&jobs, &job_id, cursor).await? {
+                        return;
                     }
-                    Some(Ok(_)) => {}
                 }
             }
         }

@@ -43,6 +43,22 @@ async fn watchers_who_come_at_any_time_see_every_event_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn a_long_history_is_told_to_its_end_without_any_news() {
+    let mut server = Harness::start().await;
+    let job_id = server.create().await;
+    let launched = server.launch().await;
+    let mut trainer = Trainer::attach(&server, &launched.launch).await.unwrap();
+    trainer.running().await;
+    let steps = 3 * crate::store::MAX_EVENTS as u64;
+    for number in 1..=steps {
+        trainer.event(Event::TrainStep(TrainStep { step: number, ..TrainStep::default() })).await;
+    }
+    trainer.finish(tp::finished::End::Succeeded(tp::Succeeded {})).await;
+    let seen: Vec<u64> = server.events(&job_id).await.into_iter().map(|event| event.sequence).collect();
+    assert_eq!(seen, (1..=steps + 4).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_watch_goes_on_after_the_number_it_is_given() {
     let mut server = Harness::start().await;
     let job_id = server.create().await;
