@@ -15,10 +15,16 @@ trap 'echo "the demo stopped here; the server and the trainer wrote to $home/ser
 # A server of the demo's own: loopback, a free port, SQLite and storage in .hone/demo. It leaves when this script does.
 # In a session of its own, so that Ctrl-C reaches it once, as this script's word to stop.
 mkdir -p "$home"
-rm -f "$home/port"
+rm -f "$home/port" "$home/job"
 setsid "$bin/hone-server" --listen 127.0.0.1:0 --port-file "$home/port" --data-dir "$home" >"$home/server.log" 2>&1 &
 server=$!
-trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
+leave() {
+    # A demo that was broken off leaves no job that the next one would have to finish first; one that ended stays.
+    if [ -s "$home/job" ]; then "$bin/hone" jobs cancel "$(cat "$home/job")" >/dev/null 2>&1 || true; fi
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+}
+trap leave EXIT
 until [ -s "$home/port" ]; do
     kill -0 "$server" 2>/dev/null || { echo "the server did not start:" >&2; tail -n 5 "$home/server.log" >&2; exit 1; }
     sleep 0.1
