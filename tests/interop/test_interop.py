@@ -94,7 +94,8 @@ def test_loss_curve_equals_trl(service, tmp_path, name):
     for mine, other in zip(ours, theirs, strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-3), f"step {other['step']}"
         assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-2), f"step {other['step']}"
-        assert mine["learning_rate"] == pytest.approx(other["learning_rate"], abs=1e-9), f"step {other['step']}"
+        # Protobuf's JSON leaves a number of 0 out: the rate of the first step of a warmup.
+        assert mine.get("learning_rate", 0.0) == pytest.approx(other["learning_rate"], abs=1e-9), f"step {other['step']}"
 
     documents = documents_of(name)
     trained = service.download(job_id, tmp_path / "hone")

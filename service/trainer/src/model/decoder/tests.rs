@@ -143,9 +143,9 @@ fn plain(tensors: &[(String, Tensor)], config: &Config, ids: &[i64]) -> Tensor {
         let scores = q.matmul(&k.transpose(1, 2)) / (config.head_dim as f64).sqrt();
         let scores = scores.masked_fill(&unseen, f64::NEG_INFINITY).softmax(-1, Kind::Float);
         let attended = scores.matmul(&v).transpose(0, 1).reshape([len, -1]);
-        hidden = hidden + linear(&attended, "self_attn.o_proj");
+        hidden += linear(&attended, "self_attn.o_proj");
         let x = norm(&hidden, &at("post_attention_layernorm.weight"));
-        hidden = hidden + linear(&(linear(&x, "mlp.gate_proj").silu() * linear(&x, "mlp.up_proj")), "mlp.down_proj");
+        hidden += linear(&(linear(&x, "mlp.gate_proj").silu() * linear(&x, "mlp.up_proj")), "mlp.down_proj");
     }
     norm(&hidden, "model.norm.weight")
 }
