@@ -80,7 +80,7 @@ impl Jobs {
         let job = self.store.change_job(job_id, change, self.now()).await?;
         if moves {
             let (state, detail) = (job.state, &job.state_detail);
-            tracing::info!(job_id, %state, attempt = job.attempt, step = job.step, "{detail}");
+            tracing::info!(job_id, %state, attempt = job.attempt, step = job.step, detail, "job changed");
         }
         self.show(job_id, job.last_sequence);
         if job.state == State::Queued {

@@ -41,6 +41,6 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
             std::process::exit(130);
         });
     };
-    hone_server::run(listener, options, shutdown).await?;
-    Ok(())
+    // Its message tells the causes already; the chain would tell them twice, the last one as the store's own XML.
+    hone_server::run(listener, options, shutdown).await.map_err(|error| anyhow::anyhow!("{error}"))
 }

@@ -39,8 +39,8 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<Streaming<pb::UploadDatasetRequest>>,
     ) -> Result<Response<pb::UploadDatasetResponse>, Status> {
-        let mut messages = request.into_inner();
-        let first = receive::next(&mut messages).await.map_err(Problem::from)?;
+        let mut messages = receive::Messages::of(request);
+        let first = messages.next().await.map_err(Problem::from)?;
         let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
             return Err(Problem::field("header", "must be the first message").into());
         };
@@ -130,10 +130,10 @@ async fn rows(
     uploads: &Uploads,
     incoming: &mut Incoming,
     header: pb::UploadDatasetHeader,
-    mut messages: Streaming<pb::UploadDatasetRequest>,
+    mut messages: receive::Messages<pb::UploadDatasetRequest>,
 ) -> Result<Upload, Error> {
     incoming.begin_file(&header.file_name, &header.sha256).await?;
-    while let Some(message) = receive::next(&mut messages).await? {
+    while let Some(message) = messages.next().await? {
         match message.part {
             Some(Part::Chunk(chunk)) => receive::write(incoming, chunk).await?,
             Some(Part::Header(_)) => return Err(Error::invalid("header", "came twice")),

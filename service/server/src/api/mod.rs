@@ -17,6 +17,8 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::layer::util::{Identity, Stack};
+use tower::util::MapRequestLayer;
 
 use crate::attempts::Attempts;
 use crate::checkpoints::Checkpoints;
@@ -32,6 +34,7 @@ mod convert;
 mod datasets;
 mod download;
 mod inputs;
+mod intact;
 mod jobs;
 mod models;
 mod page;
@@ -67,8 +70,11 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
 }
 
+/// The router, whose requests are watched on their way in.
+pub(crate) type Watched = Router<Stack<MapRequestLayer<intact::Watch>, Identity>>;
+
 /// All services, and the control of their health.
-pub(crate) async fn router(shared: &Shared) -> Result<(Router, Health), Error> {
+pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> {
     let Shared { jobs, attempts, store, layout, options, stopping, stopped, tasks } = shared;
     let inputs = inputs::Inputs::new(store.clone(), layout.clone(), options.access.clone());
     let uploads = Uploads::new(store.clone(), layout.clone(), Arc::new(Semaphore::new(MAX_UPLOADS)), tasks.clone());
@@ -105,6 +111,7 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Router, Health), Error> {
     let health = Health { reporter };
     health.set(ServingStatus::Serving).await;
     let router = Server::builder()
+        .layer(MapRequestLayer::new(intact::watched as intact::Watch))
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(std::time::Duration::from_secs(20)))
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)

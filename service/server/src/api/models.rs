@@ -25,8 +25,8 @@ impl ModelService for ModelApi {
         &self,
         request: Request<Streaming<pb::UploadModelRequest>>,
     ) -> Result<Response<pb::UploadModelResponse>, Status> {
-        let mut messages = request.into_inner();
-        let first = receive::next(&mut messages).await.map_err(Problem::from)?;
+        let mut messages = receive::Messages::of(request);
+        let first = messages.next().await.map_err(Problem::from)?;
         let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
             return Err(Problem::field("header", "must be the first message").into());
         };
@@ -77,9 +77,9 @@ async fn files(
     uploads: &Uploads,
     incoming: &mut Incoming,
     header: pb::UploadModelHeader,
-    mut messages: Streaming<pb::UploadModelRequest>,
+    mut messages: receive::Messages<pb::UploadModelRequest>,
 ) -> Result<Upload, Error> {
-    while let Some(message) = receive::next(&mut messages).await? {
+    while let Some(message) = messages.next().await? {
         match message.part {
             Some(Part::File(file)) => incoming.begin_file(&file.name, &file.sha256).await?,
             Some(Part::Chunk(chunk)) => receive::write(incoming, chunk).await?,

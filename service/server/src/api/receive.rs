@@ -5,9 +5,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use super::CHUNK_BYTES;
+use super::intact::Broken;
 use super::status::Problem;
 use crate::store::Upload;
 use crate::uploads::{Error, Incoming, Uploads};
@@ -15,10 +16,26 @@ use crate::uploads::{Error, Incoming, Uploads};
 /// Longest silence of an upload.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// The next message, or none at the end of a stream that ended as it should.
-pub(super) async fn next<M>(messages: &mut Streaming<M>) -> Result<Option<M>, Error> {
-    let next = tokio::time::timeout(SILENCE, messages.message()).await.map_err(|_| Error::Silent)?;
-    next.map_err(|status| Error::Broken(status.message().to_string()))
+/// The messages of an upload.
+pub(super) struct Messages<M> {
+    stream: Streaming<M>,
+    broken: Broken,
+}
+
+impl<M> Messages<M> {
+    pub(super) fn of(request: Request<Streaming<M>>) -> Self {
+        let broken = request.extensions().get().cloned().unwrap_or_default();
+        Self { stream: request.into_inner(), broken }
+    }
+
+    /// The next message, or none at the end of a stream that came whole.
+    pub(super) async fn next(&mut self) -> Result<Option<M>, Error> {
+        let next = tokio::time::timeout(SILENCE, self.stream.message()).await.map_err(|_| Error::Silent)?;
+        match next {
+            Ok(None) if self.broken.is_set() => Err(Error::Broken("the caller went away".into())),
+            next => next.map_err(|status| Error::Broken(status.message().to_string())),
+        }
+    }
 }
 
 /// A message that says nothing: what a client sends whose source failed.

@@ -157,6 +157,10 @@ impl Connection {
         let (job_id, attempt) = (&self.job_id, self.attempt);
         match self.talk(said, &answers).await {
             Ok(()) => tracing::info!(job_id, attempt, "the trainer detached"),
+            // What the transport says, as against what we say, has a cause.
+            Err(status) if std::error::Error::source(&status).is_some() => {
+                tracing::info!(job_id, attempt, "the trainer's connection broke: {}", status.message());
+            }
             Err(status) => {
                 tracing::warn!(job_id, attempt, code = ?status.code(), "the trainer was sent away: {}", status.message());
                 let _ = answers.send(Err(status)).await;

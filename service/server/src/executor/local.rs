@@ -22,7 +22,7 @@ use super::{Error, Executor, Exit, Launch, Process, Status};
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// How much of the end of a log is read, and how many lines of it are kept.
-const LAST_BYTES: u64 = 8 << 10;
+const LAST_BYTES: u64 = 64 << 10;
 const LAST_LINES: usize = 20;
 
 /// Starts trainers on this machine.
@@ -219,8 +219,17 @@ fn last_words(log: &Path) -> String {
     };
     let bytes = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !is_frame(line)).collect();
     lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+}
+
+/// Whether a line is a frame of a Rust backtrace, or its place. They would push out the message of the panic, and whoever
+/// wants them opens the log.
+fn is_frame(line: &str) -> bool {
+    let text = line.trim_start();
+    let number = text.split_once(": ").map_or("", |(number, _)| number);
+    let numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    text.len() < line.len() && (numbered || text.starts_with("at "))
 }
 
 #[cfg(test)]

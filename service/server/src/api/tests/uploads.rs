@@ -146,6 +146,32 @@ async fn a_caller_who_goes_away_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn an_upload_whose_caller_cancels_is_not_taken_for_whole() {
+    let mut server = Harness::start().await;
+    let (say, said) = mpsc::channel(4);
+    let mut client = server.datasets();
+    let call = tokio::spawn(async move { client.upload_dataset(ReceiverStream::new(said)).await });
+    for part in [header("rows.jsonl"), chunk(b"{\"text\":\"a\"}\n")] {
+        say.send(pb::UploadDatasetRequest { part: Some(part) }).await.unwrap();
+    }
+    // Both messages are on their way when the sender has room for four again.
+    soon(async {
+        while say.capacity() < 4 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    let store = server.store.clone();
+    let kept = std::mem::replace(&mut server.folder, tempfile::tempdir().unwrap());
+    server.stop();
+    server.stopped().await.unwrap();
+    assert_eq!(store.uploads(hone_job::id::Kind::Dataset, None, 9).await.unwrap(), []);
+    assert_eq!(files_below(&kept.path().join("storage")), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_model_is_a_folder_or_one_gguf_file() {
     let server = Harness::start().await;
     let header = || ModelPart::Header(pb::UploadModelHeader { display_name: "tiny".into() });

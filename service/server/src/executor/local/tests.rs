@@ -109,3 +109,16 @@ fn only_the_end_of_a_long_log_is_kept() {
     assert!(words.ends_with("line 4999"));
     assert_eq!(last_words(&folder.path().join("none")), "");
 }
+
+#[test]
+fn a_backtrace_does_not_push_out_the_panic_it_belongs_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("x.log");
+    let frames: String =
+        (0..100).map(|n| format!("  {n:2}: core::step\n             at /src/step.rs:{n}:5\n")).collect();
+    let text =
+        format!("thread 'main' panicked at src/step.rs:3:5:\nno\nstack backtrace:\n{frames}note: Some details\n");
+    std::fs::write(&log, text).unwrap();
+    let expected = "thread 'main' panicked at src/step.rs:3:5:\nno\nstack backtrace:\nnote: Some details";
+    assert_eq!(last_words(&log), expected);
+}
