@@ -28,7 +28,8 @@ async fn every_command_of_the_api_page_works_as_pasted() {
     let names: Vec<_> = told.lines().last().unwrap().split(' ').collect();
     let [model, rows, checkpoint] = names[..] else { panic!("a name is missing: {names:?}") };
     assert_eq!(checkpoint, "step-000003");
-    for words in ["JOB_STATE_SUCCEEDED", "\"name\": \"manifest.json\"", "\"status\": \"SERVING\"", "\"trained\": true"] {
+    for words in ["JOB_STATE_SUCCEEDED", "\"name\": \"manifest.json\"", "\"status\": \"SERVING\"", "\"trained\": true"]
+    {
         assert!(told.contains(words), "{told}\nshould say {words}");
     }
 

@@ -112,7 +112,7 @@ async fn only_ops_may_hold_unsafe_code() {
 #[tokio::test]
 async fn proto_types_stay_at_the_edges() {
     let edges = [
-        ("hone-server", vec!["api"]),
+        ("hone-server", vec!["api", "testing.rs"]),
         ("hone-trainer", vec!["link", "link.rs"]),
         ("hone-data", vec![]),
         ("hone-job", vec![]),

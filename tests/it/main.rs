@@ -2,4 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is tests, and clippy takes only their functions for such")]
 
+mod cli;
+mod docs;
+mod grpcurl;
 mod layers;
+mod preview;
+mod restart;
+mod s3;
+mod start;
+mod supervisor;
+mod train;
+mod uploads;
+mod watch;

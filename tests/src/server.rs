@@ -171,7 +171,8 @@ impl Server {
         with_environment("HONE_JOB_ID", job_id)
     }
 
-    /// Asks it to leave and waits until it has.
+    /// Asks it to leave and waits until it has. To be asked twice means to hurry, so [`signal`](Self::signal) goes with
+    /// [`ended`](Self::ended).
     pub async fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
         self.ended().await

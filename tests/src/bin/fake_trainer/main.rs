@@ -112,7 +112,11 @@ impl Player {
             Act::Running => self.begin()?,
             Act::Steps(count) => return self.steps(count).await,
             Act::Checkpoint { weights_bytes } => drop(self.checkpoint(weights_bytes).await?),
-            Act::WaitAt(gate) => anyhow::ensure!(Gate::pass(&gate).await, "the test is over"),
+            Act::WaitAt(gate) => {
+                // Whoever sees it there finds everything recorded that it did before.
+                self.link.flushed().await?;
+                anyhow::ensure!(Gate::pass(&gate).await, "the test is over");
+            }
             Act::Obey => return self.obey().await.map(Some),
             Act::Repeat => self.link.repeat()?,
             Act::SkipNumber => self.link.skip_number(),
@@ -126,7 +130,8 @@ impl Player {
             }
             Act::Kill(signal) => {
                 self.link.flushed().await?;
-                hone_tests::signal(std::process::id(), &signal);
+                // Rust's own handler of SIGSEGV swallows the first one.
+                while hone_tests::signal(std::process::id(), &signal) {}
                 std::future::pending().await
             }
             Act::Abort => std::process::abort(),
@@ -153,6 +158,8 @@ impl Player {
 
     async fn steps(&mut self, count: u64) -> anyhow::Result<Option<Left>> {
         for _ in 0..count {
+            // A step takes a while, in which the link does its work.
+            tokio::task::yield_now().await;
             if !self.deaf && self.link.command().is_some() {
                 return self.stop().await.map(Some);
             }
