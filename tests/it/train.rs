@@ -170,10 +170,15 @@ async fn uploaded_models_and_rows_train_as_well() {
 /// A job that has taken its first step and has many before it.
 async fn long_run(server: &Server) -> JobHandle {
     let job = server.client().await.create_job(short_run(uri(fixture_model("llama_tied")), 1_000_000)).await.unwrap();
-    let mut events = job.watch();
-    let first = async { while !matches!(events.next().await, Some(Ok(event)) if kind(&event) == "train_step") {} };
-    soon("the first step", first).await;
+    first_step(&job, 1).await;
     job
+}
+
+async fn first_step(job: &JobHandle, attempt: u32) {
+    let mut events = job.watch();
+    let is_it = |event: &v1::JobEvent| event.attempt == attempt && kind(event) == "train_step";
+    let first = async { while !matches!(events.next().await, Some(Ok(event)) if is_it(&event)) {} };
+    soon("the first step", first).await;
 }
 
 #[tokio::test]
@@ -203,6 +208,29 @@ async fn a_killed_trainer_fails_its_job_and_the_server_serves_on() {
     assert!(failure.message.contains("SIGKILL"), "{failure:?}");
     let next = run(&server, short_run(uri(fixture_model("llama_tied")), 1)).await;
     assert_eq!(next.get().await.unwrap().state(), JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_server_that_leaves_has_its_trainer_save_and_the_next_one_takes_the_job_up_again() {
+    let setup = Setup::default().with_real_trainer();
+    let mut server = setup.start().await;
+    let job = long_run(&server).await;
+    server.signal("TERM");
+    assert!(server.ended().await.success());
+
+    let server = setup.start().await;
+    let job = server.client().await.job(job.id());
+    first_step(&job, 2).await;
+    job.cancel().await.unwrap();
+    let events = events_of(&job).await;
+    let ended = job.get().await.unwrap();
+    assert_eq!((ended.state(), ended.attempt), (JobState::Cancelled, 2), "{:?}", ended.failure);
+    let first: Vec<_> = events.into_iter().filter(|event| event.attempt == 1).collect();
+    let saved = first.iter().filter_map(|event| match &event.event {
+        Some(Event::CheckpointSaved(saved)) => Some(saved.step as usize),
+        _ => None,
+    });
+    assert_eq!(saved.last(), Some(losses(&first).len()), "what the first attempt did was saved to its last step");
 }
 
 /// A model of its own to damage.
