@@ -226,11 +226,11 @@ async fn a_server_that_leaves_has_its_trainer_save_and_the_next_one_takes_the_jo
     let ended = job.get().await.unwrap();
     assert_eq!((ended.state(), ended.attempt), (JobState::Cancelled, 2), "{:?}", ended.failure);
     let first: Vec<_> = events.into_iter().filter(|event| event.attempt == 1).collect();
-    let saved = first.iter().filter_map(|event| match &event.event {
+    let mut saved = first.iter().filter_map(|event| match &event.event {
         Some(Event::CheckpointSaved(saved)) => Some(saved.step as usize),
         _ => None,
     });
-    assert_eq!(saved.last(), Some(losses(&first).len()), "what the first attempt did was saved to its last step");
+    assert_eq!(saved.next_back(), Some(losses(&first).len()), "what the first attempt did was saved to its last step");
 }
 
 /// A model of its own to damage.
