@@ -54,6 +54,13 @@ fn files_below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
+/// The call ended with this code, and its message or details say the word.
+fn says(status: &tonic::Status, code: Code, word: &str, what: &str) {
+    assert_eq!(status.code(), code, "{what}: {status:?}");
+    let text = format!("{} {:?}", status.message(), tonic_types::StatusExt::get_error_details(status)).to_lowercase();
+    assert!(text.contains(word), "{what}: {text:?} should say {word:?}");
+}
+
 #[tokio::test]
 async fn a_dataset_goes_up_and_is_what_was_sent() {
     let server = Setup::default().start().await;
@@ -95,10 +102,7 @@ async fn bad_dataset_uploads_are_refused_and_leave_nothing() {
     for (parts, code, word) in cases {
         let what = format!("{parts:?}");
         let status = upload(&server, parts).await.expect_err(&what);
-        assert_eq!(status.code(), code, "{what}: {status:?}");
-        let text =
-            format!("{} {:?}", status.message(), tonic_types::StatusExt::get_error_details(&status)).to_lowercase();
-        assert!(text.contains(word), "{what}: {text:?} should say {word:?}");
+        says(&status, code, word, &what);
     }
     nothing_is_left(&server).await;
 }
@@ -164,10 +168,7 @@ async fn bad_model_uploads_are_refused_and_leave_nothing() {
     for (parts, code, word) in cases {
         let what = format!("{parts:?}");
         let status = upload_model(&server, parts).await.expect_err(&what);
-        assert_eq!(status.code(), code, "{what}: {status:?}");
-        let text =
-            format!("{} {:?}", status.message(), tonic_types::StatusExt::get_error_details(&status)).to_lowercase();
-        assert!(text.contains(word), "{what}: {text:?} should say {word:?}");
+        says(&status, code, word, &what);
     }
     nothing_is_left(&server).await;
 }

@@ -7,6 +7,7 @@ pub mod error;
 pub mod fingerprint;
 pub mod link;
 pub mod loss;
+mod mix;
 pub mod model;
 pub mod optim;
 pub mod peft;

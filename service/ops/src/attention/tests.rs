@@ -1,3 +1,5 @@
+//! Attention over packed documents beside the plain formula: values, gradients, and who sees whom.
+
 use tch::{Device, Kind, Tensor};
 
 use super::*;

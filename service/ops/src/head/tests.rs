@@ -1,3 +1,5 @@
+//! The tiled loss beside whole logits: values, gradients, whatever the tile.
+
 use tch::{Device, Kind, Tensor};
 
 use super::*;

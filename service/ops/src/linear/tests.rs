@@ -1,3 +1,5 @@
+//! The adapted layer beside the plain formula: values, gradients, dropout.
+
 use tch::{Device, Kind, Tensor};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Every error becomes a failure of the right class, with its place.
+
 use hone_job::event::RowNote;
 use tch::Tensor;
 

@@ -1,3 +1,5 @@
+//! The link against a server of many moods: each report arrives once, in order.
+
 use hone_job::event::TrainStep;
 use hone_job::failure::Reason;
 

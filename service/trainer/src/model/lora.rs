@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 use super::decoder::Decoder;
 use super::error::Error;
 use super::linear::{Linear, LinearInfo};
+use crate::mix::mix;
 
 /// What an adapter is like.
 #[derive(Debug, Clone, PartialEq)]
@@ -371,14 +372,6 @@ fn uniform(seed: u64, name: &str, len: i64, bound: f32) -> Tensor {
     let unit = |bits: u32| (bits >> 8) as f32 / (1u32 << 24) as f32;
     let values: Vec<f32> = (0..len).map(|_| bound * (2.0 * unit(random.next_u32()) - 1.0)).collect();
     Tensor::from_slice(&values).to_device(Device::Cpu)
-}
-
-/// SplitMix64's finaliser: neighbouring layers of neighbouring seeds get unrelated masks.
-fn mix(seed: u64, index: u64) -> u64 {
-    let mut z = seed.wrapping_add((index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 use hone_data::order::Cursor;
 use serde::{Deserialize, Serialize};
 
+use crate::mix::mix;
+
 /// Name of the file in a checkpoint.
 pub const TRAINER_STATE: &str = "trainer_state.json";
 /// Layout version that this code writes and reads.
@@ -59,15 +61,8 @@ pub struct Measured {
     pub seconds: f64,
 }
 
-/// Decides the dropout masks of one micro-batch of one step, by SplitMix64's finaliser (Steele et al. 2014,
-/// doi:10.1145/2660193.2660195).
+/// Decides the dropout masks of one micro-batch of one step.
 pub fn mask_seed(seed: u64, step: u64, micro_batch: usize) -> u64 {
-    let mix = |state: u64, word: u64| {
-        let mut z = state.wrapping_add(word.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
     mix(mix(seed, step), micro_batch as u64)
 }
 

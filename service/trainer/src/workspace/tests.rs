@@ -1,3 +1,5 @@
+//! Copies are whole or absent, and made once.
+
 use std::sync::Mutex;
 
 use super::*;

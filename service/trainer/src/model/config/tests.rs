@@ -1,3 +1,5 @@
+//! Configurations of both spellings, and those that must be refused.
+
 use serde_json::json;
 
 use super::*;

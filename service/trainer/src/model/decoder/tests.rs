@@ -1,3 +1,5 @@
+//! The decoder beside its formulas written out, packed beside separate, cached beside whole.
+
 use super::*;
 use crate::model::Architecture;
 use crate::model::tiny;

@@ -1,3 +1,5 @@
+//! Blocks of every type beside the values of ggml.
+
 use safetensors::SafeTensors;
 
 use super::*;

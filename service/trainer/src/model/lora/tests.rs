@@ -1,3 +1,5 @@
+//! Adapters beside merged weights and finite differences; names and targets as in PEFT.
+
 use super::*;
 use crate::model::{Architecture, Batch, tiny};
 

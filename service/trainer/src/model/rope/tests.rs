@@ -1,3 +1,5 @@
+//! Frequencies and tables beside those of transformers.
+
 use std::path::Path;
 
 use serde_json::Value;

@@ -1,3 +1,5 @@
+//! Model folders that are whole, sharded, cut, or wrong.
+
 use std::path::Path;
 
 use super::*;

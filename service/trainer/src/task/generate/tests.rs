@@ -1,3 +1,5 @@
+//! Answers from the cache beside those of the whole text.
+
 use std::path::PathBuf;
 
 use serde_json::json;

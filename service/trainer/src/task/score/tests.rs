@@ -1,3 +1,5 @@
+//! Scores beside those of transformers and PEFT.
+
 use std::path::PathBuf;
 
 use serde_json::Value;

@@ -1,3 +1,5 @@
+//! Whole runs: beside TRL, cut and resumed, stopped, starved of good numbers.
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
