@@ -21,7 +21,7 @@ demo: build ## fine-tune a real model end to end and show what changed
 	@scripts/demo.sh
 
 run: build ## start a server on this machine, data in .hone
-	cargo run -p hone-server --
+	@exec $${CARGO_TARGET_DIR:-target}/debug/hone-server
 
 test: build ## all tests, with the S3 server and grpcurl they use
 	@python3 scripts/fetch.py model rows grpcurl seaweedfs
