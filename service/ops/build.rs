@@ -5,16 +5,14 @@
 
 use std::path::PathBuf;
 
-const SOURCES: [&str; 4] = ["cpp/tensor.cpp", "cpp/lora_linear.cpp", "cpp/head.cpp", "cpp/attention.cpp"];
+/// Includes the others.
+const SOURCE: &str = "cpp/ops.cpp";
 
 fn main() {
     // Set by torch-sys, whose `links` key is `tch`.
     let lib = PathBuf::from(std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where LibTorch lies"));
     let include = lib.parent().expect("LibTorch's lib folder has a parent").join("include");
-    for source in SOURCES {
-        println!("cargo:rerun-if-changed={source}");
-    }
-    println!("cargo:rerun-if-changed=cpp/guard.h");
+    println!("cargo:rerun-if-changed=cpp");
     cc::Build::new()
         .cpp(true)
         .std("c++17")
@@ -24,7 +22,7 @@ fn main() {
         // LibTorch's headers are not ours to warn about.
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
-        .files(SOURCES)
+        .file(SOURCE)
         .compile("hone_ops");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:libtorch_lib={}", lib.display());

@@ -3,21 +3,16 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use arrow::array::{Array, AsArray, RecordBatch, StructArray};
-use arrow::datatypes::DataType;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use ::parquet::file::reader::SerializedFileReader;
+use ::parquet::record::reader::RowIter;
+use ::parquet::record::{Field, Row as Record};
 use serde_json::{Map, Number, Value, json};
 
 use super::{Error, Row, RowResult};
 
-const ROWS_AT_ONCE: usize = 256;
-
 /// The rows of a file.
 pub(super) struct Rows {
-    batches: ParquetRecordBatchReader,
-    batch: RecordBatch,
-    next: usize,
+    records: RowIter<'static>,
     number: u64,
     object: Arc<str>,
     ended: bool,
@@ -25,16 +20,12 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn open(file: File, object: Arc<str>) -> Result<Self, Error> {
-        let batches = ParquetRecordBatchReaderBuilder::try_new(file)
-            .and_then(|builder| builder.with_batch_size(ROWS_AT_ONCE).build())
-            .map_err(|error| Error::Parquet { object: object.to_string(), row: 0, what: error.to_string() })?;
-        let batch = RecordBatch::new_empty(Arc::new(arrow::datatypes::Schema::empty()));
-        Ok(Self { batches, batch, next: 0, number: 0, object, ended: false })
-    }
-
-    fn fail(&mut self, what: String) -> Option<Result<RowResult, Error>> {
-        self.ended = true;
-        Some(Err(Error::Parquet { object: self.object.to_string(), row: self.number, what }))
+        let reader = SerializedFileReader::new(file).map_err(|error| Error::Parquet {
+            object: object.to_string(),
+            row: 0,
+            what: error.to_string(),
+        })?;
+        Ok(Self { records: RowIter::from_file_into(Box::new(reader)), number: 0, object, ended: false })
     }
 }
 
@@ -45,80 +36,62 @@ impl Iterator for Rows {
         if self.ended {
             return None;
         }
-        while self.next >= self.batch.num_rows() {
-            match self.batches.next()? {
-                Ok(batch) => (self.batch, self.next) = (batch, 0),
-                Err(error) => return self.fail(error.to_string()),
+        match self.records.next()? {
+            Ok(record) => {
+                self.number += 1;
+                Some(Ok(Ok(Row { object: self.object.clone(), number: self.number, value: object(&record) })))
+            }
+            Err(error) => {
+                self.ended = true;
+                let (object, what) = (self.object.to_string(), error.to_string());
+                Some(Err(Error::Parquet { object, row: self.number, what }))
             }
         }
-        let mut value = Map::new();
-        let schema = self.batch.schema();
-        for (field, column) in schema.fields().iter().zip(self.batch.columns()) {
-            match json_at(column, self.next) {
-                Ok(json) => value.insert(field.name().clone(), json),
-                Err(error) => return self.fail(format!("column {}: {error}", field.name())),
-            };
-        }
-        self.next += 1;
-        self.number += 1;
-        Some(Ok(Ok(Row { object: self.object.clone(), number: self.number, value: Value::Object(value) })))
     }
+}
+
+fn object(record: &Record) -> Value {
+    record.get_column_iter().map(|(name, field)| (name.clone(), json_of(field))).collect::<Map<_, _>>().into()
 }
 
 /// A cell as JSON. Kinds that JSON has no word for become their text; bytes become an object, so that they are never
 /// mistaken for a text to train on.
-fn json_at(array: &dyn Array, index: usize) -> Result<Value, String> {
-    if array.is_null(index) {
-        return Ok(Value::Null);
+fn json_of(field: &Field) -> Value {
+    match field {
+        Field::Null => Value::Null,
+        Field::Bool(value) => (*value).into(),
+        Field::Byte(value) => (*value).into(),
+        Field::Short(value) => (*value).into(),
+        Field::Int(value) => (*value).into(),
+        Field::Long(value) => (*value).into(),
+        Field::UByte(value) => (*value).into(),
+        Field::UShort(value) => (*value).into(),
+        Field::UInt(value) => (*value).into(),
+        Field::ULong(value) => (*value).into(),
+        Field::Float16(value) => float(value.to_f64()),
+        // By its shortest text, so that 0.1 does not become 0.10000000149.
+        Field::Float(value) => float(value.to_string().parse().unwrap_or(f64::NAN)),
+        Field::Double(value) => float(*value),
+        Field::Str(text) => text.as_str().into(),
+        Field::Bytes(bytes) => json!({"bytes": bytes.len()}),
+        Field::Group(record) => object(record),
+        Field::ListInternal(list) => list.elements().iter().map(json_of).collect(),
+        Field::MapInternal(map) => {
+            map.entries().iter().map(|(key, value)| (name(key), json_of(value))).collect::<Map<_, _>>().into()
+        }
+        other => other.to_string().into(),
     }
-    Ok(match array.data_type() {
-        DataType::Null => Value::Null,
-        DataType::Utf8 => array.as_string::<i32>().value(index).into(),
-        DataType::LargeUtf8 => array.as_string::<i64>().value(index).into(),
-        DataType::Utf8View => array.as_string_view().value(index).into(),
-        DataType::Boolean => array.as_boolean().value(index).into(),
-        DataType::Binary => json!({"bytes": array.as_binary::<i32>().value(index).len()}),
-        DataType::LargeBinary => json!({"bytes": array.as_binary::<i64>().value(index).len()}),
-        DataType::BinaryView => json!({"bytes": array.as_binary_view().value(index).len()}),
-        DataType::FixedSizeBinary(len) => json!({"bytes": len}),
-        DataType::List(_) => list(&array.as_list::<i32>().value(index))?,
-        DataType::LargeList(_) => list(&array.as_list::<i64>().value(index))?,
-        DataType::FixedSizeList(..) => list(&array.as_fixed_size_list().value(index))?,
-        DataType::Struct(_) => object(array.as_struct(), index)?,
-        DataType::Map(..) => entries(&array.as_map().value(index))?,
-        DataType::Dictionary(_, values) => {
-            let plain = arrow::compute::cast(&array.slice(index, 1), values).map_err(|error| error.to_string())?;
-            json_at(&plain, 0)?
-        }
-        kind => {
-            let text = text(array, index)?;
-            match kind.is_numeric() {
-                // The text of a number is the number, except for those that JSON lacks.
-                true => text.parse::<Number>().map_or(Value::String(text), Value::Number),
-                false => Value::String(text),
-            }
-        }
-    })
 }
 
-fn text(array: &dyn Array, index: usize) -> Result<String, String> {
-    let options = FormatOptions::default();
-    let formatter = ArrayFormatter::try_new(array, &options).map_err(|error| error.to_string())?;
-    formatter.value(index).try_to_string().map_err(|error| error.to_string())
+/// A number, or its name when JSON lacks it.
+fn float(value: f64) -> Value {
+    Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number)
 }
 
-fn list(items: &dyn Array) -> Result<Value, String> {
-    (0..items.len()).map(|index| json_at(items, index)).collect()
-}
-
-fn object(fields: &StructArray, index: usize) -> Result<Value, String> {
-    let cells = fields.column_names().into_iter().zip(fields.columns());
-    let pairs = cells.map(|(name, column)| Ok((name.to_string(), json_at(column, index)?)));
-    pairs.collect::<Result<Map<_, _>, String>>().map(Value::Object)
-}
-
-fn entries(entries: &StructArray) -> Result<Value, String> {
-    let (keys, values) = (entries.column(0), entries.column(1));
-    let pairs = (0..entries.len()).map(|index| Ok((text(keys, index)?, json_at(values, index)?)));
-    pairs.collect::<Result<Map<_, _>, String>>().map(Value::Object)
+/// The key of a map's entry: a text as it is, anything else as its JSON.
+fn name(key: &Field) -> String {
+    match json_of(key) {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
 }
