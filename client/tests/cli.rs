@@ -338,7 +338,7 @@ async fn training_uploads_local_rows_once_and_writes_the_jobs_id() {
     let created = script.created.lock().expect("unpoisoned");
     let trained_on = |spec: &pb::JobSpec| match &spec.task {
         Some(pb::job_spec::Task::Sft(sft)) => sft.data.clone().unwrap_or_default().train,
-        None => Vec::new(),
+        _ => Vec::new(),
     };
     let ids: Vec<_> = created.iter().flat_map(trained_on).collect();
     assert_eq!(ids, [format!("ds-{:032x}", 1), format!("ds-{:032x}", 1)]);

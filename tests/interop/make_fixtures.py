@@ -16,6 +16,9 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+import dpo_curve
+import dpo_losses
+import parquet_rows
 import reference
 import sample_texts
 import sft_curve
@@ -36,6 +39,7 @@ ADAPTERS = {
     "qwen3_all_linear": {"model": "qwen3", "target_modules": "all-linear"},
 }
 SFT_RUNS = ("llama_all_linear", "qwen2_rslora")
+DPO_RUNS = ("llama_all_linear",)
 
 ROPES = {
     "default": {"head_dim": 64, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
@@ -221,6 +225,21 @@ def make_sft(out, models, adapters):
     )
 
 
+def make_dpo(out, models, adapters):
+    """Writes pairs, TRL's loss curve over them with its metrics, and every loss on given log-probabilities."""
+    rows = dpo_curve.pairs(96, seed=3)
+    out.mkdir(parents=True)
+    (out / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in DPO_RUNS:
+        base = ADAPTERS[name]["model"]
+        steps = dpo_curve.run_trl(models / base, adapters / name, rows)
+        reference.write_json(
+            out / f"{name}.json",
+            {"model": base, "initial_adapter": name, "settings": dpo_curve.SETTINGS, "steps": steps},
+        )
+    dpo_losses.make(out / "losses.json")
+
+
 def make_chat(out, tokenizers, models):
     """Writes renderings, token ids and masks of conversations and rows, for both tokenizers."""
     for name, base in {"chatml": "llama", "inst": "mistral"}.items():
@@ -311,8 +330,10 @@ def main():
         make_gguf(fresh / "gguf", fresh / "models", fresh / "scores")
         make_adapters(fresh / "adapters", fresh / "models", fresh / "scores")
         make_sft(fresh / "sft", fresh / "models", fresh / "adapters")
+        make_dpo(fresh / "dpo", fresh / "models", fresh / "adapters")
         make_chat(fresh / "chat", fresh / "tokenizers", fresh / "models")
         make_ropes(fresh / "rope.json")
+        parquet_rows.make(fresh / "rows")
         for item in fresh.iterdir():
             replace(out / item.name, item)
 

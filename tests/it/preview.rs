@@ -51,6 +51,7 @@ async fn the_first_rows_show_what_is_trained_on() {
         data: Some(data),
         loss_on: v1::LossOn::All.into(),
         rows: Some(1),
+        preference: false,
     };
     let found = client.preview_dataset(request).await.unwrap();
     let splits: Vec<_> = found.reports.iter().map(|report| report.split.as_str()).collect();

@@ -138,6 +138,9 @@ pub(crate) struct PreviewArgs {
     pub(crate) train: Vec<String>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    /// The rows are pairs of answers, for dpo.
+    #[arg(long, conflicts_with = "loss_on")]
+    pub(crate) pairs: bool,
     /// Rows to show, 0 to 100.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) rows: u32,

@@ -91,8 +91,9 @@ impl Narrator {
             total => format!("{:>width$}/{total}", step.step, width = total.to_string().len()),
         };
         let mut text = format!(
-            "step {place}  loss {}  lr {}  grad {}  {} tokens/s  {} left",
+            "step {place}  loss {}{}  lr {}  grad {}  {} tokens/s  {} left",
             loss(step.loss),
+            step.preference.as_ref().map_or_else(String::new, |pairs| format!("  {}", told_apart(pairs))),
             rate(step.learning_rate),
             step.grad_norm.map_or("not finite".to_owned(), |norm| format!("{norm:.3}")),
             count(step.tokens_per_second.round() as u64),
@@ -195,6 +196,9 @@ fn evaluation(result: &v1::EvaluationResult, paint: Paint) -> String {
         paint.bold(&loss(result.loss)),
         result.loss_standard_error,
     );
+    if let Some(pairs) = &result.preference {
+        text += &format!("  {}", told_apart(pairs));
+    }
     if let Some(perplexity) = result.perplexity {
         text += &format!("  perplexity {perplexity:.2}");
     }
@@ -208,6 +212,24 @@ fn evaluation(result: &v1::EvaluationResult, paint: Paint) -> String {
         text += &paint.green("  best so far");
     }
     text
+}
+
+/// How pairs were told apart.
+fn told_apart(pairs: &v1::PreferenceMetrics) -> String {
+    format!("pairs told apart: {}", share_and_margin(pairs))
+}
+
+fn share_and_margin(pairs: &v1::PreferenceMetrics) -> String {
+    let has_error = pairs.accuracy_standard_error > 0.0 || pairs.margin_standard_error > 0.0;
+    let error = |text: String| if has_error { format!(" ± {text}") } else { String::new() };
+    let ties = if pairs.ties > 0.0 { format!(" ({} ties)", percent(pairs.ties)) } else { String::new() };
+    format!(
+        "{}{}{ties}, margin {:.4}{}",
+        percent(pairs.accuracy),
+        error(percent(pairs.accuracy_standard_error)),
+        pairs.margin,
+        error(format!("{:.4}", pairs.margin_standard_error)),
+    )
 }
 
 fn checkpoint(saved: &v1::CheckpointSaved, paint: Paint) -> String {
@@ -249,6 +271,9 @@ pub(crate) fn result_text(result: &v1::JobResult, paint: Paint) -> String {
     }
     if let (Some(before), Some(after)) = (result.eval_loss_before, result.eval_loss_after) {
         text += &format!("\nheld-out loss {before:.4} before, {} after", paint.bold(&format!("{after:.4}")));
+    }
+    if let (Some(before), Some(after)) = (&result.preference_before, &result.preference_after) {
+        text += &format!("\n{} before; {} after", told_apart(before), share_and_margin(after));
     }
     if !result.final_checkpoint_id.is_empty() {
         text += &format!(

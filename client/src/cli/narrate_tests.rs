@@ -164,6 +164,29 @@ fn a_failure_says_why_where_and_what_to_try() {
     check(Event::Failure(failure), expected);
 }
 
+fn told_apart(accuracy: f64, ties: f64, margin: f64) -> v1::PreferenceMetrics {
+    v1::PreferenceMetrics { pairs: 20, accuracy, ties, margin, ..Default::default() }
+}
+
+#[test]
+fn steps_and_evaluations_of_pairs_say_how_they_are_told_apart() {
+    let Event::TrainStep(plain) = step(3) else { panic!("a step") };
+    let of_pairs = v1::TrainStep { preference: Some(told_apart(0.75, 0.0, 0.125)), ..plain };
+    let told = narrator().plain(&at(0.0, Event::TrainStep(of_pairs))).expect("told");
+    assert!(told.contains("loss 2.3457  pairs told apart: 75.0%, margin 0.1250  lr"), "{told}");
+    let result = v1::EvaluationResult {
+        loss: Some(0.5),
+        preference: Some(v1::PreferenceMetrics {
+            accuracy_standard_error: 0.05,
+            margin_standard_error: 0.025,
+            ..told_apart(0.75, 0.25, 0.125)
+        }),
+        ..Default::default()
+    };
+    let told = narrator().plain(&at(0.0, Event::Evaluation(result))).expect("told");
+    assert!(told.contains("pairs told apart: 75.0% ± 5.0% (25.0% ties), margin 0.1250 ± 0.0250"), "{told}");
+}
+
 #[test]
 fn a_result_compares_before_and_after() {
     let result = v1::JobResult {
@@ -178,10 +201,13 @@ fn a_result_compares_before_and_after() {
         train_seconds: 151.0,
         eval_seconds: 12.0,
         skipped_steps: 1,
+        preference_before: Some(told_apart(0.0, 1.0, 0.0)),
+        preference_after: Some(told_apart(0.85, 0.0, 1.25)),
     };
     let expected = "\
 16:08:03  70 steps, 41,230 tokens (9,120 trained on), 2m 31s of training, 12 s of evaluation, 1 update skipped
           held-out loss 3.5000 before, 2.2500 after
+          pairs told apart: 0.0% (100.0% ties), margin 0.0000 before; 85.0%, margin 1.2500 after
           last checkpoint step-000070 in file:///s/step-000070
           best checkpoint step-000063";
     check(Event::Result(result), expected);

@@ -22,6 +22,7 @@ pub(crate) async fn run(args: PreviewArgs, client: &Client, out: &Output) -> Res
         loss_on: args.data.loss_on().into(),
         data: Some(args.data.spec(train, eval)?),
         rows: Some(args.rows),
+        preference: args.pairs,
     };
     let response = client.preview_dataset(request).await?;
     out.show("PreviewDatasetResponse", &response, || text(&response, out.paint))?;
@@ -40,7 +41,11 @@ pub(crate) fn text(response: &v1::PreviewDatasetResponse, paint: Paint) -> Strin
     }
     for row in &response.rows {
         lines.push(heading(row, paint));
-        lines.extend(marked(&row.pieces, paint).lines().map(|line| format!("  {line}")));
+        for (name, pieces) in [("chosen", &row.pieces), ("rejected", &row.rejected)] {
+            let is_pair = !row.rejected.is_empty();
+            lines.extend(is_pair.then(|| format!("  {}", paint.dim(name))));
+            lines.extend(marked(pieces, paint).lines().map(|line| format!("  {line}")));
+        }
         lines.push(String::new());
     }
     if !response.rows.is_empty() {
@@ -88,6 +93,7 @@ mod tests {
                 ],
                 tokens: 18,
                 trained_tokens: 5,
+                rejected: vec![],
             }],
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use hone_job::event::{DatasetReport, LengthBucket, ReasonCount, RowNote};
 use hone_job::spec::OverLength;
 
-use crate::tokenize::Example;
+use crate::tokenize::{Document, Example};
 
 /// Most rows listed for a reason; all are counted.
 pub const MAX_LISTED: usize = 20;
@@ -17,6 +17,8 @@ pub const MAX_LISTED: usize = 20;
 pub mod reason {
     /// The row is no JSON object, or of no known kind, or cannot be tokenised.
     pub const MALFORMED: &str = "malformed";
+    /// Both answers of a pair are the same.
+    pub const IDENTICAL_ANSWERS: &str = "identical_answers";
     /// No token of the row is a target.
     pub const NO_TRAINABLE_TOKEN: &str = "no_trainable_token";
     /// Longer than max_length and left out.
@@ -68,58 +70,59 @@ impl LengthPolicy {
             }
             OverLength::Truncate => {
                 tally.count(reason::OVER_LENGTH_TRUNCATED, &example, note);
-                keep_if_trainable(self.truncate(&example), tally, admitted);
+                let documents = example.documents.iter().map(|document| self.truncate(document)).collect();
+                keep_if_trainable(Example { documents, ..example }, tally, admitted);
             }
         }
     }
 
     /// Cuts, but keeps the end token with what follows it: a model trained on rows without ends never stops.
-    fn truncate(&self, example: &Example) -> Example {
-        let len = example.len();
+    fn truncate(&self, document: &Document) -> Document {
+        let len = document.len();
+        if len <= self.max_length {
+            return document.clone();
+        }
         let last_few = len.saturating_sub(END_WITHIN)..len;
-        let end = last_few.rev().find(|&index| self.end_ids.contains(&example.input_ids[index])).unwrap_or(len);
+        let end = last_few.rev().find(|&index| self.end_ids.contains(&document.input_ids[index])).unwrap_or(len);
         let tail = (len - end).min(self.max_length - 1);
         let head = self.max_length - tail;
-        let mut input_ids = example.input_ids[..head].to_vec();
-        let mut labels = example.labels[..head].to_vec();
+        let mut input_ids = document.input_ids[..head].to_vec();
+        let mut labels = document.labels[..head].to_vec();
         // The last token of the head now precedes the tail, or nothing.
-        labels[head - 1] = if tail > 0 { example.labels[len - tail - 1] } else { crate::tokenize::IGNORE_INDEX };
-        input_ids.extend_from_slice(&example.input_ids[len - tail..]);
-        labels.extend_from_slice(&example.labels[len - tail..]);
-        Example { input_ids, labels, ..example.clone_place() }
+        labels[head - 1] = if tail > 0 { document.labels[len - tail - 1] } else { crate::tokenize::IGNORE_INDEX };
+        input_ids.extend_from_slice(&document.input_ids[len - tail..]);
+        labels.extend_from_slice(&document.labels[len - tail..]);
+        Document { input_ids, labels }
     }
 
     /// Parts that together keep every token and every target: labels are shifted already, so the last position of a part
     /// still has the first token of the next as its target.
     fn split(&self, example: &Example) -> Vec<Example> {
-        let parts = example.input_ids.chunks(self.max_length).zip(example.labels.chunks(self.max_length));
-        parts
-            .map(|(input_ids, labels)| Example {
-                input_ids: input_ids.to_vec(),
-                labels: labels.to_vec(),
-                ..example.clone_place()
-            })
+        let documents = example.documents.iter().flat_map(|document| {
+            document.input_ids.chunks(self.max_length).zip(document.labels.chunks(self.max_length))
+        });
+        documents
+            .map(|(input_ids, labels)| Document { input_ids: input_ids.to_vec(), labels: labels.to_vec() })
             // A single token at the end was the last target of the part before; alone it teaches nothing.
             .filter(|part| part.len() > 1 || part.num_targets() > 0)
+            .map(|part| Example {
+                documents: vec![part],
+                object: example.object.clone(),
+                row: example.row,
+                is_text: example.is_text,
+            })
             .collect()
     }
 }
 
-impl Example {
-    fn clone_place(&self) -> Example {
-        Example {
-            input_ids: Vec::new(),
-            labels: Vec::new(),
-            object: self.object.clone(),
-            row: self.row,
-            is_text: self.is_text,
-        }
-    }
-}
-
-/// Admits an example of any length if a token of it is a target.
+/// Admits an example of any length if a token of each document is a target, and if the answers of a pair differ.
 pub fn keep_if_trainable(example: Example, tally: &mut Tally, admitted: &mut Vec<Example>) {
-    if example.num_targets() > 0 {
+    if let [chosen, rejected] = &example.documents[..]
+        && chosen == rejected
+    {
+        return tally.count(reason::IDENTICAL_ANSWERS, &example, "chosen and rejected are the same");
+    }
+    if example.documents.iter().all(|document| document.num_targets() > 0) {
         admitted.push(example);
         return;
     }
@@ -177,7 +180,7 @@ impl Tally {
             split: split.to_string(),
             rows_read: self.rows_read,
             examples: examples.len() as u64,
-            tokens: examples.iter().map(|example| example.len() as u64).sum(),
+            tokens: examples.iter().map(Example::num_tokens).sum(),
             trained_tokens: examples.iter().map(Example::num_targets).sum(),
             reasons: self.reasons.values().cloned().collect(),
             length_histogram: self

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use hone_job::event::{DatasetReport, ReasonCount, RowNote};
-use hone_job::spec::{Data, LossOn, OverLength};
+use hone_job::spec::{Data, OverLength, Task};
 use tokio::runtime::Handle;
 
 use crate::admit::{LengthPolicy, Tally, keep_if_trainable, reason};
@@ -17,7 +17,7 @@ use crate::order::{RowHash, sample};
 use crate::source::{self, Row, RowResult};
 use crate::storage::Location;
 use crate::template;
-use crate::tokenize::{Example, RowTokenizer};
+use crate::tokenize::{Example, Form, RowTokenizer};
 use crate::tokenizer::Tokenizer;
 
 /// Rows that go to a tokenising thread at once.
@@ -41,8 +41,8 @@ pub struct Options {
     pub max_length: usize,
     /// What happens to longer training rows.
     pub over_length: OverLength,
-    /// Which tokens are trained on.
-    pub loss_on: LossOn,
+    /// What rows are made into, and which of their tokens are trained on.
+    pub form: Form,
     /// A chat template instead of the tokenizer's own.
     pub chat_template: Option<String>,
     /// Share of the training rows held out for evaluation, by row hash.
@@ -56,12 +56,20 @@ pub struct Options {
 }
 
 impl Options {
-    /// The options that a spec asks for.
-    pub fn new(data: &Data, loss_on: LossOn) -> Self {
+    /// The options that a task asks for.
+    pub fn of(task: &Task) -> Self {
+        match task {
+            Task::Sft(sft) => Self::new(&sft.training.data, sft.loss_on),
+            Task::Dpo(dpo) => Self::new(&dpo.training.data, Form::Preference),
+        }
+    }
+
+    /// The options for such rows.
+    pub fn new(data: &Data, form: impl Into<Form>) -> Self {
         Self {
             max_length: data.max_length as usize,
             over_length: data.over_length,
-            loss_on,
+            form: form.into(),
             chat_template: data.chat_template.clone(),
             eval_fraction: data.eval_fraction,
             max_train_examples: data.max_train_examples,
@@ -237,7 +245,7 @@ pub(crate) async fn examine(
             over_length: options.over_length,
             end_ids: tokenizer.stop_ids().to_vec(),
         };
-        let rows = RowTokenizer::new(tokenizer, options.chat_template.as_deref(), options.loss_on)?;
+        let rows = RowTokenizer::new(tokenizer, options.chat_template.as_deref(), options.form)?;
         let mut reading = Reading { rows: &rows, runtime: &runtime, threads: options.threads, progress, rows_read: 0 };
         let train = reading.outcomes(&train)?;
         let eval = if eval.is_empty() { None } else { Some(reading.outcomes(&eval)?) };
@@ -312,10 +320,9 @@ impl Reading<'_> {
 
 fn outcome(rows: &RowTokenizer, row: Row) -> Outcome {
     let content = understand(&row.value).map_err(|what| row.note(what))?;
-    let tokens = rows.tokenize(&content).map_err(|error| row.note(error.to_string()))?;
+    let example = rows.example(&content, row.object.clone(), row.number);
     let hash = RowHash::of(&row.value);
-    let is_text = matches!(content, crate::example::Content::Text(_));
-    Ok((tokens.into_example(row.object, row.number, is_text), hash))
+    Ok((example.map_err(|error| row.note(error.to_string()))?, hash))
 }
 
 /// Divides rows into splits, applies the policy to the training rows, and samples.

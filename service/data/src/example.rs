@@ -1,9 +1,11 @@
-//! What a row is: text, prompt and completion, or a conversation. Each row is looked at on its own, and one of a wrong
+//! What a row is: text, prompt and completion, a conversation, or a pair of answers. Each row is looked at on its own, and one of a wrong
 //! shape is told apart by name, never guessed.
 
 use serde_json::{Map, Value};
 
 use crate::template::ChatContext;
+
+mod preference;
 
 /// A row, understood.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +35,26 @@ pub enum Content {
         /// What comes with the messages.
         context: ChatContext,
     },
+    /// `{"chosen", "rejected"}`, with or without `"prompt"`, all texts.
+    Preference {
+        /// What both answer; where it is absent, what the two begin with in common is.
+        prompt: Option<String>,
+        /// The better answer.
+        chosen: String,
+        /// The worse one.
+        rejected: String,
+    },
+    /// `{"chosen", "rejected"}`, lists of messages, with or without `"prompt"`.
+    ChatPreference {
+        /// Given to the model.
+        prompt: Vec<Value>,
+        /// The better answer. At least one message.
+        chosen: Vec<Value>,
+        /// The worse one. At least one message.
+        rejected: Vec<Value>,
+        /// What comes with the messages.
+        context: ChatContext,
+    },
 }
 
 impl Content {
@@ -43,22 +65,40 @@ impl Content {
             Content::Completion { .. } => "prompt and completion",
             Content::ChatCompletion { .. } => "prompt and completion messages",
             Content::Chat { .. } => "messages",
+            Content::Preference { .. } => "a pair of answers",
+            Content::ChatPreference { .. } => "a pair of answers in messages",
         }
     }
 }
 
 /// The columns that make a row what it is. Others are ignored, and do not count in its hash.
-pub const COLUMNS: [&str; 7] =
-    ["messages", "conversations", "prompt", "completion", "text", "tools", "chat_template_kwargs"];
+pub const COLUMNS: [&str; 9] = [
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "text",
+    "tools",
+    "chat_template_kwargs",
+    "chosen",
+    "rejected",
+];
 
-const EXPECTED: &str = "expected {\"messages\": [..]}, {\"prompt\", \"completion\"} or {\"text\"}";
+const EXPECTED: &str =
+    "expected {\"messages\": [..]}, {\"prompt\", \"completion\"}, {\"text\"} or {\"chosen\", \"rejected\"}";
 
 /// Understands a row; the error says what was found and what was expected. A row with several kinds of columns is the
-/// first of: messages, conversations, prompt and completion, text. A null column counts as absent, since Parquet has
+/// first of: chosen and rejected, messages, conversations, prompt and completion, text. A null column counts as absent, since Parquet has
 /// every column in every row.
 pub fn understand(row: &Value) -> Result<Content, String> {
     let Value::Object(row) = row else { return Err(format!("the row is {}; {EXPECTED}", kind(row))) };
     let column = |name: &str| row.get(name).filter(|value| !value.is_null());
+    match (column("chosen"), column("rejected")) {
+        (Some(chosen), Some(rejected)) => return preference::understand(column("prompt"), chosen, rejected, row),
+        (Some(_), None) => return Err("chosen stands without rejected; expected both".into()),
+        (None, Some(_)) => return Err("rejected stands without chosen; expected both".into()),
+        (None, None) => {}
+    }
     if let Some(turns) = column("messages") {
         return Ok(Content::Chat { messages: messages("messages", turns)?, context: context(row)? });
     }

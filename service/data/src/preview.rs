@@ -6,7 +6,7 @@ use hone_job::event::DatasetReport;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Error, Options, Progress, Sources, examine};
-use crate::tokenize::{Example, IGNORE_INDEX};
+use crate::tokenize::{Document, Example, IGNORE_INDEX};
 use crate::tokenizer::{self, Tokenizer};
 
 /// What a job would see.
@@ -25,8 +25,8 @@ pub struct PreviewRow {
     pub object: String,
     /// Number of the row in it, from 1.
     pub row: u64,
-    /// Its text in pieces, special tokens written out.
-    pub pieces: Vec<Piece>,
+    /// The text of each document in pieces, special tokens written out.
+    pub documents: Vec<Vec<Piece>>,
     /// Tokens of the row.
     pub tokens: u64,
     /// Tokens trained on.
@@ -63,26 +63,26 @@ pub fn preview_row(example: &Example, tokenizer: &Tokenizer) -> Result<PreviewRo
     Ok(PreviewRow {
         object: example.object.to_string(),
         row: example.row,
-        pieces: pieces(example, tokenizer)?,
-        tokens: example.len() as u64,
+        documents: example.documents.iter().map(|document| pieces(document, tokenizer)).collect::<Result<_, _>>()?,
+        tokens: example.num_tokens(),
         trained_tokens: example.num_targets(),
     })
 }
 
 /// Cuts the text where trained and untrained tokens meet. The text of a piece is what decoding gains by its tokens, since
 /// some tokenizers drop the space before a text that is decoded alone.
-fn pieces(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<Piece>, tokenizer::Error> {
+fn pieces(document: &Document, tokenizer: &Tokenizer) -> Result<Vec<Piece>, tokenizer::Error> {
     // A token is trained on when it is the target of the one before.
-    let trained = |index: usize| index > 0 && example.labels[index - 1] != IGNORE_INDEX;
-    let indices: Vec<usize> = (0..example.len()).collect();
+    let trained = |index: usize| index > 0 && document.labels[index - 1] != IGNORE_INDEX;
+    let indices: Vec<usize> = (0..document.len()).collect();
     let mut before = String::new();
     let mut pieces = Vec::new();
     for run in indices.chunk_by(|&a, &b| trained(a) == trained(b)) {
         let (start, end) = (run[0], run[run.len() - 1] + 1);
-        let through = tokenizer.decode(&example.input_ids[..end], false)?;
+        let through = tokenizer.decode(&document.input_ids[..end], false)?;
         let text = match through.strip_prefix(&before) {
             Some(text) => text.to_string(),
-            None => tokenizer.decode(&example.input_ids[start..end], false)?,
+            None => tokenizer.decode(&document.input_ids[start..end], false)?,
         };
         pieces.push(Piece { text, trained: trained(start) });
         before = through;

@@ -19,16 +19,42 @@ use crate::example::Content;
 use crate::template::{self, ChatContext, ChatTemplate};
 use crate::tokenizer::{self, Encoded, Tokenizer};
 
+mod preference;
+
 /// Label of a position that is not trained on.
 pub const IGNORE_INDEX: i64 = -100;
 
-/// A document to train or evaluate on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Example {
+/// A text that the model sees on its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Document {
     /// Tokens.
     pub input_ids: Vec<u32>,
     /// For each token the one to predict after it, or [`IGNORE_INDEX`]; as long as `input_ids`.
     pub labels: Vec<i64>,
+}
+
+impl Document {
+    /// Tokens.
+    pub fn len(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// Whether there is no token at all.
+    pub fn is_empty(&self) -> bool {
+        self.input_ids.is_empty()
+    }
+
+    /// Tokens trained on.
+    pub fn num_targets(&self) -> u64 {
+        self.labels.iter().filter(|label| **label != IGNORE_INDEX).count() as u64
+    }
+}
+
+/// What a row gives to train or evaluate on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// One text; of a pair two: the prompt with the chosen answer, then with the rejected one.
+    pub documents: Vec<Document>,
     /// URI of the object the row is in.
     pub object: Arc<str>,
     /// Number of the row in it, from 1.
@@ -40,17 +66,37 @@ pub struct Example {
 impl Example {
     /// Tokens trained on.
     pub fn num_targets(&self) -> u64 {
-        self.labels.iter().filter(|label| **label != IGNORE_INDEX).count() as u64
+        self.documents.iter().map(Document::num_targets).sum()
     }
 
-    /// Tokens.
+    /// Tokens of all documents.
+    pub fn num_tokens(&self) -> u64 {
+        self.documents.iter().map(|document| document.len() as u64).sum()
+    }
+
+    /// Tokens of the longest document: what the length policy looks at.
     pub fn len(&self) -> usize {
-        self.input_ids.len()
+        self.documents.iter().map(Document::len).max().unwrap_or(0)
     }
 
     /// Whether there is no token at all.
     pub fn is_empty(&self) -> bool {
-        self.input_ids.is_empty()
+        self.len() == 0
+    }
+}
+
+/// What rows are made into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A document, with the tokens that are trained on.
+    Sft(LossOn),
+    /// A pair of documents, whose answers are trained on.
+    Preference,
+}
+
+impl From<LossOn> for Form {
+    fn from(loss_on: LossOn) -> Form {
+        Form::Sft(loss_on)
     }
 }
 
@@ -75,6 +121,16 @@ pub enum Error {
     NotIncremental {
         /// Which part.
         turn: String,
+    },
+    /// The row is of a kind that the task has no use for.
+    #[error("it is {kind}; {task} needs {expected}")]
+    WrongKind {
+        /// Kind of the row.
+        kind: &'static str,
+        /// The task.
+        task: &'static str,
+        /// What it needs.
+        expected: &'static str,
     },
     /// Rendering failed.
     #[error(transparent)]
@@ -102,15 +158,20 @@ impl Tokens {
         Self { trained: (0..ids.len()).map(|index| range.contains(&index)).collect(), ids }
     }
 
-    /// Shifts the labels: the target of a position is the token after it.
+    /// An example of this document alone.
     pub fn into_example(self, object: Arc<str>, row: u64, is_text: bool) -> Example {
+        Example { documents: vec![self.into_document()], object, row, is_text }
+    }
+
+    /// Shifts the labels: the target of a position is the token after it.
+    pub fn into_document(self) -> Document {
         let next = self.ids.iter().zip(&self.trained).skip(1);
         let mut labels: Vec<i64> =
             next.map(|(&id, &trained)| if trained { i64::from(id) } else { IGNORE_INDEX }).collect();
         if !self.ids.is_empty() {
             labels.push(IGNORE_INDEX);
         }
-        Example { input_ids: self.ids, labels, object, row, is_text }
+        Document { input_ids: self.ids, labels }
     }
 }
 
@@ -119,6 +180,7 @@ impl Tokens {
 pub struct RowTokenizer {
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
+    form: Form,
     loss_on: LossOn,
 }
 
@@ -127,11 +189,13 @@ impl RowTokenizer {
     pub fn new(
         tokenizer: Arc<Tokenizer>,
         chat_template: Option<&str>,
-        loss_on: LossOn,
+        form: impl Into<Form>,
     ) -> Result<Self, template::Error> {
+        let form = form.into();
+        let loss_on = if let Form::Sft(loss_on) = form { loss_on } else { LossOn::Completion };
         let source = chat_template.or(tokenizer.chat_template());
         let template = source.map(|source| ChatTemplate::new(source, tokenizer.special_tokens())).transpose()?;
-        Ok(Self { tokenizer, template, loss_on })
+        Ok(Self { tokenizer, template, form, loss_on })
     }
 
     /// The tokenizer.
@@ -139,9 +203,24 @@ impl RowTokenizer {
         &self.tokenizer
     }
 
-    /// Tokens of a row.
+    /// The example that a row gives.
+    pub fn example(&self, content: &Content, object: Arc<str>, row: u64) -> Result<Example, Error> {
+        let is_text = matches!(content, Content::Text(_));
+        match self.form {
+            Form::Sft(_) => Ok(self.tokenize(content)?.into_example(object, row, is_text)),
+            Form::Preference => {
+                let documents = self.pair(content)?.map(Tokens::into_document).into();
+                Ok(Example { documents, object, row, is_text })
+            }
+        }
+    }
+
+    /// Tokens of a row for supervised fine-tuning.
     pub fn tokenize(&self, content: &Content) -> Result<Tokens, Error> {
         match content {
+            Content::Preference { .. } | Content::ChatPreference { .. } => {
+                Err(Error::WrongKind { kind: content.kind(), task: "sft", expected: "texts, completions or messages" })
+            }
             Content::Text(text) => {
                 self.needs_no_turns(content)?;
                 Ok(Tokens::all(self.tokenizer.encode(&self.with_eos(text), true)?))

@@ -67,7 +67,7 @@ pub struct StateChanged {
 /// The trainer entered a phase, such as `loading_model`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
-    /// Name: `loading_model`, `reading_data`, `training`, `evaluating`, `saving`.
+    /// Name: `loading_model`, `reading_data`, `scoring_reference`, `training`, `evaluating`, `saving`.
     pub name: String,
     /// What exactly, for people: bytes read, rows read.
     pub detail: String,
@@ -148,6 +148,31 @@ pub struct Plan {
     pub attention: String,
 }
 
+/// How a policy tells the better answer of a pair from the other, averaged over pairs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct PreferenceMetrics {
+    /// Pairs.
+    pub pairs: u64,
+    /// Share of pairs whose chosen answer has the higher reward; a tie is no success.
+    pub accuracy: f64,
+    /// Share of pairs whose rewards are equal.
+    pub ties: f64,
+    /// Reward of the chosen answer less that of the rejected one.
+    pub margin: f64,
+    /// Reward of the chosen answer.
+    pub reward_chosen: f64,
+    /// Reward of the rejected answer.
+    pub reward_rejected: f64,
+    /// Log-probability of the chosen answer under the policy, in nats.
+    pub logps_chosen: f64,
+    /// Log-probability of the rejected answer under the policy, in nats.
+    pub logps_rejected: f64,
+    /// Standard error of the accuracy over pairs; 0 where it is not measured.
+    pub accuracy_standard_error: f64,
+    /// Standard error of the margin over pairs; 0 where it is not measured.
+    pub margin_standard_error: f64,
+}
+
 /// One optimizer step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainStep {
@@ -155,7 +180,8 @@ pub struct TrainStep {
     pub step: u64,
     /// Epochs done, with fraction.
     pub epoch: f64,
-    /// Mean negative log-likelihood over the step's trained tokens, in nats. Absent when not finite.
+    /// Mean negative log-likelihood over the step's trained tokens, in nats; in dpo the mean loss over its pairs. Absent
+    /// when not finite.
     pub loss: Option<f64>,
     /// Global L2 norm of the gradient before clipping. Absent when not finite.
     pub grad_norm: Option<f64>,
@@ -169,7 +195,7 @@ pub struct TrainStep {
     pub trained_tokens: u64,
     /// Micro-batches the step was cut into.
     pub micro_batches: u32,
-    /// Share of trained tokens that the model ranks first.
+    /// Share of trained tokens that the model ranks first; in dpo of the chosen answers' tokens.
     pub token_accuracy: f64,
     /// Wall time of the step, in seconds.
     pub step_seconds: f64,
@@ -181,6 +207,8 @@ pub struct TrainStep {
     pub remaining_seconds: f64,
     /// Peak memory of the process so far, in bytes.
     pub peak_memory_bytes: u64,
+    /// How pairs were told apart; in dpo only.
+    pub preference: Option<PreferenceMetrics>,
 }
 
 /// An evaluation of held-out rows.
@@ -188,13 +216,13 @@ pub struct TrainStep {
 pub struct Evaluation {
     /// Steps taken before it.
     pub step: u64,
-    /// Mean negative log-likelihood over tokens, in nats. Absent when not finite.
+    /// Mean negative log-likelihood over tokens, in nats; in dpo the mean loss over pairs. Absent when not finite.
     pub loss: Option<f64>,
     /// Standard error of the loss over rows.
     pub loss_standard_error: f64,
-    /// exp(loss).
+    /// exp(loss); absent in dpo.
     pub perplexity: Option<f64>,
-    /// Share of tokens that the model ranks first.
+    /// Share of tokens that the model ranks first; in dpo of the chosen answers' tokens.
     pub token_accuracy: f64,
     /// Examples evaluated.
     pub examples: u64,
@@ -206,6 +234,8 @@ pub struct Evaluation {
     pub seconds: f64,
     /// Whether it is the best so far.
     pub best: bool,
+    /// How pairs were told apart; in dpo only.
+    pub preference: Option<PreferenceMetrics>,
 }
 
 /// Loss of the rows in one length bucket.
@@ -213,12 +243,14 @@ pub struct Evaluation {
 pub struct BucketLoss {
     /// Longest length of the bucket, in tokens, inclusive.
     pub up_to_tokens: u64,
-    /// Mean negative log-likelihood over its tokens, in nats.
+    /// Mean negative log-likelihood over its tokens, in nats; in dpo the mean loss over its pairs.
     pub loss: f64,
     /// Tokens scored in it.
     pub tokens: u64,
     /// Examples in it.
     pub examples: u64,
+    /// How pairs were told apart; in dpo only.
+    pub preference: Option<PreferenceMetrics>,
 }
 
 /// A checkpoint is durable and verified.
@@ -285,6 +317,10 @@ pub struct Outcome {
     pub eval_seconds: f64,
     /// Updates skipped since loss or gradient was not finite.
     pub skipped_steps: u64,
+    /// How held-out pairs were told apart before the first step; in dpo only.
+    pub preference_before: Option<PreferenceMetrics>,
+    /// How held-out pairs were told apart after the last step; in dpo only.
+    pub preference_after: Option<PreferenceMetrics>,
 }
 
 #[cfg(test)]

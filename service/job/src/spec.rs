@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod preference;
+
+pub use preference::{Divergence, DpoTask, Preference, PreferenceLoss, Reference, WeightedLoss};
+
 /// One field that is wrong, as a path in the request, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
@@ -44,6 +48,8 @@ pub struct JobSpec {
 pub enum Task {
     /// Supervised fine-tuning.
     Sft(SftTask),
+    /// Preference optimisation.
+    Dpo(DpoTask),
 }
 
 impl Task {
@@ -51,6 +57,7 @@ impl Task {
     pub fn name(&self) -> &'static str {
         match self {
             Task::Sft(_) => "sft",
+            Task::Dpo(_) => "dpo",
         }
     }
 
@@ -58,6 +65,15 @@ impl Task {
     pub fn training(&self) -> &Training {
         match self {
             Task::Sft(task) => &task.training,
+            Task::Dpo(task) => &task.training,
+        }
+    }
+
+    /// The same, to change them.
+    pub fn training_mut(&mut self) -> &mut Training {
+        match self {
+            Task::Sft(task) => &mut task.training,
+            Task::Dpo(task) => &mut task.training,
         }
     }
 }
@@ -443,7 +459,13 @@ impl JobSpec {
             "must be 1: several devices are not supported yet",
         );
         let mut found = check.found;
-        found.extend(self.task.training().validate(&format!("spec.{}", self.task.name())));
+        let path = format!("spec.{}", self.task.name());
+        found.extend(self.task.training().validate(&path));
+        if let Task::Dpo(task) = &self.task {
+            let mut check = Check { path: &path, found: Vec::new() };
+            task.preference.validate(&mut check);
+            found.extend(check.found);
+        }
         found
     }
 }
@@ -537,11 +559,11 @@ mod tests {
     fn every_violation_comes_back_at_once_with_its_path() {
         let mut bad = spec();
         bad.base_model.clear();
-        let Task::Sft(task) = &mut bad.task;
-        task.training.data.train.clear();
-        task.training.optimizer.learning_rate = -1.0;
-        task.training.optimizer.epsilon = f64::NAN;
-        task.training.adapter = Adapter::Lora(Lora { rank: 0, ..Lora::default() });
+        let training = bad.task.training_mut();
+        training.data.train.clear();
+        training.optimizer.learning_rate = -1.0;
+        training.optimizer.epsilon = f64::NAN;
+        training.adapter = Adapter::Lora(Lora { rank: 0, ..Lora::default() });
         let fields: Vec<String> = bad.validate().into_iter().map(|violation| violation.field).collect();
         assert_eq!(
             fields,

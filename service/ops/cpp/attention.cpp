@@ -1,6 +1,6 @@
 // Causal attention over documents that lie end to end in one flat batch: one autograd node for all of them.
 //
-// q [T, H, D], k and v [T, K, D] -> [T, H, D]; a document sees itself alone. On the CPU the documents go through
+// q [T, H, D], k and v [T, K, D] -> [T, H, D]; a document sees itself alone, or itself behind an earlier one it continues. On the CPU the documents go through
 // LibTorch's flash kernel, neighbours of one length in one call; H / K query heads share a key head, which is repeated
 // for the call because that kernel wants equal numbers. On CUDA one variable-length flash call does all of it.
 // Paper: Dao 2023, arXiv:2307.08691.
@@ -16,20 +16,42 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// `count` neighbouring documents of `len` tokens each, the first at `start`.
+// `count` neighbouring documents of `len` tokens each, the first at `start`; or one that continues the `prefix_len` tokens
+// from `prefix_start`.
 struct Group {
-  int64_t start, count, len;
+  int64_t start, count, len, prefix_start, prefix_len;
 
   // [T, heads, D] -> [count, heads, len, D]
   at::Tensor of(const at::Tensor& flat) const {
     return flat.narrow(0, start, count * len).view({count, len, flat.size(1), flat.size(2)}).transpose(1, 2);
   }
+
+  // [T, heads, D] -> [heads, prefix_len, D]
+  at::Tensor prefix_of(const at::Tensor& flat) const {
+    return flat.narrow(0, prefix_start, prefix_len).transpose(0, 1);
+  }
+
+  // What the queries see: [T, heads, D] -> [count, heads, prefix_len + len, D]
+  at::Tensor seen_of(const at::Tensor& flat) const {
+    return prefix_len == 0 ? of(flat) : at::cat({prefix_of(flat).unsqueeze(0), of(flat)}, 2);
+  }
+
+  // Puts gradients of what the queries see where they belong. A document's own part comes first, since documents that
+  // continue it come later and add theirs.
+  void put(const at::Tensor& flat, const at::Tensor& seen) const {
+    of(flat).copy_(seen.narrow(2, prefix_len, len));
+    if (prefix_len > 0) {
+      prefix_of(flat).add_(seen.narrow(2, 0, prefix_len)[0]);
+    }
+  }
 };
+
+constexpr size_t kGroupNumbers = 5;
 
 std::vector<Group> groups_of(const std::vector<int64_t>& flat) {
   std::vector<Group> groups;
-  for (size_t i = 0; i + 2 < flat.size(); i += 3) {
-    groups.push_back({flat[i], flat[i + 1], flat[i + 2]});
+  for (size_t i = 0; i + kGroupNumbers <= flat.size(); i += kGroupNumbers) {
+    groups.push_back({flat[i], flat[i + 1], flat[i + 2], flat[i + 3], flat[i + 4]});
   }
   return groups;
 }
@@ -71,7 +93,7 @@ struct DocumentAttention : public torch::autograd::Function<DocumentAttention> {
       const auto& group = groups[i];
       const auto mask = mask_of(masks, i);
       auto [part, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
-          group.of(q), repeat_heads(group.of(k), repeats), repeat_heads(group.of(v), repeats), 0.0,
+          group.of(q), repeat_heads(group.seen_of(k), repeats), repeat_heads(group.seen_of(v), repeats), 0.0,
           /*is_causal=*/!mask.has_value(), mask);
       group.of(out).copy_(part);
       saved.push_back(logsumexp);
@@ -95,12 +117,12 @@ struct DocumentAttention : public torch::autograd::Function<DocumentAttention> {
       const auto& group = groups[i];
       const auto& mask = saved[4 + groups.size() + i];
       auto [dq_part, dk_part, dv_part] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          group.of(dout), group.of(q), repeat_heads(group.of(k), repeats), repeat_heads(group.of(v), repeats),
+          group.of(dout), group.of(q), repeat_heads(group.seen_of(k), repeats), repeat_heads(group.seen_of(v), repeats),
           group.of(out), saved[4 + i], 0.0, /*is_causal=*/!mask.defined(),
           mask.defined() ? std::make_optional(mask) : std::nullopt);
       group.of(dq).copy_(dq_part);
-      group.of(dk).copy_(sum_heads(dk_part, repeats));
-      group.of(dv).copy_(sum_heads(dv_part, repeats));
+      group.put(dk, sum_heads(dk_part, repeats));
+      group.put(dv, sum_heads(dv_part, repeats));
     }
     return {dq, dk, dv, at::Tensor(), at::Tensor()};
   }
@@ -114,7 +136,7 @@ void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
 
 }  // namespace
 
-// `groups` is (start, count, len) for each run of documents of one length; `masks` one tensor or null for each.
+// `groups` is (start, count, len, prefix start, prefix length) for each run of documents of one length; `masks` one tensor or null for each.
 extern "C" char* hone_document_attention(
     const at::Tensor* q,
     const at::Tensor* k,
@@ -125,36 +147,46 @@ extern "C" char* hone_document_attention(
     at::Tensor** out) {
   return hone::guarded([&] {
     check(*q, *k, *v);
-    std::vector<int64_t> flat(groups, groups + 3 * num_groups);
+    std::vector<int64_t> flat(groups, groups + kGroupNumbers * num_groups);
     int64_t total = 0;
     variable_list mask_list;
-    for (size_t i = 0; i < num_groups; ++i) {
-      TORCH_CHECK(flat[3 * i] == total, "attention: document group ", i, " starts at ", flat[3 * i], ", not at ", total);
-      total += flat[3 * i + 1] * flat[3 * i + 2];
+    size_t i = 0;
+    for (const auto& group : groups_of(flat)) {
+      TORCH_CHECK(group.start == total, "attention: document group ", i, " starts at ", group.start, ", not at ", total);
+      TORCH_CHECK(group.prefix_len == 0 ||
+              (group.count == 1 && masks[i] != nullptr && group.prefix_start + group.prefix_len <= group.start),
+          "attention: document group ", i, " has a prefix, so it is one document with a mask, behind its prefix");
+      total += group.count * group.len;
       mask_list.push_back(masks[i] == nullptr ? at::Tensor() : *masks[i]);
+      ++i;
     }
     TORCH_CHECK(total == q->size(0), "attention: documents hold ", total, " tokens, the batch ", q->size(0));
     *out = hone::give(DocumentAttention::apply(*q, *k, *v, mask_list, flat));
   });
 }
 
-// The CUDA path. `starts` [documents + 1] int32 on the device; window 0 means none. LibTorch has the derivative.
+// The CUDA path. Starts are [documents + 1] int32 on the device; window 0 means none. Where a document has more keys than
+// queries, the last of either are the same token. LibTorch has the derivative.
 extern "C" char* hone_varlen_flash(
     const at::Tensor* q,
     const at::Tensor* k,
     const at::Tensor* v,
-    const at::Tensor* starts,
-    int64_t longest,
+    const at::Tensor* query_starts,
+    int64_t longest_query,
+    const at::Tensor* key_starts,
+    int64_t longest_key,
     int64_t window,
     at::Tensor** out) {
   return hone::guarded([&] {
-    check(*q, *k, *v);
+    TORCH_CHECK(q->dim() == 3 && k->dim() == 3 && k->sizes() == v->sizes() && q->size(2) == k->size(2) && k->size(1) > 0 &&
+            q->size(1) % k->size(1) == 0,
+        "attention: q ", q->sizes(), ", k ", k->sizes(), " and v ", v->sizes(), " do not fit together");
     // Token i sees j when i - window < j <= i: window - 1 to its left.
     const auto left = window > 0 ? std::make_optional(window - 1) : std::nullopt;
     const auto right = window > 0 ? std::make_optional<int64_t>(0) : std::nullopt;
     auto results = at::_flash_attention_forward(
-        *q, *k, *v, *starts, *starts, longest, longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false,
-        /*scale=*/std::nullopt, left, right);
+        *q, *k, *v, *query_starts, *key_starts, longest_query, longest_key, 0.0, /*is_causal=*/true,
+        /*return_debug_mask=*/false, /*scale=*/std::nullopt, left, right);
     *out = hone::give(std::get<0>(results));
   });
 }

@@ -15,7 +15,10 @@ pub struct Group {
     pub count: i64,
     /// Tokens of each document.
     pub len: i64,
-    /// What to add to the scores `[len, len]`, in the type of the queries; none means causal.
+    /// First token and length of what the one document of the group continues: those tokens are seen before its own.
+    pub prefix: Option<(i64, i64)>,
+    /// What to add to the scores `[len, prefix + len]`, in the type of the queries; none means causal, and there is no
+    /// prefix.
     pub mask: Option<Tensor>,
 }
 
@@ -23,10 +26,14 @@ pub struct Group {
 ///
 /// H is a multiple of K; query head h reads key head `h / (H / K)`. The groups cover the T tokens in order. CPU only.
 pub fn document_attention(q: &Tensor, k: &Tensor, v: &Tensor, groups: &[Group]) -> Tensor {
-    let flat: Vec<i64> = groups.iter().flat_map(|group| [group.start, group.count, group.len]).collect();
+    let numbers = |group: &Group| {
+        let (prefix_start, prefix_len) = group.prefix.unwrap_or((0, 0));
+        [group.start, group.count, group.len, prefix_start, prefix_len]
+    };
+    let flat: Vec<i64> = groups.iter().flat_map(numbers).collect();
     let masks: Vec<_> = groups.iter().map(|group| group.mask.as_ref().map_or(ptr::null(), ffi::raw)).collect();
     let [out] = ffi::outputs(|[out]| {
-        // SAFETY: the tensors are alive for the call, `flat` holds three numbers and `masks` one pointer for each group.
+        // SAFETY: the tensors are alive for the call, `flat` holds five numbers and `masks` one pointer for each group.
         unsafe {
             ffi::hone_document_attention(
                 ffi::raw(q),
@@ -44,9 +51,17 @@ pub fn document_attention(q: &Tensor, k: &Tensor, v: &Tensor, groups: &[Group]) 
 
 /// The same on CUDA in one call of LibTorch's flash attention: float16 or bfloat16.
 ///
-/// `starts [documents + 1]` int32 on the device holds where each document begins, and T; `longest` is the longest
-/// document; with a `window`, token i sees j only when `j > i - window`.
-pub fn varlen_flash(q: &Tensor, k: &Tensor, v: &Tensor, starts: &Tensor, longest: i64, window: Option<i64>) -> Tensor {
+/// `queries` and `keys` say where each document begins in `q`, and in `k` and `v`, with the end behind, as int32
+/// `[documents + 1]` on the device, and how long the longest is. A document with more keys than queries has its queries at
+/// the end. With a `window`, token i sees j only when `j > i - window`.
+pub fn varlen_flash(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    queries: (&Tensor, i64),
+    keys: (&Tensor, i64),
+    window: Option<i64>,
+) -> Tensor {
     let [out] = ffi::outputs(|[out]| {
         // SAFETY: the tensors are alive for the call.
         unsafe {
@@ -54,8 +69,10 @@ pub fn varlen_flash(q: &Tensor, k: &Tensor, v: &Tensor, starts: &Tensor, longest
                 ffi::raw(q),
                 ffi::raw(k),
                 ffi::raw(v),
-                ffi::raw(starts),
-                longest,
+                ffi::raw(queries.0),
+                queries.1,
+                ffi::raw(keys.0),
+                keys.1,
                 window.unwrap_or(0),
                 out,
             )

@@ -49,8 +49,10 @@ unsafe extern "C" {
         q: *const Raw,
         k: *const Raw,
         v: *const Raw,
-        starts: *const Raw,
-        longest: i64,
+        query_starts: *const Raw,
+        longest_query: i64,
+        key_starts: *const Raw,
+        longest_key: i64,
         window: i64,
         out: *mut *mut Raw,
     ) -> *mut c_char;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/models/<id>/…   <root>/datasets/<id>/{file, manifest.json}   <root>/jobs/<id>/checkpoints/<checkpoint>/…
+//! <root>/reference/<fingerprint>.safetensors
 //! ```
 
 use hone_data::storage::{self, Location, Storage, StorageOptions};
@@ -45,6 +46,11 @@ impl Layout {
     /// Folder of a job's checkpoints.
     pub(crate) fn checkpoints(&self, job_id: &str) -> Location {
         self.job(job_id).join("checkpoints")
+    }
+
+    /// Folder of what reference policies say about datasets.
+    pub(crate) fn reference(&self) -> Location {
+        self.root.join("reference")
     }
 
     /// Any place that a job may read.

@@ -150,8 +150,10 @@ fn attention_kernels(gpu: bool) -> Vec<String> {
         }
     };
     let heads = |kind, device| Tensor::ones([6, 2, 16], (kind, device));
-    let documents =
-        [Group { start: 0, count: 1, len: 4, mask: None }, Group { start: 4, count: 1, len: 2, mask: None }];
+    let documents = [
+        Group { start: 0, count: 1, len: 4, prefix: None, mask: None },
+        Group { start: 4, count: 1, len: 2, prefix: None, mask: None },
+    ];
     for (name, kind) in [("cpu flash (float32)", Kind::Float), ("cpu flash (bfloat16)", Kind::BFloat16)] {
         let x = heads(kind, Device::Cpu);
         try_kernel(name, &|| hone_ops::document_attention(&x, &x, &x, &documents));
@@ -161,7 +163,7 @@ fn attention_kernels(gpu: bool) -> Vec<String> {
         try_kernel("cuda varlen flash (bfloat16)", &|| {
             let x = heads(Kind::BFloat16, device);
             let starts = Tensor::from_slice(&[0i32, 4, 6]).to_device(device);
-            hone_ops::varlen_flash(&x, &x, &x, &starts, 4, None)
+            hone_ops::varlen_flash(&x, &x, &x, (&starts, 4), (&starts, 4), None)
         });
         try_kernel("cuda document by document (float32)", &|| {
             let x = heads(Kind::Float, device).transpose(0, 1);

@@ -83,6 +83,8 @@ pub struct Welcome {
     pub job_uri: String,
     /// Checkpoint to go on from, as a URI; none for a start.
     pub resume_from: Option<String>,
+    /// Folder, as a URI, where what reference policies say is kept for all jobs.
+    pub reference_uri: String,
 }
 
 /// What the server wants at the next step boundary.

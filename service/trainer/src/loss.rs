@@ -11,6 +11,9 @@ use tch::{Device, Tensor};
 
 use crate::model::Decoder;
 
+pub mod pairs;
+pub mod preference;
+
 /// Most bytes of one tile of float32 logits.
 const TILE_BYTES: i64 = 128 << 20;
 /// Positions of a tile, whatever the vocabulary: fewer would waste the matrix multiplication.
@@ -30,8 +33,8 @@ pub struct Targets {
 impl Targets {
     /// Takes the targets out of a micro-batch.
     pub fn new(batch: &MicroBatch, device: Device) -> Targets {
-        let lens = batch.seq_lens.iter().enumerate();
-        let document_of = lens.flat_map(|(document, &len)| std::iter::repeat_n(document, len as usize));
+        let segments = batch.segments.iter();
+        let document_of = segments.flat_map(|segment| std::iter::repeat_n(segment.document, segment.len as usize));
         let labelled =
             batch.targets.iter().zip(document_of).enumerate().filter(|(_, (label, _))| **label != IGNORE_INDEX);
         let (mut positions, mut labels, mut documents) = (Vec::new(), Vec::new(), Vec::new());
@@ -75,13 +78,19 @@ pub struct TokenLosses {
 /// Scores the targets: `hidden [T, E]` -> `-log softmax(hidden W^T)[label]` at each of the N labelled positions.
 pub fn token_losses(model: &Decoder, hidden: &Tensor, targets: &Targets) -> TokenLosses {
     let hidden = hidden.index_select(0, &targets.positions);
-    let tile = (TILE_BYTES / (4 * model.config().vocab_size)).max(MIN_TILE);
+    let tile = tile_of(model);
     let (nll, correct) = hone_ops::head_nll(&hidden, model.lm_head_weight(), &targets.labels, tile);
     TokenLosses { nll, correct }
 }
 
+/// Positions whose logits are in memory at once.
+fn tile_of(model: &Decoder) -> i64 {
+    (TILE_BYTES / (4 * model.config().vocab_size)).max(MIN_TILE)
+}
+
 #[cfg(test)]
 mod tests {
+    use hone_data::pack::Segment;
     use tch::Kind;
 
     use super::*;
@@ -91,7 +100,10 @@ mod tests {
         MicroBatch {
             input_ids: vec![3, 1, 4, 1, 5, 9, 2],
             position_ids: vec![0, 1, 2, 3, 0, 1, 2],
-            seq_lens: vec![4, 3],
+            segments: vec![
+                Segment { len: 4, prefix: None, document: 0 },
+                Segment { len: 3, prefix: None, document: 1 },
+            ],
             targets: vec![IGNORE_INDEX, 4, 1, IGNORE_INDEX, 9, IGNORE_INDEX, IGNORE_INDEX],
             num_targets: 3,
             examples: vec![0, 1],

@@ -12,7 +12,9 @@ use crate::workspace::Workspace;
 
 pub mod evaluate;
 pub mod generate;
+mod objective;
 pub mod progress;
+mod reference;
 mod resume;
 mod saver;
 pub mod score;
@@ -68,6 +70,6 @@ fn attempt(welcome: &Welcome, link: &Link, workspace: &Workspace) -> Result<End,
     let compute = Compute::choose(welcome.spec.task.training().precision)?;
     tracing::info!(cuda = libraries.cuda, threads, device = compute.device_name(), "LibTorch is ready");
     match &welcome.spec.task {
-        Task::Sft(_) => train::train(welcome, workspace, compute, Arc::new(link.clone())),
+        Task::Sft(_) | Task::Dpo(_) => train::train(welcome, workspace, compute, Arc::new(link.clone())),
     }
 }

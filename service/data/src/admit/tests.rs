@@ -32,11 +32,11 @@ fn a_row_that_fits_is_left_alone_whatever_the_choice() {
 #[test]
 fn a_cut_row_keeps_its_end_token_and_what_follows() {
     let (admitted, tally) = admit(OverLength::Truncate, 6, long());
-    assert_eq!(admitted[0].input_ids, [1, 2, 3, 4, END, 10]);
-    assert_eq!(admitted[0].labels, [IGNORE_INDEX, 3, 4, i64::from(END), 10, IGNORE_INDEX]);
+    assert_eq!(admitted[0].documents[0].input_ids, [1, 2, 3, 4, END, 10]);
+    assert_eq!(admitted[0].documents[0].labels, [IGNORE_INDEX, 3, 4, i64::from(END), 10, IGNORE_INDEX]);
     assert_eq!(tally.reason(reason::OVER_LENGTH_TRUNCATED).unwrap().count, 1);
     let (admitted, _) = admit(OverLength::Truncate, 4, example((1..=9).collect(), 0, true));
-    assert_eq!(admitted[0].labels, [2, 3, 4, IGNORE_INDEX], "a row without an end token is just cut");
+    assert_eq!(admitted[0].documents[0].labels, [2, 3, 4, IGNORE_INDEX], "a row without an end token is just cut");
 }
 
 #[test]
@@ -51,8 +51,11 @@ fn the_parts_of_a_split_keep_every_token_and_every_target() {
     for max_length in 2..10 {
         let (admitted, _) = admit(OverLength::Split, max_length, long());
         assert!(admitted.iter().all(|part| part.len() <= max_length));
-        let targets: Vec<i64> =
-            admitted.iter().flat_map(|part| part.labels.clone()).filter(|label| *label != IGNORE_INDEX).collect();
+        let targets: Vec<i64> = admitted
+            .iter()
+            .flat_map(|part| part.documents[0].labels.clone())
+            .filter(|label| *label != IGNORE_INDEX)
+            .collect();
         assert_eq!(targets, [3, 4, 5, 6, 7, 8, i64::from(END), 10], "max_length {max_length}");
     }
     let (admitted, tally) = admit(OverLength::Split, 4, example((1..=9).collect(), 2, false));
@@ -80,4 +83,24 @@ fn all_rows_are_counted_and_the_first_listed() {
 fn buckets_rise_by_halves_of_a_doubling() {
     let ends: Vec<u64> = [0, 16, 17, 24, 25, 32, 33, 48, 49, 64, 65, 96, 97].into_iter().map(bucket).collect();
     assert_eq!(ends, [16, 16, 24, 24, 32, 32, 48, 48, 64, 64, 96, 96, 128]);
+}
+
+#[test]
+fn of_a_pair_the_longer_text_counts_and_each_is_cut_by_itself() {
+    let pair = |chosen: Vec<u32>, rejected: Vec<u32>| Example {
+        documents: [chosen, rejected].map(|ids| example(ids, 2, false).documents[0].clone()).into(),
+        ..example(vec![], 0, false)
+    };
+    let long = pair(vec![1, 2, 3, END], vec![1, 2, 4, 5, 6, END]);
+    assert_eq!((long.len(), long.num_tokens(), long.num_targets()), (6, 10, 6));
+    assert!(admit(OverLength::Drop, 5, long.clone()).0.is_empty());
+    let (admitted, _) = admit(OverLength::Truncate, 4, long.clone());
+    let ids: Vec<_> = admitted[0].documents.iter().map(|document| document.input_ids.clone()).collect();
+    assert_eq!(ids, [vec![1, 2, 3, END], vec![1, 2, 4, END]]);
+    let (admitted, tally) = admit(OverLength::Drop, 5, pair(vec![1, 2, 3], vec![1, 2, 3]));
+    assert!(admitted.is_empty());
+    assert_eq!(tally.reason(reason::IDENTICAL_ANSWERS).unwrap().count, 1);
+    let (admitted, tally) = admit(OverLength::Drop, 5, pair(vec![1, 2, 3], vec![1, 2]));
+    assert!(admitted.is_empty(), "an answer without tokens is no answer");
+    assert_eq!(tally.reason(reason::NO_TRAINABLE_TOKEN).unwrap().count, 1);
 }

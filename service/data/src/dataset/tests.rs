@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use hone_job::spec::LossOn;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 

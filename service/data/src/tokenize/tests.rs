@@ -24,8 +24,8 @@ fn marked(tokenizer: &RowTokenizer, row: Value) -> String {
     out
 }
 
-fn with(template: Option<&str>, loss_on: LossOn) -> RowTokenizer {
-    RowTokenizer::new(Arc::new(byte_tokenizer(true)), template, loss_on).unwrap()
+pub(super) fn with(template: Option<&str>, form: impl Into<Form>) -> RowTokenizer {
+    RowTokenizer::new(Arc::new(byte_tokenizer(true)), template, form).unwrap()
 }
 
 fn turns(roles: &[&str]) -> Value {
@@ -102,7 +102,7 @@ fn rows_that_cannot_be_trained_on_as_asked_say_why() {
 fn labels_are_the_next_token_where_it_is_trained() {
     let tokens = Tokens { ids: vec![10, 11, 12, 13], trained: vec![true, false, true, true] };
     let example = tokens.into_example("o".into(), 3, false);
-    assert_eq!(example.labels, [IGNORE_INDEX, 12, 13, IGNORE_INDEX]);
+    assert_eq!(example.documents[0].labels, [IGNORE_INDEX, 12, 13, IGNORE_INDEX]);
     assert_eq!(example.num_targets(), 2);
     assert!(Tokens::default().into_example("o".into(), 1, true).is_empty());
 }
@@ -197,7 +197,7 @@ fn training_rows_equal_trl() {
 
 /// TRL's labels are not shifted, and the first token of a document is masked when it is trained.
 fn check_trl(tokenizer: &RowTokenizer, row: Value, case: &Value) {
-    let example = tokenize(tokenizer, row).unwrap().into_example("o".into(), 1, false);
+    let example = tokenize(tokenizer, row).unwrap().into_document();
     assert_eq!(example.input_ids, ids(&case["input_ids"]), "{case}");
     let labels: Vec<i64> = serde_json::from_value(case["labels"].clone()).unwrap();
     assert_eq!(example.labels[..example.len() - 1], labels[1..], "{case}");

@@ -47,7 +47,7 @@ fn groups(parts: &[(i64, i64)], window: Option<i64>, kind: Kind) -> Vec<Group> {
         .iter()
         .map(|&(count, len)| {
             let mask = window.filter(|window| *window < len).map(|window| visible(len, Some(window), kind));
-            let group = Group { start, count, len, mask };
+            let group = Group { start, count, len, prefix: None, mask };
             start += count * len;
             group
         })
@@ -95,4 +95,33 @@ fn reads_views_of_one_stacked_projection() {
 fn documents_that_do_not_cover_the_batch_are_told() {
     let [q, k, v] = case(6, Kind::Float);
     let _ = document_attention(&q, &k, &v, &groups(&[(1, 5)], None, Kind::Float));
+}
+
+#[test]
+fn a_prefix_counts_as_the_beginning_of_each_document_that_continues_it() {
+    // A prompt of 5, two answers of 3 and 4, a document of 2; beside it the same with the prompt in each answer.
+    for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
+        for window in [None, Some(4)] {
+            let shared = case(14, kind);
+            let index = Tensor::from_slice(&[0i64, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 13]);
+            let repeated = [0, 1, 2].map(|i| shared[i].index_select(0, &index));
+            let of = |start, len, prefix_len| {
+                let all = visible(prefix_len + len, window, kind).narrow(0, prefix_len, len);
+                let is_plain = prefix_len == 0 && window.is_none_or(|window| window >= len);
+                let prefix = (prefix_len > 0).then_some((0, prefix_len));
+                Group { start, count: 1, len, prefix, mask: (!is_plain).then_some(all) }
+            };
+            let groups = [of(0, 5, 0), of(5, 3, 5), of(8, 4, 5), of(12, 2, 0)];
+            let got = document_attention(&shared[0], &shared[1], &shared[2], &groups);
+            let want = plain(&repeated[0], &repeated[1], &repeated[2], &[8, 9, 2], window);
+            let rows = Tensor::from_slice(&[0i64, 1, 2, 3, 4, 5, 6, 7, 13, 14, 15, 16, 17, 18]);
+            let want = want.index_select(0, &rows);
+            close(&got, &want, tolerance);
+            let slope = Tensor::arange(got.numel() as i64, (kind, Device::Cpu)).sin().view_as(&got);
+            let gradients = |y: &Tensor| Tensor::run_backward(&[(y * &slope).sum(kind)], &shared, false, false);
+            for (got, want) in gradients(&got).iter().zip(gradients(&want)) {
+                close(got, &want, tolerance);
+            }
+        }
+    }
 }

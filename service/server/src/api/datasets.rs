@@ -1,9 +1,8 @@
 //! DatasetService.
 
 use hone_data::dataset::{Options, Sources};
-use hone_data::preview::PreviewRow;
+use hone_data::preview::{Piece, PreviewRow};
 use hone_job::id::Kind;
-use hone_job::spec::Task;
 use hone_proto::v1 as pb;
 use hone_proto::v1::dataset_service_server::DatasetService;
 use pb::upload_dataset_request::Part;
@@ -104,16 +103,16 @@ impl DatasetApi {
             return Err(Problem::field("rows", format!("is {rows}; must be at most {MAX_ROWS}")));
         }
         let max_length_is_default = request.data.as_ref().is_some_and(|data| data.max_length.is_none());
-        let (spec, violations) = convert::preview_spec(request.base_model, request.data, request.loss_on);
+        let (spec, violations) =
+            convert::preview_spec(request.base_model, request.data, request.loss_on, request.preference);
         self.inputs.check(&spec, "base_model.uri", "", violations, Code::NotFound).await?;
         let spec = self.inputs.resolve(&spec).await?;
         let open = |uris: &[String]| uris.iter().map(|uri| self.inputs.open(uri)).collect::<Result<Vec<_>, _>>();
-        let Task::Sft(task) = &spec.task;
-        let data = &task.training.data;
+        let data = &spec.task.training().data;
         let wanted = Wanted {
             model: self.inputs.open(&spec.base_model)?,
             sources: Sources { train: open(&data.train)?, eval: open(&data.eval)? },
-            options: Options::new(data, task.loss_on),
+            options: Options::of(&spec.task),
             max_length_is_default,
             num_rows: rows as usize,
         };
@@ -150,13 +149,16 @@ fn holds_rows(name: &str) -> bool {
 }
 
 fn row(row: PreviewRow) -> pb::PreviewRow {
-    let pieces = row.pieces.into_iter().map(|piece| pb::PreviewPiece { text: piece.text, trained: piece.trained });
+    let piece = |piece: Piece| pb::PreviewPiece { text: piece.text, trained: piece.trained };
+    let mut documents = row.documents.into_iter();
+    let mut pieces = || documents.next().unwrap_or_default().into_iter().map(piece).collect();
     pb::PreviewRow {
         object: row.object,
         row: row.row,
-        pieces: pieces.collect(),
+        pieces: pieces(),
         tokens: row.tokens,
         trained_tokens: row.trained_tokens,
+        rejected: pieces(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hone_data::storage::Location;
 use hone_job::id::Kind;
 use hone_job::spec::limits::MAX_SOURCES;
-use hone_job::spec::{JobSpec, Task, Violation};
+use hone_job::spec::{JobSpec, Reference, Task, Violation};
 use tonic::Code;
 
 use super::status::Problem;
@@ -52,6 +52,11 @@ impl Inputs {
         }
         if let Some(uri) = &training.init_from {
             self.check_uri(&format!("{prefix}init_from"), uri, &mut found);
+        }
+        if let Task::Dpo(task) = &spec.task
+            && let Reference::Checkpoint(uri) = &task.preference.reference
+        {
+            self.check_uri(&format!("{prefix}reference.checkpoint"), uri, &mut found);
         }
         match found.violations.len() {
             0 => Ok(found.uploads),
@@ -107,8 +112,7 @@ impl Inputs {
     pub(super) async fn resolve(&self, spec: &JobSpec) -> Result<JobSpec, Problem> {
         let mut spec = spec.clone();
         spec.base_model = self.uri(Kind::Model, &spec.base_model).await?;
-        let Task::Sft(task) = &mut spec.task;
-        let data = &mut task.training.data;
+        let data = &mut spec.task.training_mut().data;
         for name in data.train.iter_mut().chain(&mut data.eval) {
             *name = self.uri(Kind::Dataset, name).await?;
         }

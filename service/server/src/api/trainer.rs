@@ -134,6 +134,7 @@ impl TrainerApi {
             spec_json: serde_json::to_string(&spec).map_err(|error| Problem::internal(error.to_string()))?,
             job_uri: self.layout.job(&job.job_id).uri,
             resume_from,
+            reference_uri: self.layout.reference().uri,
         })
     }
 }

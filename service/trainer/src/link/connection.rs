@@ -178,6 +178,7 @@ impl Connection {
             spec,
             job_uri: welcome.job_uri,
             resume_from: Some(welcome.resume_from).filter(|uri| !uri.is_empty()),
+            reference_uri: welcome.reference_uri,
         })
     }
 

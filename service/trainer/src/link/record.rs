@@ -1,6 +1,6 @@
 //! Records of the domain as the link carries them: events and failures as JSON.
 
-use hone_job::event::{Evaluation, Event, Outcome, TrainStep};
+use hone_job::event::{Evaluation, Event, Outcome, PreferenceMetrics, TrainStep};
 use hone_proto::trainer::v1 as pb;
 use pb::finished::End as PbEnd;
 
@@ -16,9 +16,10 @@ pub(super) fn event_json(mut event: Event) -> String {
         Event::Evaluation(evaluation) => clean_evaluation(evaluation),
         Event::CheckpointSaved(saved) => clean(&mut saved.seconds),
         Event::ResourceUsage(usage) => clean(&mut usage.cpu_cores),
-        Event::Result(Outcome { train_seconds, eval_seconds, .. }) => {
+        Event::Result(Outcome { train_seconds, eval_seconds, preference_before, preference_after, .. }) => {
             clean(train_seconds);
             clean(eval_seconds);
+            [preference_before, preference_after].into_iter().flatten().for_each(clean_preference);
         }
         Event::Plan(_)
         | Event::StateChanged(_)
@@ -37,6 +38,7 @@ fn clean_step(step: &mut TrainStep) {
     for number in [epoch, learning_rate, token_accuracy, step_seconds, tokens_per_second, remaining_seconds] {
         clean(number);
     }
+    step.preference.iter_mut().for_each(clean_preference);
 }
 
 fn clean_evaluation(evaluation: &mut Evaluation) {
@@ -45,6 +47,20 @@ fn clean_evaluation(evaluation: &mut Evaluation) {
         clean(number);
     }
     buckets.retain(|bucket| bucket.loss.is_finite());
+    buckets.iter_mut().filter_map(|bucket| bucket.preference.as_mut()).for_each(clean_preference);
+    evaluation.preference.iter_mut().for_each(clean_preference);
+}
+
+fn clean_preference(metrics: &mut PreferenceMetrics) {
+    let PreferenceMetrics { pairs: _, accuracy, ties, margin, reward_chosen, reward_rejected, .. } = metrics;
+    for number in [accuracy, ties, margin, reward_chosen, reward_rejected] {
+        clean(number);
+    }
+    let PreferenceMetrics { logps_chosen, logps_rejected, accuracy_standard_error, margin_standard_error, .. } =
+        metrics;
+    for number in [logps_chosen, logps_rejected, accuracy_standard_error, margin_standard_error] {
+        clean(number);
+    }
 }
 
 fn clean(number: &mut f64) {
@@ -95,7 +111,7 @@ mod tests {
         };
         assert_eq!(read_back(Event::TrainStep(step)), Event::TrainStep(TrainStep { step: 7, ..TrainStep::default() }));
 
-        let bucket = |loss| BucketLoss { up_to_tokens: 64, loss, tokens: 9, examples: 2 };
+        let bucket = |loss| BucketLoss { up_to_tokens: 64, loss, tokens: 9, examples: 2, preference: None };
         let evaluation = Evaluation {
             loss: Some(-inf),
             loss_standard_error: nan,

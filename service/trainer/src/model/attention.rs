@@ -6,7 +6,7 @@
 use hone_ops::Group;
 use tch::{Device, Kind, Tensor};
 
-use super::batch::Batch;
+use super::batch::{Batch, Run};
 use super::cache::LayerCache;
 use super::linear::{Linear, Pass};
 use super::norm::RmsNorm;
@@ -125,7 +125,7 @@ impl<'a> Sight<'a> {
     /// `q [T, H, D]`, `k` and `v [T, K, D]` -> `[T, H, D]`
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>) -> Tensor {
         match &self.way {
-            Way::Flash => hone_ops::varlen_flash(q, k, v, &self.batch.starts, self.batch.longest, window),
+            Way::Flash => flash(self.batch, q, k, v, window),
             Way::Runs { full, windowed } => {
                 hone_ops::document_attention(q, k, v, if window.is_some() { windowed } else { full })
             }
@@ -150,13 +150,34 @@ fn has_varlen_flash(head_dim: i64, kind: Kind) -> bool {
 
 fn groups(batch: &Batch, window: Option<i64>, kind: Kind) -> Vec<Group> {
     let device = batch.input_ids.device();
-    let group = |run: &super::batch::Run| Group {
+    let group = |run: &Run| Group {
         start: run.start,
         count: run.count,
         len: run.len,
-        mask: window.filter(|window| *window < run.len).map(|_| visible(run.len, 0, window, kind, device)),
+        prefix: run.prefix,
+        mask: mask(run, window, kind, device),
     };
     batch.runs.iter().map(group).collect()
+}
+
+/// The mask of a run that causality alone does not tell: of a segment after a prefix, or of one longer than the window.
+fn mask(run: &Run, window: Option<i64>, kind: Kind, device: Device) -> Option<Tensor> {
+    let past = run.prefix.map_or(0, |(_, len)| len);
+    let is_plain = past == 0 && window.is_none_or(|window| window >= run.len);
+    (!is_plain).then(|| visible(run.len, past, window, kind, device))
+}
+
+/// One call of the flash kernel of CUDA over all segments.
+fn flash(batch: &Batch, q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>) -> Tensor {
+    let queries = (&batch.starts, batch.longest);
+    match &batch.keys {
+        None => hone_ops::varlen_flash(q, k, v, queries, queries, window),
+        // The keys of a prefix are gathered for each segment that continues it; their gradients add up again.
+        Some(keys) => {
+            let (k, v) = (k.index_select(0, &keys.index), v.index_select(0, &keys.index));
+            hone_ops::varlen_flash(q, &k, &v, queries, (&keys.starts, keys.longest), window)
+        }
+    }
 }
 
 /// What each of `tokens` tokens after `past` others adds to its scores: 0 where it sees, minus infinity elsewhere.
@@ -172,20 +193,22 @@ fn visible(tokens: i64, past: i64, window: Option<i64>, kind: Kind, device: Devi
 fn plain(batch: &Batch, q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>) -> Tensor {
     let sizes: Vec<i64> = batch.runs.iter().map(|run| run.count * run.len).collect();
     // Splitting all at once has one backward step; a slice for each run would have one as wide as the batch each.
-    let split = |x: &Tensor| x.split_with_sizes(&sizes, 0);
-    let (q, k, v) = (split(q), split(k), split(v));
+    let queries = q.split_with_sizes(&sizes, 0);
+    let [keys, values] = [k, v].map(|x| x.split_with_sizes(&sizes, 0));
     let parts: Vec<Tensor> = batch
         .runs
         .iter()
         .enumerate()
         .map(|(i, run)| {
-            let of = |x: &Tensor| x.view([run.count, run.len, x.size()[1], x.size()[2]]).transpose(1, 2);
-            let mask = window
-                .filter(|window| *window < run.len)
-                .map(|_| visible(run.len, 0, window, q[i].kind(), q[i].device()));
+            let heads = |x: &Tensor| x.view([run.count, -1, x.size()[1], x.size()[2]]).transpose(1, 2);
+            let seen = |all: &Tensor, own: &Tensor| match run.prefix {
+                Some((start, len)) => heads(&Tensor::cat(&[&all.narrow(0, start, len), own], 0)),
+                None => heads(own),
+            };
+            let (q, k, v) = (heads(&queries[i]), seen(k, &keys[i]), seen(v, &values[i]));
+            let mask = mask(run, window, q.kind(), q.device());
             let causal = mask.is_none();
-            let out =
-                Tensor::scaled_dot_product_attention(&of(&q[i]), &of(&k[i]), &of(&v[i]), mask, 0.0, causal, None, true);
+            let out = Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, causal, None, true);
             out.transpose(1, 2).flatten(0, 1)
         })
         .collect();

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hone_data::pack::MicroBatch;
+use hone_data::pack::{MicroBatch, Segment};
 use hone_data::tokenize::IGNORE_INDEX;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -64,7 +64,7 @@ impl Scores {
         for (index, ids) in self.documents.iter().enumerate() {
             batch.input_ids.extend(ids);
             batch.position_ids.extend(0..ids.len() as i64);
-            batch.seq_lens.push(ids.len() as i64);
+            batch.segments.push(Segment { len: ids.len() as i64, prefix: None, document: index });
             batch.targets.extend(ids.iter().skip(1).copied().chain([IGNORE_INDEX]));
             batch.num_targets += ids.len() as u64 - 1;
             batch.examples.push(index);

@@ -9,13 +9,17 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use hone_data::admit::bucket;
-use hone_data::pack::pack;
+use hone_data::pack::{Prefixes, pack};
 use hone_data::tokenize::Example;
 use hone_job::event::{BucketLoss, Evaluation};
 use tch::Kind;
 
 use crate::loss::{Targets, token_losses};
 use crate::model::{Adapter, Batch, Decoder};
+
+mod pairs;
+
+pub(super) use pairs::evaluate_pairs;
 
 /// Scores every example. `step` is the number of steps taken; whether it is the best so far is left to the caller.
 pub fn evaluate(
@@ -40,6 +44,7 @@ pub fn evaluate(
         buckets: buckets(examples, &rows),
         seconds: start.elapsed().as_secs_f64(),
         best: false,
+        preference: None,
     }
 }
 
@@ -63,7 +68,7 @@ fn score_rows(model: &Decoder, adapter: Option<&Adapter>, examples: &[Example], 
     let mut rows = vec![RowScore::default(); examples.len()];
     let all: Vec<&Example> = examples.iter().collect();
     tch::no_grad(|| {
-        for micro_batch in pack(&all, max_tokens) {
+        for micro_batch in pack(&all, max_tokens, Prefixes::default()) {
             let targets = Targets::new(&micro_batch, model.device());
             let hidden = model.forward(&Batch::of(&micro_batch, model.device()), adapter, None);
             let losses = token_losses(model, &hidden, &targets);
@@ -105,6 +110,7 @@ fn buckets(examples: &[Example], rows: &[RowScore]) -> Vec<BucketLoss> {
             loss: loss(sum),
             tokens: sum.tokens,
             examples,
+            preference: None,
         })
         .collect()
 }
@@ -116,7 +122,7 @@ pub(super) fn finite(value: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use hone_data::tokenize::IGNORE_INDEX;
+    use hone_data::tokenize::{Document, IGNORE_INDEX};
 
     use super::*;
     use crate::model::{Architecture, tiny};
@@ -125,7 +131,8 @@ mod tests {
         let input_ids: Vec<u32> = (0..len).map(|i| ((i * 7 + seed * 13 + 1) % 53) as u32).collect();
         let next = |i: usize| if i % 3 == 1 || i + 1 == len { IGNORE_INDEX } else { i64::from(input_ids[i + 1]) };
         let labels = (0..len).map(next).collect();
-        Example { input_ids, labels, object: "rows".into(), row: seed as u64 + 1, is_text: false }
+        let documents = vec![Document { input_ids, labels }];
+        Example { documents, object: "rows".into(), row: seed as u64 + 1, is_text: false }
     }
 
     #[test]

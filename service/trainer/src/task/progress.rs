@@ -4,6 +4,7 @@
 //! place in the run, see [`mask_seed`].
 
 use hone_data::order::Cursor;
+use hone_job::event::PreferenceMetrics;
 use serde::{Deserialize, Serialize};
 
 use crate::mix::mix;
@@ -59,6 +60,9 @@ pub struct Measured {
     pub loss: f64,
     /// Wall time of the evaluation, in seconds.
     pub seconds: f64,
+    /// How pairs were told apart; in dpo only.
+    #[serde(default)]
+    pub preference: Option<PreferenceMetrics>,
 }
 
 /// Decides the dropout masks of one micro-batch of one step.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use hone_data::pack::pack;
-use hone_data::tokenize::{Example, IGNORE_INDEX};
+use hone_data::pack::{Prefixes, pack};
+use hone_data::tokenize::{Document, Example, IGNORE_INDEX};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Compute;
@@ -87,7 +87,7 @@ fn check(documents: &[Vec<u32>], vocab_size: i64) -> Result<(), Error> {
 fn rows(model: &Decoder, adapter: Option<&Adapter>, documents: &[Vec<u32>]) -> Vec<Vec<f32>> {
     let examples: Vec<Example> = documents.iter().map(|ids| example(ids)).collect();
     let mut rows = vec![Vec::new(); documents.len()];
-    for batch in pack(&examples.iter().collect::<Vec<_>>(), TOKENS_PER_BATCH) {
+    for batch in pack(&examples.iter().collect::<Vec<_>>(), TOKENS_PER_BATCH, Prefixes::default()) {
         let targets = Targets::new(&batch, model.device());
         if targets.is_empty() {
             continue;
@@ -105,7 +105,8 @@ fn rows(model: &Decoder, adapter: Option<&Adapter>, documents: &[Vec<u32>]) -> V
 /// The label of each token is the next one; the last has none.
 fn example(ids: &[u32]) -> Example {
     let labels = ids.iter().skip(1).map(|id| i64::from(*id)).chain([IGNORE_INDEX]).take(ids.len()).collect();
-    Example { input_ids: ids.to_vec(), labels, object: "".into(), row: 0, is_text: false }
+    let document = Document { input_ids: ids.to_vec(), labels };
+    Example { documents: vec![document], object: "".into(), row: 0, is_text: false }
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ pub(super) fn initial_adapter(
 }
 
 /// A folder with a manifest is a checkpoint of hone, and is used only when it is whole.
-fn verify_checkpoint(uri: &str, folder: &Path, workspace: &Workspace) -> Result<(), Error> {
+pub(super) fn verify_checkpoint(uri: &str, folder: &Path, workspace: &Workspace) -> Result<(), Error> {
     if folder.join(hone_job::checkpoint::MANIFEST).is_file() {
         workspace.runtime().block_on(crate::checkpoint::open(&workspace.open(uri)?))?;
     }
@@ -107,8 +107,7 @@ impl Reading {
         workspace: &Workspace,
         observer: &Arc<dyn Observer>,
     ) -> Result<Reading, Error> {
-        let Task::Sft(sft) = task;
-        let mut options = dataset::Options::new(&training.data, sft.loss_on);
+        let mut options = dataset::Options::of(task);
         options.max_length = options.max_length.min(config.max_position_embeddings as usize);
         let open = |uris: &[String]| uris.iter().map(|uri| workspace.open(uri)).collect::<Result<Vec<_>, _>>();
         let sources = Sources { train: open(&training.data.train)?, eval: open(&training.data.eval)? };
@@ -135,8 +134,8 @@ fn report_dataset(dataset: &Dataset, task: &Task, tokenizer: &Tokenizer, observe
             observer.report(Event::Warning(Warning { code: "no_evaluation_rows".into(), message: message.into() }));
         }
     }
-    let Task::Sft(sft) = task;
-    if sft.loss_on != LossOn::All && never_ends(&dataset.train, tokenizer.stop_ids()) {
+    let answers = !matches!(task, Task::Sft(sft) if sft.loss_on == LossOn::All);
+    if answers && never_ends(&dataset.train, tokenizer.stop_ids()) {
         let message = "no row trains a token that ends an answer, so the model will not learn to stop; let the chat template's \
                        generation span include its end token, or end completions with it";
         observer.report(Event::Warning(Warning { code: "end_token_not_trained".into(), message: message.into() }));
@@ -146,7 +145,8 @@ fn report_dataset(dataset: &Dataset, task: &Task, tokenizer: &Tokenizer, observe
 /// Whether no example has an end token among its targets.
 fn never_ends(examples: &[Example], stop_ids: &[u32]) -> bool {
     let is_stop = |label: &i64| u32::try_from(*label).is_ok_and(|label| stop_ids.contains(&label));
-    !stop_ids.is_empty() && !examples.iter().any(|example| example.labels.iter().any(is_stop))
+    let documents = || examples.iter().flat_map(|example| &example.documents);
+    !stop_ids.is_empty() && !documents().any(|document| document.labels.iter().any(is_stop))
 }
 
 /// Tells how far a phase is, not more often than a person can read.

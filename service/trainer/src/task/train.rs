@@ -1,23 +1,24 @@
 //! The training loop: examples in, a trained adapter in verified checkpoints out.
 //!
-//! A step takes `examples_per_step` examples, cuts them into micro-batches, and adds up gradients of
-//! `Σ nll / n`, n being the targets of the whole step; so the result does not depend on the cut. Commands act between steps.
+//! A step takes `examples_per_step` examples, cuts them into micro-batches, and adds up gradients of a loss that is an average
+//! over the whole step; so the result does not depend on the cut. Commands act between steps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hone_data::dataset::Dataset;
 use hone_data::order::Sequence;
-use hone_data::pack::pack;
 use hone_data::storage::Location;
 use hone_data::tokenize::Example;
 use hone_job::checkpoint::id_of_step;
 use hone_job::event::{Event, Outcome, Phase, Plan, TrainStep};
-use hone_job::spec::{JobSpec, Training};
-use tch::Kind;
+use hone_job::spec::{JobSpec, Task, Training};
 
-use super::evaluate::{evaluate, finite};
-use super::progress::{Measured, Progress, VERSION, mask_seed};
+use super::evaluate::{evaluate, evaluate_pairs, finite};
+use super::objective::{Gradients, Objective, PairObjective, ReferenceLogps, Step};
+use super::progress::{Measured, Progress, VERSION};
+use super::reference::ReferencePolicy;
 use super::saver::Saver;
 use super::setup::{Prepared, initial_adapter, prepare};
 use super::usage::Usage;
@@ -27,8 +28,7 @@ use crate::device::Compute;
 use crate::error::Error;
 use crate::fingerprint::fingerprint;
 use crate::link::{Command, End, Welcome};
-use crate::loss::{Targets, token_losses};
-use crate::model::{Adapter, Batch, Decoder};
+use crate::model::{Adapter, Decoder};
 use crate::optim::{AdamW, Schedule, clip};
 use crate::workspace::Workspace;
 
@@ -67,6 +67,7 @@ struct Run {
     spec: JobSpec,
     model: Decoder,
     adapter: Adapter,
+    objective: Objective,
     optimizer: AdamW,
     schedule: Schedule,
     train: Vec<Example>,
@@ -110,6 +111,8 @@ impl Run {
             Some(resumed) => resumed.restore(&adapter, &mut optimizer, num_examples)?,
             None => Progress { version: VERSION, num_examples, ..Progress::default() },
         };
+        let objective =
+            objective(welcome, &model, &dataset, &base_model_fingerprint, workspace, compute, observer.as_ref())?;
         let folder = checkpoints(workspace, welcome, base_model_fingerprint)?;
         let saver = Saver::new(folder, training.checkpoints.keep_last, workspace.runtime().clone(), observer.clone())?;
         let rows = Sequence::new(training.order, training.seed, dataset.train.len(), progress.cursor);
@@ -128,6 +131,7 @@ impl Run {
             spec,
             model,
             adapter,
+            objective,
             optimizer,
             rows,
             progress,
@@ -192,32 +196,16 @@ impl Run {
         self.give_up_if_unsound()
     }
 
-    /// Adds up the gradients of `Σ nll / n` over the examples of a step.
+    /// Adds up the gradients of a step's loss.
     fn gradients(&self, indices: &[usize], tokens_per_micro_batch: usize) -> Gradients {
-        let examples: Vec<&Example> = indices.iter().map(|&index| &self.train[index]).collect();
-        let num_targets: u64 = examples.iter().map(|example| example.num_targets()).sum();
-        let micro_batches = pack(&examples, tokens_per_micro_batch);
-        let device = self.compute.device;
-        let mut sum = tch::Tensor::zeros([2], (Kind::Double, device));
-        for (number, micro_batch) in micro_batches.iter().enumerate() {
-            let seed = mask_seed(self.training().seed, self.progress.step, number);
-            let hidden = self.model.forward(&Batch::of(micro_batch, device), Some(&self.adapter), Some(seed));
-            let losses = token_losses(&self.model, &hidden, &Targets::new(micro_batch, device));
-            let nll = losses.nll.sum(Kind::Float);
-            (&nll / num_targets as f64).backward();
-            // Sums stay on the device until the step is whole: reading one waits for everything before it.
-            let correct = losses.correct.sum(Kind::Double);
-            sum += tch::Tensor::stack(&[nll.detach().to_kind(Kind::Double), correct], 0);
-        }
-        let [nll, correct] = [0, 1].map(|i| sum.double_value(&[i]));
-        Gradients {
-            loss: nll / num_targets as f64,
-            accuracy: correct / num_targets as f64,
-            examples: indices.len() as u64,
-            tokens: examples.iter().map(|example| example.len() as u64).sum(),
-            num_targets,
-            micro_batches: micro_batches.len() as u32,
-        }
+        let step = Step {
+            indices,
+            examples: indices.iter().map(|&index| &self.train[index]).collect(),
+            tokens_per_micro_batch,
+            seed: self.training().seed,
+            number: self.progress.step,
+        };
+        self.objective.gradients(&self.model, &self.adapter, &step)
     }
 
     fn advance(&mut self, gradients: &Gradients, is_sound: bool, seconds: f64) {
@@ -252,6 +240,7 @@ impl Run {
             skipped: progress.skipped_in_a_row > 0,
             remaining_seconds: steps_left * progress.train_seconds / progress.step as f64,
             peak_memory_bytes: self.usage.peak_memory_bytes(),
+            preference: gradients.preference,
         }));
         if let Some(usage) = self.usage.sample() {
             self.observer.report(Event::ResourceUsage(usage));
@@ -294,10 +283,14 @@ impl Run {
         }
         self.phase("evaluating");
         let max_tokens = self.training().batch.tokens_per_micro_batch as usize;
-        let mut result = evaluate(&self.model, Some(&self.adapter), &self.eval, max_tokens, self.progress.step);
+        let (model, adapter, step) = (&self.model, Some(&self.adapter), self.progress.step);
+        let mut result = match &self.objective {
+            Objective::Likelihood => evaluate(model, adapter, &self.eval, max_tokens, step),
+            Objective::Preference(pairs) => evaluate_pairs(model, adapter, pairs, &self.eval, max_tokens, step),
+        };
         self.progress.eval_seconds += result.seconds;
         if let Some(loss) = result.loss {
-            let measured = Measured { step: self.progress.step, loss, seconds: result.seconds };
+            let measured = Measured { step, loss, seconds: result.seconds, preference: result.preference };
             result.best = self.progress.best_evaluation.is_none_or(|best| loss < best.loss);
             if result.best {
                 self.progress.best_evaluation = Some(measured);
@@ -355,6 +348,8 @@ impl Run {
             train_seconds: progress.train_seconds,
             eval_seconds: progress.eval_seconds,
             skipped_steps: progress.skipped_steps,
+            preference_before: progress.first_evaluation.and_then(|first| first.preference),
+            preference_after: progress.last_evaluation.and_then(|last| last.preference),
         }));
         Ok(End::Succeeded)
     }
@@ -380,16 +375,27 @@ impl Run {
     }
 }
 
-/// What the backward passes of one step found; the gradients themselves are in the adapter.
-struct Gradients {
-    /// Mean negative log-likelihood over the step's targets.
-    loss: f64,
-    /// Share of the targets that the model ranks first.
-    accuracy: f64,
-    examples: u64,
-    tokens: u64,
-    num_targets: u64,
-    micro_batches: u32,
+/// What the run makes small. For pairs the reference is asked about all of them first.
+fn objective(
+    welcome: &Welcome,
+    model: &Decoder,
+    dataset: &Dataset,
+    base_model_fingerprint: &str,
+    workspace: &Workspace,
+    compute: Compute,
+    observer: &dyn Observer,
+) -> Result<Objective, Error> {
+    let Task::Dpo(task) = &welcome.spec.task else { return Ok(Objective::Likelihood) };
+    let preference = task.preference.clone();
+    let [train, eval] = if preference.needs_reference() {
+        let policy =
+            ReferencePolicy::open(&preference, &task.training, model, base_model_fingerprint, workspace, compute)?;
+        let store = workspace.open(&welcome.reference_uri)?;
+        [&dataset.train, &dataset.eval].map(|examples| policy.logps(examples, &store, workspace, observer))
+    } else {
+        [&dataset.train, &dataset.eval].map(|examples| ReferenceLogps::none(examples.len()))
+    };
+    Ok(Objective::Preference(PairObjective { preference, train, eval }))
 }
 
 fn eval_every_steps(training: &Training, eval: &[Example], total_steps: u64) -> u64 {

@@ -1,7 +1,8 @@
 //! Events as messages.
 
 use hone_job::event::{
-    DatasetReport, Evaluation, Event, JobEvent, LengthBucket, Outcome, Plan, ReasonCount, RowNote, TrainStep,
+    DatasetReport, Evaluation, Event, JobEvent, LengthBucket, Outcome, Plan, PreferenceMetrics, ReasonCount, RowNote,
+    TrainStep,
 };
 use hone_job::failure::{Failure, Reason};
 use hone_proto::v1 as pb;
@@ -106,6 +107,7 @@ fn train_step(step: TrainStep) -> pb::TrainStep {
         skipped: step.skipped,
         remaining_seconds: step.remaining_seconds,
         peak_memory_bytes: step.peak_memory_bytes,
+        preference: step.preference.map(preference),
     }
 }
 
@@ -115,6 +117,7 @@ fn evaluation(evaluation: Evaluation) -> pb::EvaluationResult {
         loss: bucket.loss,
         tokens: bucket.tokens,
         examples: bucket.examples,
+        preference: bucket.preference.map(preference),
     });
     pb::EvaluationResult {
         step: evaluation.step,
@@ -127,6 +130,22 @@ fn evaluation(evaluation: Evaluation) -> pb::EvaluationResult {
         buckets: buckets.collect(),
         seconds: evaluation.seconds,
         best: evaluation.best,
+        preference: evaluation.preference.map(preference),
+    }
+}
+
+fn preference(found: PreferenceMetrics) -> pb::PreferenceMetrics {
+    pb::PreferenceMetrics {
+        pairs: found.pairs,
+        accuracy: found.accuracy,
+        ties: found.ties,
+        margin: found.margin,
+        reward_chosen: found.reward_chosen,
+        reward_rejected: found.reward_rejected,
+        logps_chosen: found.logps_chosen,
+        logps_rejected: found.logps_rejected,
+        accuracy_standard_error: found.accuracy_standard_error,
+        margin_standard_error: found.margin_standard_error,
     }
 }
 
@@ -166,5 +185,7 @@ pub(super) fn outcome(outcome: Outcome) -> pb::JobResult {
         train_seconds: outcome.train_seconds,
         eval_seconds: outcome.eval_seconds,
         skipped_steps: outcome.skipped_steps,
+        preference_before: outcome.preference_before.map(preference),
+        preference_after: outcome.preference_after.map(preference),
     }
 }

@@ -1,14 +1,18 @@
 //! The job spec, there and back. What is absent takes the default written in the proto and in `hone_job::spec`.
 
 use hone_job::spec::{
-    Adapter, Batch, Checkpoints, Data, Evaluation, JobSpec, Length, Lora, LossOn, Optimizer, Order, OverLength,
-    Precision, Resources, Schedule, ScheduleKind, SftTask, Task, Training, Violation, Warmup,
+    Adapter, Batch, Checkpoints, Data, DpoTask, Evaluation, JobSpec, Length, Lora, LossOn, Optimizer, Order,
+    OverLength, Precision, Resources, Schedule, ScheduleKind, SftTask, Task, Training, Violation, Warmup,
 };
 use hone_proto::v1 as pb;
 use pb::adapter_spec::Kind as AdapterKind;
 use pb::job_spec::Task as TaskOneof;
 use pb::schedule_spec::Warmup as WarmupOneof;
-use pb::sft_task::Length as LengthOneof;
+
+mod preference;
+
+/// Learning rate of dpo when the request gives none: LoRA's, far below sft's, since the losses' gradients are larger.
+const DPO_LEARNING_RATE: f64 = 1e-5;
 
 /// The effective spec of a request, and everything that is wrong with it by itself.
 pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Violation>) {
@@ -16,14 +20,17 @@ pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Viola
     let mut reader = Reader { violations: Vec::new() };
     let has_task = spec.task.is_some();
     if !has_task {
-        reader.wrong("spec.task", "is required: one task; the only one so far is sft");
+        reader.wrong("spec.task", "is required: one task, sft or dpo");
     }
-    let TaskOneof::Sft(sft) = spec.task.unwrap_or_else(|| TaskOneof::Sft(pb::SftTask::default()));
+    let task = match spec.task.unwrap_or_else(|| TaskOneof::Sft(pb::SftTask::default())) {
+        TaskOneof::Sft(sft) => Task::Sft(reader.sft("spec.sft", sft)),
+        TaskOneof::Dpo(dpo) => Task::Dpo(reader.dpo("spec.dpo", dpo)),
+    };
     let converted = JobSpec {
         display_name: spec.display_name,
         labels: spec.labels.into_iter().collect(),
         base_model: spec.base_model.unwrap_or_default().uri,
-        task: Task::Sft(reader.sft("spec.sft", sft)),
+        task,
         resources: Resources {
             devices: spec.resources.and_then(|resources| resources.devices).unwrap_or(Resources::default().devices),
         },
@@ -40,17 +47,41 @@ pub(in crate::api) fn preview_spec(
     base_model: Option<pb::BaseModel>,
     data: Option<pb::DataSpec>,
     loss_on: i32,
+    preference: bool,
 ) -> (JobSpec, Vec<Violation>) {
-    let sft = pb::SftTask { data, loss_on, ..Default::default() };
-    let spec = pb::JobSpec { base_model, task: Some(TaskOneof::Sft(sft)), ..Default::default() };
+    let task = match preference {
+        true => TaskOneof::Dpo(pb::DpoTask { data, ..Default::default() }),
+        false => TaskOneof::Sft(pb::SftTask { data, loss_on, ..Default::default() }),
+    };
+    let spec = pb::JobSpec { base_model, task: Some(task), ..Default::default() };
     let (converted, mut violations) = job_spec(Some(spec));
+    if preference && loss_on != 0 {
+        violations.push(Violation::new("loss_on", "is for sft rows; of pairs the answers are trained on"));
+    }
     for violation in &mut violations {
-        let field = violation.field.strip_prefix("spec.sft.").or(violation.field.strip_prefix("spec."));
+        let path = &violation.field;
+        let field = ["spec.sft.", "spec.dpo.", "spec."].into_iter().find_map(|prefix| path.strip_prefix(prefix));
         if let Some(field) = field {
             violation.field = field.to_string();
         }
     }
     (converted, violations)
+}
+
+/// What the messages of the training tasks have in common.
+struct Parts {
+    data: Option<pb::DataSpec>,
+    adapter: Option<pb::AdapterSpec>,
+    init_from: Option<String>,
+    optimizer: Option<pb::OptimizerSpec>,
+    schedule: Option<pb::ScheduleSpec>,
+    batch: Option<pb::BatchSpec>,
+    length: Option<Length>,
+    evaluation: Option<pb::EvaluationSpec>,
+    checkpoints: Option<pb::CheckpointSpec>,
+    precision: i32,
+    seed: Option<u64>,
+    order: i32,
 }
 
 /// Collects what the domain's types cannot hold: numbers of enums that nobody knows.
@@ -76,27 +107,68 @@ impl Reader {
 
     fn sft(&mut self, path: &str, task: pb::SftTask) -> SftTask {
         let loss_on = self.choice(format!("{path}.loss_on"), task.loss_on, loss_on);
-        let data = self.data(&format!("{path}.data"), task.data.unwrap_or_default());
-        let defaults = Training::on(Vec::new());
-        let training = Training {
-            data,
-            adapter: adapter(task.adapter.unwrap_or_default()),
+        let length = task.length.map(|length| match length {
+            pb::sft_task::Length::Epochs(epochs) => Length::Epochs(epochs),
+            pb::sft_task::Length::MaxSteps(steps) => Length::MaxSteps(steps),
+        });
+        let parts = Parts {
+            data: task.data,
+            adapter: task.adapter,
             init_from: task.init_from,
-            optimizer: optimizer(task.optimizer.unwrap_or_default()),
-            schedule: self.schedule(&format!("{path}.schedule"), task.schedule.unwrap_or_default()),
-            batch: batch(task.batch.unwrap_or_default()),
-            length: match task.length {
-                Some(LengthOneof::Epochs(epochs)) => Length::Epochs(epochs),
-                Some(LengthOneof::MaxSteps(steps)) => Length::MaxSteps(steps),
-                None => defaults.length,
-            },
-            evaluation: evaluation(task.evaluation.unwrap_or_default()),
-            checkpoints: checkpoints(task.checkpoints.unwrap_or_default()),
-            precision: self.choice(format!("{path}.precision"), task.precision, precision),
-            seed: task.seed.unwrap_or(defaults.seed),
-            order: self.choice(format!("{path}.order"), task.order, order),
+            optimizer: task.optimizer,
+            schedule: task.schedule,
+            batch: task.batch,
+            length,
+            evaluation: task.evaluation,
+            checkpoints: task.checkpoints,
+            precision: task.precision,
+            seed: task.seed,
+            order: task.order,
         };
-        SftTask { training, loss_on }
+        SftTask { training: self.training(path, parts), loss_on }
+    }
+
+    fn dpo(&mut self, path: &str, task: pb::DpoTask) -> DpoTask {
+        let preference = self.preference(path, &task);
+        let length = task.length.map(|length| match length {
+            pb::dpo_task::Length::Epochs(epochs) => Length::Epochs(epochs),
+            pb::dpo_task::Length::MaxSteps(steps) => Length::MaxSteps(steps),
+        });
+        let mut optimizer = task.optimizer.unwrap_or_default();
+        optimizer.learning_rate.get_or_insert(DPO_LEARNING_RATE);
+        let parts = Parts {
+            data: task.data,
+            adapter: task.adapter,
+            init_from: task.init_from,
+            optimizer: Some(optimizer),
+            schedule: task.schedule,
+            batch: task.batch,
+            length,
+            evaluation: task.evaluation,
+            checkpoints: task.checkpoints,
+            precision: task.precision,
+            seed: task.seed,
+            order: task.order,
+        };
+        DpoTask { training: self.training(path, parts), preference }
+    }
+
+    fn training(&mut self, path: &str, parts: Parts) -> Training {
+        let defaults = Training::on(Vec::new());
+        Training {
+            data: self.data(&format!("{path}.data"), parts.data.unwrap_or_default()),
+            adapter: adapter(parts.adapter.unwrap_or_default()),
+            init_from: parts.init_from,
+            optimizer: optimizer(parts.optimizer.unwrap_or_default()),
+            schedule: self.schedule(&format!("{path}.schedule"), parts.schedule.unwrap_or_default()),
+            batch: batch(parts.batch.unwrap_or_default()),
+            length: parts.length.unwrap_or(defaults.length),
+            evaluation: evaluation(parts.evaluation.unwrap_or_default()),
+            checkpoints: checkpoints(parts.checkpoints.unwrap_or_default()),
+            precision: self.choice(format!("{path}.precision"), parts.precision, precision),
+            seed: parts.seed.unwrap_or(defaults.seed),
+            order: self.choice(format!("{path}.order"), parts.order, order),
+        }
     }
 
     fn data(&mut self, path: &str, data: pb::DataSpec) -> Data {
@@ -223,39 +295,80 @@ fn order(value: pb::Order) -> Order {
 
 /// The spec in force as a message: every field set but those whose absence is the value.
 pub(super) fn message(spec: JobSpec) -> pb::JobSpec {
-    let Task::Sft(sft) = spec.task;
+    let task = match spec.task {
+        Task::Sft(task) => TaskOneof::Sft(sft_message(task)),
+        Task::Dpo(task) => TaskOneof::Dpo(dpo_message(task)),
+    };
     pb::JobSpec {
         display_name: spec.display_name,
         labels: spec.labels.into_iter().collect(),
         base_model: Some(pb::BaseModel { uri: spec.base_model }),
-        task: Some(TaskOneof::Sft(sft_message(sft))),
+        task: Some(task),
         resources: Some(pb::Resources { devices: Some(spec.resources.devices) }),
     }
 }
 
-fn sft_message(sft: SftTask) -> pb::SftTask {
-    let SftTask { training, loss_on } = sft;
+fn sft_message(task: SftTask) -> pb::SftTask {
+    let parts = parts(task.training);
     pb::SftTask {
+        data: parts.data,
+        adapter: parts.adapter,
+        init_from: parts.init_from,
+        optimizer: parts.optimizer,
+        schedule: parts.schedule,
+        batch: parts.batch,
+        length: parts.length.map(|length| match length {
+            Length::Epochs(epochs) => pb::sft_task::Length::Epochs(epochs),
+            Length::MaxSteps(steps) => pb::sft_task::Length::MaxSteps(steps),
+        }),
+        evaluation: parts.evaluation,
+        checkpoints: parts.checkpoints,
+        precision: parts.precision,
+        seed: parts.seed,
+        order: parts.order,
+        loss_on: match task.loss_on {
+            LossOn::Completion => pb::LossOn::Completion,
+            LossOn::Assistant => pb::LossOn::Assistant,
+            LossOn::All => pb::LossOn::All,
+        }
+        .into(),
+    }
+}
+
+fn dpo_message(task: DpoTask) -> pb::DpoTask {
+    let parts = parts(task.training);
+    pb::DpoTask {
+        data: parts.data,
+        adapter: parts.adapter,
+        init_from: parts.init_from,
+        optimizer: parts.optimizer,
+        schedule: parts.schedule,
+        batch: parts.batch,
+        length: parts.length.map(|length| match length {
+            Length::Epochs(epochs) => pb::dpo_task::Length::Epochs(epochs),
+            Length::MaxSteps(steps) => pb::dpo_task::Length::MaxSteps(steps),
+        }),
+        evaluation: parts.evaluation,
+        checkpoints: parts.checkpoints,
+        precision: parts.precision,
+        seed: parts.seed,
+        order: parts.order,
+        ..preference::message(task.preference)
+    }
+}
+
+fn parts(training: Training) -> Parts {
+    Parts {
         data: Some(data_message(training.data)),
         adapter: Some(adapter_message(training.adapter)),
         init_from: training.init_from,
-        optimizer: Some(pb::OptimizerSpec {
-            learning_rate: Some(training.optimizer.learning_rate),
-            beta1: Some(training.optimizer.beta1),
-            beta2: Some(training.optimizer.beta2),
-            epsilon: Some(training.optimizer.epsilon),
-            weight_decay: Some(training.optimizer.weight_decay),
-            max_grad_norm: Some(training.optimizer.max_grad_norm),
-        }),
+        optimizer: Some(optimizer_message(training.optimizer)),
         schedule: Some(schedule_message(training.schedule)),
         batch: Some(pb::BatchSpec {
             examples_per_step: Some(training.batch.examples_per_step),
             tokens_per_micro_batch: Some(training.batch.tokens_per_micro_batch),
         }),
-        length: Some(match training.length {
-            Length::Epochs(epochs) => LengthOneof::Epochs(epochs),
-            Length::MaxSteps(steps) => LengthOneof::MaxSteps(steps),
-        }),
+        length: Some(training.length),
         evaluation: Some(pb::EvaluationSpec {
             every_steps: training.evaluation.every_steps,
             max_time_fraction: Some(training.evaluation.max_time_fraction),
@@ -278,12 +391,17 @@ fn sft_message(sft: SftTask) -> pb::SftTask {
             Order::Sequential => pb::Order::Sequential,
         }
         .into(),
-        loss_on: match loss_on {
-            LossOn::Completion => pb::LossOn::Completion,
-            LossOn::Assistant => pb::LossOn::Assistant,
-            LossOn::All => pb::LossOn::All,
-        }
-        .into(),
+    }
+}
+
+fn optimizer_message(optimizer: Optimizer) -> pb::OptimizerSpec {
+    pb::OptimizerSpec {
+        learning_rate: Some(optimizer.learning_rate),
+        beta1: Some(optimizer.beta1),
+        beta2: Some(optimizer.beta2),
+        epsilon: Some(optimizer.epsilon),
+        weight_decay: Some(optimizer.weight_decay),
+        max_grad_norm: Some(optimizer.max_grad_norm),
     }
 }
 

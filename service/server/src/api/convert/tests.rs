@@ -1,6 +1,9 @@
 //! Defaults equal what the protos promise, and what goes out comes in again.
 
-use hone_job::spec::{Adapter, Length, Precision, ScheduleKind, Task, Warmup};
+use hone_job::spec::{
+    Adapter, DpoTask, Length, Precision, Preference, PreferenceLoss, Reference, ScheduleKind, Task, Warmup,
+    WeightedLoss,
+};
 use hone_proto::v1 as pb;
 
 use super::*;
@@ -9,7 +12,7 @@ use crate::testing::{request_spec, spec};
 fn sft(spec: &mut pb::JobSpec) -> &mut pb::SftTask {
     match &mut spec.task {
         Some(pb::job_spec::Task::Sft(sft)) => sft,
-        None => panic!("no task"),
+        _ => panic!("no sft task"),
     }
 }
 
@@ -64,8 +67,7 @@ fn alpha_follows_the_rank_unless_it_is_given() {
     let mut request = request_spec();
     let lora = pb::LoraSpec { rank: Some(4), ..Default::default() };
     sft(&mut request).adapter = Some(pb::AdapterSpec { kind: Some(pb::adapter_spec::Kind::Lora(lora)) });
-    let Task::Sft(task) = job_spec(Some(request)).0.task;
-    let Adapter::Lora(lora) = task.training.adapter;
+    let Adapter::Lora(lora) = &job_spec(Some(request)).0.task.training().adapter.clone();
     assert_eq!((lora.rank, lora.alpha), (4, 8.0));
 }
 
@@ -74,7 +76,7 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
     let mut full = spec();
     full.display_name = "run".into();
     full.labels.insert("team".into(), "a".into());
-    let Task::Sft(task) = &mut full.task;
+    let Task::Sft(task) = &mut full.task else { panic!("an sft job") };
     task.loss_on = hone_job::spec::LossOn::Assistant;
     let training = &mut task.training;
     training.data.eval = vec!["s3://b/eval.jsonl".into()];
@@ -90,9 +92,52 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
     training.precision = Precision::Bfloat16;
     training.order = hone_job::spec::Order::Sequential;
     training.seed = 0;
+    let training = training.clone();
     let (back, violations) = job_spec(Some(spec::message(full.clone())));
     assert_eq!(violations, []);
     assert_eq!(back, full);
+
+    for kind in PreferenceLoss::ALL {
+        let losses = vec![WeightedLoss { kind, weight: 0.5 }];
+        let preference = Preference {
+            label_smoothing: 0.25,
+            reference: Reference::Checkpoint("s3://b/sft".into()),
+            length_alpha: 0.75,
+            simpo_gamma: 1.5,
+            discopop_tau: 0.1,
+            ..Preference::with(losses)
+        };
+        full.task = Task::Dpo(DpoTask { training: training.clone(), preference });
+        let (back, violations) = job_spec(Some(spec::message(full.clone())));
+        assert_eq!(violations, []);
+        assert_eq!(back, full);
+    }
+}
+
+#[test]
+fn dpo_takes_its_own_defaults() {
+    let data = pb::DataSpec { train: vec!["file:///rows.jsonl".into()], ..Default::default() };
+    let request = |losses: &[pb::PreferenceLossType]| {
+        let losses = losses.iter().map(|kind| pb::PreferenceLoss { r#type: (*kind).into(), weight: None }).collect();
+        let dpo = pb::DpoTask { data: Some(data.clone()), losses, ..Default::default() };
+        pb::JobSpec { task: Some(pb::job_spec::Task::Dpo(dpo)), ..request_spec() }
+    };
+    let converted = |losses: &[pb::PreferenceLossType]| {
+        let (spec, violations) = job_spec(Some(request(losses)));
+        assert_eq!(violations, []);
+        let Task::Dpo(task) = spec.task else { panic!("a dpo job") };
+        task
+    };
+    let task = converted(&[]);
+    assert_eq!(task.preference, Preference::default());
+    assert_eq!(task.training.optimizer.learning_rate, 1e-5);
+    assert_eq!(converted(&[pb::PreferenceLossType::Simpo]).preference.beta, 2.0);
+    let bad = pb::PreferenceLoss { r#type: 99, weight: Some(-1.0) };
+    let mut request = request(&[]);
+    let Some(pb::job_spec::Task::Dpo(dpo)) = &mut request.task else { panic!("a dpo job") };
+    (dpo.losses, dpo.divergence_alpha) = (vec![bad], Some(0.5));
+    let fields: Vec<String> = job_spec(Some(request)).1.into_iter().map(|violation| violation.field).collect();
+    assert_eq!(fields, ["spec.dpo.losses[0].weight", "spec.dpo.losses[0].type", "spec.dpo.divergence_alpha"]);
 }
 
 #[test]
@@ -108,9 +153,13 @@ fn numbers_of_unknown_enum_values_are_violations_not_defaults() {
 
 #[test]
 fn a_preview_names_its_fields_as_its_own_request_does() {
-    let (_, violations) = preview_spec(None, Some(pb::DataSpec { eval_fraction: Some(2.0), ..Default::default() }), 0);
+    let (_, violations) =
+        preview_spec(None, Some(pb::DataSpec { eval_fraction: Some(2.0), ..Default::default() }), 0, false);
     let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
     assert_eq!(fields, ["base_model.uri", "data.train", "data.eval_fraction"]);
+    let (_, violations) = preview_spec(None, None, 2, true);
+    let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["base_model.uri", "data.train", "loss_on"]);
 }
 
 #[test]

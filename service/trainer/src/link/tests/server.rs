@@ -192,6 +192,7 @@ fn welcome(last_number: u64) -> pb::Welcome {
         spec_json: serde_json::to_string(&spec).unwrap(),
         job_uri: "file:///jobs/1".into(),
         resume_from: "file:///jobs/1/checkpoints/step-000004".into(),
+        reference_uri: "file:///reference".into(),
     }
 }
 

@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use hone_job::event::Evaluation;
+use hone_job::event::{Evaluation, PreferenceMetrics};
 use hone_job::spec::{self, Length, LossOn, Order, Precision, Resources, ScheduleKind, SftTask, Warmup};
 use serde_json::Value;
-use tch::Device;
+use tch::{Device, Kind};
 
 use super::*;
 use crate::peft;
+
+mod dpo;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
@@ -73,6 +75,7 @@ impl Case {
             spec,
             job_uri: uri(&folder.path().join("job")),
             resume_from: None,
+            reference_uri: uri(&folder.path().join("reference")),
         };
         Case { folder, runtime: tokio::runtime::Runtime::new().unwrap(), welcome }
     }
@@ -308,8 +311,7 @@ fn losses_that_are_not_finite_are_skipped_counted_and_fail_past_the_budget() {
         std::fs::write(folder.join(name), bytes).unwrap();
     }
     let mut case = case;
-    let spec::Task::Sft(task) = &mut case.welcome.spec.task;
-    task.training.init_from = Some(uri(&folder));
+    case.welcome.spec.task.training_mut().init_from = Some(uri(&folder));
     let (end, events) = case.try_run(None);
     assert!(matches!(end, Err(Error::NonFinite { step: 5, skipped: 5 })), "{end:?}");
     assert!(steps(&events).iter().all(|step| step.skipped && step.loss.is_none()));

@@ -1,0 +1,187 @@
+//! What the reference policy says about every answer, computed once and kept for other runs.
+//!
+//! The reference never moves, so its log-probabilities are a function of the rows: they are computed before the first step, in
+//! an order that depends on the rows alone, and stored under a fingerprint of all that changes them. Epochs, evaluations,
+//! resumed attempts and other jobs with the same reference and rows read the same numbers, to the bit.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use hone_data::pack::{Prefixes, pack};
+use hone_data::storage::Location;
+use hone_data::tokenize::Example;
+use hone_job::event::{Event, Phase, Warning};
+use hone_job::spec::{Preference, Reference, Training};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
+use tch::{Kind, Tensor};
+
+use super::Observer;
+use super::objective::{ReferenceLogps, places};
+use crate::device::Compute;
+use crate::error::Error;
+use crate::loss::pairs::AnswerScores;
+use crate::model::{Adapter, Decoder};
+use crate::peft;
+use crate::workspace::Workspace;
+
+/// Layout of the stored file, and the way of computing: a change of either makes other names.
+const VERSION: u32 = 1;
+/// Name of the tensor in the file, and of the digest in its metadata.
+const LOGPS: &str = "logps";
+const DIGEST: &str = "sha256";
+/// Pairs that are packed together: a fixed number, so that the numbers do not depend on who asks.
+const PAIRS_AT_ONCE: usize = 64;
+/// Tokens that go through the model at once, fixed for the same reason.
+const TOKENS_AT_ONCE: usize = 2048;
+
+/// The policy that answers are compared with.
+pub(super) struct ReferencePolicy<'a> {
+    model: &'a Decoder,
+    /// None is the base model.
+    adapter: Option<Adapter>,
+    preference: &'a Preference,
+    /// Digest of the policy and of how it is asked.
+    fingerprint: Sha256,
+}
+
+impl<'a> ReferencePolicy<'a> {
+    /// Gets the reference that a spec asks for.
+    pub(super) fn open(
+        preference: &'a Preference,
+        training: &Training,
+        model: &'a Decoder,
+        base_model_fingerprint: &str,
+        workspace: &Workspace,
+        compute: Compute,
+    ) -> Result<ReferencePolicy<'a>, Error> {
+        let uri = match &preference.reference {
+            // A fresh adapter changes nothing, so the initial policy is the base model.
+            Reference::Initial => training.init_from.as_deref(),
+            Reference::Base => None,
+            Reference::Checkpoint(uri) => Some(uri.as_str()),
+        };
+        let load = |uri: &str| -> Result<Adapter, Error> {
+            let folder = workspace.local(uri, &|_, _| {})?;
+            super::setup::verify_checkpoint(uri, &folder, workspace)?;
+            Ok(peft::load(&folder, model, 0.0)?)
+        };
+        let adapter = uri.map(load).transpose()?;
+        let mut fingerprint = Sha256::new();
+        fingerprint.update(format!(
+            "{VERSION} {base_model_fingerprint} {:?} {:?} {}\n",
+            compute.kind, compute.device, preference.length_alpha
+        ));
+        for (name, tensor) in adapter.iter().flat_map(Adapter::named_tensors) {
+            let values = Vec::<f32>::try_from(tensor.flatten(0, -1)).expect("an adapter is float32");
+            fingerprint.update(format!("{name} {:?}\n", tensor.size()));
+            values.iter().for_each(|value| fingerprint.update(value.to_le_bytes()));
+        }
+        if let Some(adapter) = &adapter {
+            fingerprint.update(format!("{:?}\n", adapter.options()));
+        }
+        Ok(ReferencePolicy { model, adapter, preference, fingerprint })
+    }
+
+    /// Its log-probabilities of these answers: those stored, or computed and stored. A store that fails costs a warning.
+    pub(super) fn logps(
+        &self,
+        examples: &[Example],
+        store: &Location,
+        workspace: &Workspace,
+        observer: &dyn Observer,
+    ) -> ReferenceLogps {
+        let object = store.join(&format!("{}.safetensors", self.name(examples)));
+        let phase = |detail: String| {
+            observer.report(Event::Phase(Phase { name: "scoring_reference".into(), detail }));
+        };
+        match workspace.runtime().block_on(object.get()).map(|bytes| read(&bytes, examples.len())) {
+            Ok(Ok(logps)) => {
+                phase(format!("{} pairs, read from {}", examples.len(), object.uri));
+                return ReferenceLogps(logps);
+            }
+            Ok(Err(what)) => {
+                let message = format!("{} is damaged ({what}) and computed anew", object.uri);
+                observer.report(Event::Warning(Warning { code: "reference_damaged".into(), message }));
+            }
+            // Most often it is not there yet. What else is wrong with the store shows when it is written to.
+            Err(_) => {}
+        }
+        let logps = self.compute(examples, &|done| phase(format!("{done} of {} pairs", examples.len())));
+        if let Err(error) = workspace.runtime().block_on(object.put(write(&logps))) {
+            let message = format!("what the reference says is not kept for other runs: {error}");
+            observer.report(Event::Warning(Warning { code: "reference_not_stored".into(), message }));
+        }
+        ReferenceLogps(logps)
+    }
+
+    /// Digest of the policy and of the answers.
+    fn name(&self, examples: &[Example]) -> String {
+        let mut digest = self.fingerprint.clone();
+        for document in examples.iter().flat_map(|example| &example.documents) {
+            digest.update((document.len() as u64).to_le_bytes());
+            document.input_ids.iter().for_each(|id| digest.update(id.to_le_bytes()));
+            document.labels.iter().for_each(|label| digest.update(label.to_le_bytes()));
+        }
+        hex::encode(digest.finalize())
+    }
+
+    fn compute(&self, examples: &[Example], progress: &dyn Fn(usize)) -> Tensor {
+        let logps = Tensor::zeros([examples.len() as i64, 2], (Kind::Float, tch::Device::Cpu));
+        for (number, chunk) in examples.chunks(PAIRS_AT_ONCE).enumerate() {
+            let first = number * PAIRS_AT_ONCE;
+            progress(first);
+            let chunk: Vec<&Example> = chunk.iter().collect();
+            for micro_batch in pack(&chunk, TOKENS_AT_ONCE, Prefixes::default()) {
+                let scores = tch::no_grad(|| {
+                    AnswerScores::new(self.model, self.adapter.as_ref(), &micro_batch, None, self.preference)
+                });
+                let rows = Tensor::stack(&scores.logps, 1).to_device(tch::Device::Cpu);
+                let _ = logps.shallow_clone().index_copy_(0, &(places(&micro_batch) + first as i64), &rows);
+            }
+        }
+        logps
+    }
+}
+
+fn write(logps: &Tensor) -> Bytes {
+    let values = Vec::<f32>::try_from(logps.flatten(0, -1)).expect("a flat vector of float32");
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let shape = logps.size().iter().map(|&dim| dim as usize).collect();
+    let metadata = HashMap::from([(DIGEST.to_string(), hex::encode(Sha256::digest(&data)))]);
+    let view = TensorView::new(Dtype::F32, shape, &data).expect("four bytes for each value");
+    safetensors::serialize([(LOGPS, view)], Some(metadata)).expect("name and shape are sound").into()
+}
+
+/// The numbers of a file, or what is wrong with it.
+fn read(bytes: &[u8], num_pairs: usize) -> Result<Tensor, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let view = file.tensor(LOGPS).map_err(|error| error.to_string())?;
+    if view.dtype() != Dtype::F32 || view.shape() != [num_pairs, 2] {
+        return Err(format!("{:?} {:?}, expected F32 [{num_pairs}, 2]", view.dtype(), view.shape()));
+    }
+    let digest = header.metadata().as_ref().and_then(|metadata| metadata.get(DIGEST));
+    if digest != Some(&hex::encode(Sha256::digest(view.data()))) {
+        return Err("its digest is another".into());
+    }
+    Ok(Tensor::from_data_size(view.data(), &[num_pairs as i64, 2], Kind::Float))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_comes_back_and_damage_is_seen() {
+        let logps = Tensor::from_slice(&[-1.5f32, -2.0, -0.25, f32::MIN_POSITIVE]).view([2, 2]);
+        let bytes = write(&logps);
+        assert_eq!(read(&bytes, 2).unwrap(), logps);
+        assert!(read(&bytes, 3).unwrap_err().contains("expected F32 [3, 2]"));
+        let mut damaged = bytes.to_vec();
+        *damaged.last_mut().unwrap() ^= 1;
+        assert!(read(&damaged, 2).unwrap_err().contains("digest"));
+        assert!(read(&bytes[..20], 2).is_err());
+    }
+}
