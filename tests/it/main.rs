@@ -4,6 +4,7 @@
 
 mod cli;
 mod docs;
+mod dpo;
 mod grpcurl;
 mod layers;
 mod preview;

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use hone_client::v1;
 
-use crate::choice::job_state;
+use crate::choice::{job_state, loss_on};
+use crate::dpo::DpoArgs;
 use crate::labels::label;
-use crate::sft::{DataArgs, SftArgs};
+use crate::sft::SftArgs;
+use crate::training::DataArgs;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -25,6 +27,16 @@ const SFT_EXAMPLES: &str = "\
 Examples:
   hone train sft --model SmolLM2-135M-Instruct.Q4_1.gguf --train rows.jsonl --eval-fraction 0.1 --epochs 2
   hone train sft --model s3://models/qwen3-8b --train ds-… --eval ds-… --rank 32 --learning-rate 1e-4 --detach
+
+Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
+
+const DPO_EXAMPLES: &str = "\
+Examples:
+  hone train dpo --model SmolLM2-135M-Instruct.Q4_1.gguf --train pairs.jsonl --init-from job-… --eval-fraction 0.1
+  hone train dpo --model model-… --train ds-… --loss ipo --beta 0.3 --reference base
+  hone train dpo --model model-… --train ds-… --loss sigmoid,sft:0.1 --label-smoothing 0.1
+
+A run that starts from an SFT job's checkpoint is compared with that checkpoint.
 
 Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
 
@@ -138,6 +150,9 @@ pub(crate) struct PreviewArgs {
     pub(crate) train: Vec<String>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    /// Which tokens are trained on. Default completion: in a conversation the last assistant turn.
+    #[arg(long, value_name = "WHICH", value_parser = loss_on())]
+    pub(crate) loss_on: Option<v1::LossOn>,
     /// The rows are pairs of answers, for dpo.
     #[arg(long, conflicts_with = "loss_on")]
     pub(crate) pairs: bool,
@@ -154,6 +169,11 @@ pub(crate) enum TrainCommand {
     /// flag names. Ctrl-C stops following; the job goes on.
     #[command(after_help = SFT_EXAMPLES)]
     Sft(Box<SftArgs>),
+    /// Learn from pairs of answers, one better than the other: DPO and its kin, with LoRA.
+    ///
+    /// Rows have chosen and rejected, and a prompt or a common beginning. Creates the job and follows it to its end, as sft.
+    #[command(after_help = DPO_EXAMPLES)]
+    Dpo(Box<DpoArgs>),
 }
 
 #[derive(Debug, Subcommand)]

@@ -25,6 +25,31 @@ const LOSS_ON: &[Word] = &[
 const PRECISION: &[Word] = &[("float32", "IEEE single precision"), ("bfloat16", "brain floating point")];
 const ORDER: &[Word] =
     &[("shuffled", "a new permutation each epoch, from the seed"), ("sequential", "as in the files")];
+const DIVERGENCE: &[Word] = &[
+    ("reverse_kl", "the log-ratio itself, as in DPO"),
+    ("forward_kl", ""),
+    ("jensen_shannon", ""),
+    ("alpha", "with --divergence-alpha"),
+];
+const PREFERENCE_LOSS: &[Word] = &[
+    ("sigmoid", "DPO; with label smoothing cDPO"),
+    ("hinge", "SLiC"),
+    ("ipo", ""),
+    ("robust", ""),
+    ("exo_pair", ""),
+    ("nca_pair", ""),
+    ("bco_pair", ""),
+    ("sppo_hard", ""),
+    ("aot", ""),
+    ("aot_unpaired", ""),
+    ("apo_zero", ""),
+    ("apo_down", ""),
+    ("discopop", ""),
+    ("sigmoid_norm", ""),
+    ("sft", ""),
+    ("orpo", ""),
+    ("simpo", ""),
+];
 const JOB_STATE: &[Word] = &[
     ("queued", ""),
     ("preparing", ""),
@@ -62,6 +87,20 @@ pub(crate) fn order() -> impl TypedValueParser<Value = v1::Order> {
     choice(ORDER, "ORDER_", v1::Order::from_str_name)
 }
 
+/// What holds a policy to its reference.
+pub(crate) fn divergence() -> impl TypedValueParser<Value = v1::Divergence> {
+    choice(DIVERGENCE, "DIVERGENCE_", v1::Divergence::from_str_name)
+}
+
+/// A loss of pairs by its name; the error lists the names.
+pub(crate) fn preference_loss(name: &str) -> Result<v1::PreferenceLossType, String> {
+    let known = || PREFERENCE_LOSS.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+    let value = format!("PREFERENCE_LOSS_TYPE_{}", name.to_uppercase());
+    v1::PreferenceLossType::from_str_name(&value)
+        .filter(|value| *value != v1::PreferenceLossType::Unspecified)
+        .ok_or_else(|| format!("{name:?} is no loss; there are {}", known()))
+}
+
 /// Where a job stands.
 pub(crate) fn job_state() -> impl TypedValueParser<Value = v1::JobState> {
     choice(JOB_STATE, "JOB_STATE_", v1::JobState::from_str_name)
@@ -93,6 +132,8 @@ mod tests {
             ("LossOn", "LOSS_ON_", LOSS_ON),
             ("Precision", "PRECISION_", PRECISION),
             ("Order", "ORDER_", ORDER),
+            ("Divergence", "DIVERGENCE_", DIVERGENCE),
+            ("PreferenceLossType", "PREFERENCE_LOSS_TYPE_", PREFERENCE_LOSS),
             ("JobState", "JOB_STATE_", JOB_STATE),
         ] {
             let descriptor = pool().get_enum_by_name(&format!("hone.v1.{name}")).expect(name);

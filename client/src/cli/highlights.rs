@@ -3,6 +3,7 @@
 use hone_client::v1;
 use v1::adapter_spec::Kind;
 use v1::job_spec::Task;
+use v1::reference_policy::Policy;
 use v1::schedule_spec::Warmup;
 use v1::sft_task::Length;
 
@@ -14,11 +15,16 @@ pub(crate) fn of(spec: &v1::JobSpec) -> Vec<(&'static str, String)> {
     if let Some(model) = &spec.base_model {
         lines.push(("model", printable(&model.uri)));
     }
-    if let Some(Task::Sft(sft)) = &spec.task {
+    let shared = match &spec.task {
+        Some(Task::Sft(sft)) => Some(("sft", sft.clone(), Vec::new())),
+        Some(Task::Dpo(dpo)) => Some(("dpo", shared_with_sft(dpo), preference(dpo))),
+        None => None,
+    };
+    if let Some((name, sft, extra)) = shared {
         lines.extend(rows(sft.data.as_ref()));
-        lines.push(("task", task(sft)));
+        lines.push(("task", task(name, &sft, extra)));
         lines.extend(sft.adapter.as_ref().and_then(adapter).map(|text| ("adapter", text)));
-        lines.push(("optimizer", optimizer(sft)));
+        lines.push(("optimizer", optimizer(&sft)));
     }
     if !spec.labels.is_empty() {
         let mut labels: Vec<_> = spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -40,8 +46,50 @@ fn rows(data: Option<&v1::DataSpec>) -> Vec<(&'static str, String)> {
     lines
 }
 
-fn task(sft: &v1::SftTask) -> String {
-    let mut parts = vec!["sft".to_owned()];
+/// What dpo has in common with sft, as an sft task: one text for both.
+fn shared_with_sft(dpo: &v1::DpoTask) -> v1::SftTask {
+    use v1::dpo_task::Length as DpoLength;
+    v1::SftTask {
+        data: dpo.data.clone(),
+        adapter: dpo.adapter.clone(),
+        optimizer: dpo.optimizer,
+        schedule: dpo.schedule,
+        batch: dpo.batch,
+        length: dpo.length.map(|length| match length {
+            DpoLength::Epochs(epochs) => Length::Epochs(epochs),
+            DpoLength::MaxSteps(steps) => Length::MaxSteps(steps),
+        }),
+        precision: dpo.precision,
+        seed: dpo.seed,
+        ..Default::default()
+    }
+}
+
+fn preference(dpo: &v1::DpoTask) -> Vec<String> {
+    let name = |loss: &v1::PreferenceLoss| {
+        let name = loss.r#type().as_str_name().trim_start_matches("PREFERENCE_LOSS_TYPE_").to_lowercase();
+        match loss.weight {
+            Some(weight) if weight != 1.0 => format!("{} x {name}", setting(weight)),
+            _ => name,
+        }
+    };
+    let mut parts = Vec::new();
+    if !dpo.losses.is_empty() {
+        parts.push(format!("loss {}", dpo.losses.iter().map(name).collect::<Vec<_>>().join(" + ")));
+    }
+    parts.extend(dpo.beta.map(|beta| format!("beta {}", setting(beta))));
+    parts.extend(dpo.label_smoothing.filter(|share| *share > 0.0).map(|share| format!("smoothed {}", setting(share))));
+    parts.extend(dpo.reference.as_ref().and_then(|reference| reference.policy.as_ref()).map(|policy| match policy {
+        Policy::Initial(_) => "against the initial policy".to_owned(),
+        Policy::Base(_) => "against the base model".to_owned(),
+        Policy::Checkpoint(uri) => format!("against {}", printable(uri)),
+    }));
+    parts
+}
+
+fn task(name: &str, sft: &v1::SftTask, extra: Vec<String>) -> String {
+    let mut parts = vec![name.to_owned()];
+    parts.extend(extra);
     match sft.length {
         Some(Length::Epochs(1.0)) => parts.push("1 epoch".to_owned()),
         Some(Length::Epochs(epochs)) => parts.push(format!("{} epochs", setting(epochs))),
@@ -111,6 +159,19 @@ fn word(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::json::job_spec;
+
+    #[test]
+    fn a_dpo_spec_says_its_losses_and_what_it_is_compared_with() {
+        let spec = job_spec(
+            r#"{"base_model": {"uri": "m"}, "dpo": {"data": {"train": ["d"]}, "epochs": 2, "beta": 0.1,
+                "losses": [{"type": "PREFERENCE_LOSS_TYPE_SIGMOID", "weight": 1}, {"type": "PREFERENCE_LOSS_TYPE_SFT", "weight": 0.5}],
+                "reference": {"initial": {}}}}"#,
+            "test",
+        );
+        let lines = of(&spec.expect("a spec"));
+        let task = &lines.iter().find(|(heading, _)| *heading == "task").expect("a task").1;
+        assert_eq!(task, "dpo, loss sigmoid + 0.5 x sft, beta 0.1, against the initial policy, 2 epochs");
+    }
 
     #[test]
     fn an_effective_spec_is_told_in_six_lines() {

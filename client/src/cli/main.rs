@@ -10,6 +10,7 @@ mod checkpoints;
 mod choice;
 mod curve;
 mod datasets;
+mod dpo;
 mod failure;
 mod follow;
 mod highlights;
@@ -28,6 +29,7 @@ mod report;
 mod sft;
 mod table;
 mod train;
+mod training;
 mod transfers;
 
 use std::process::ExitCode;

@@ -19,7 +19,7 @@ pub(crate) async fn run(args: PreviewArgs, client: &Client, out: &Output) -> Res
     let eval = locate::rows(&args.data.eval, client, out).await?;
     let request = v1::PreviewDatasetRequest {
         base_model: Some(v1::BaseModel { uri: model }),
-        loss_on: args.data.loss_on().into(),
+        loss_on: args.loss_on.unwrap_or_default().into(),
         data: Some(args.data.spec(train, eval)?),
         rows: Some(args.rows),
         preference: args.pairs,

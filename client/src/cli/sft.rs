@@ -1,227 +1,42 @@
-//! The flags of `train sft`, and the spec they make. A flag left out leaves its field absent, so that the server's
-//! documented default holds in one place.
-
-use std::path::PathBuf;
+//! `train sft`: what it has beside the flags of all training.
 
 use clap::Args;
 use hone_client::v1;
+use v1::sft_task::Length;
 
-use crate::choice::{loss_on, order, over_length, precision, schedule};
+use crate::choice::loss_on;
 use crate::failure::Failure;
-use crate::labels::label;
+use crate::training::{Located, TrainingArgs};
 
 /// Settings of supervised fine-tuning.
 #[derive(Debug, Args)]
 pub(crate) struct SftArgs {
-    /// The base model: an id (model-…), a file:// or s3:// URI, or a local path, which is uploaded first.
-    #[arg(long, help_heading = "Model and rows")]
-    pub(crate) model: String,
-    /// Training rows: an id (ds-…), a URI, or a local file, which is uploaded first. May be repeated.
-    #[arg(long, required = true, value_name = "ROWS", help_heading = "Model and rows")]
-    pub(crate) train: Vec<String>,
     #[command(flatten)]
-    pub(crate) data: DataArgs,
-    /// Start from this adapter: URI of a checkpoint or PEFT folder, or JOB/CHECKPOINT, or JOB for its last checkpoint.
-    /// Default: a fresh adapter.
-    #[arg(long, value_name = "ADAPTER", help_heading = "Model and rows")]
-    pub(crate) init_from: Option<String>,
-
-    /// Passes over the training rows; may be a fraction. Default 1.
-    #[arg(long, value_name = "N", conflicts_with = "max_steps", help_heading = "Training")]
-    epochs: Option<f64>,
-    /// Optimizer steps, instead of epochs.
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    max_steps: Option<u64>,
-    /// Peak learning rate, above 0, at most 1. Default 2e-4.
-    #[arg(long, value_name = "RATE", help_heading = "Training")]
-    learning_rate: Option<f64>,
-    /// Shape of the learning rate after warmup. Default cosine.
-    #[arg(long, value_name = "SHAPE", value_parser = schedule(), help_heading = "Training")]
-    schedule: Option<v1::ScheduleType>,
-    /// Share of all steps spent warming up, 0 to 1. Default 0.03.
-    #[arg(long, value_name = "SHARE", help_heading = "Training")]
-    warmup_ratio: Option<f64>,
-    /// Decoupled weight decay, 0 to 1. Default 0.
-    #[arg(long, value_name = "DECAY", help_heading = "Training")]
-    weight_decay: Option<f64>,
-    /// Norm to which gradients are clipped; 0 turns clipping off. Default 1.
-    #[arg(long, value_name = "NORM", help_heading = "Training")]
-    max_grad_norm: Option<f64>,
-    /// Examples of one optimizer step (elsewhere: per-device batch size x gradient accumulation). Default 16.
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    examples_per_step: Option<u32>,
-    /// Most tokens that go through the model at once; lowers memory, never changes the result. Default 2048.
-    #[arg(long, value_name = "TOKENS", help_heading = "Training")]
-    tokens_per_micro_batch: Option<u32>,
-    /// Number format of base weights and activations. Default: bfloat16 on a GPU, float32 on a CPU.
-    #[arg(long, value_name = "FORMAT", value_parser = precision(), help_heading = "Training")]
-    precision: Option<v1::Precision>,
-    /// Order of the training rows. Default shuffled.
-    #[arg(long, value_parser = order(), help_heading = "Training")]
-    order: Option<v1::Order>,
-    /// Seed of order, initialisation and dropout. Default 42.
-    #[arg(long, help_heading = "Training")]
-    seed: Option<u64>,
-
-    /// Rank of the adapter, 1 to 1024. Default 16.
-    #[arg(long, value_name = "N", help_heading = "Adapter (LoRA)")]
-    rank: Option<u32>,
-    /// Scale: the update is multiplied by alpha / rank. Default: twice the rank.
-    #[arg(long, value_name = "X", help_heading = "Adapter (LoRA)")]
-    alpha: Option<f64>,
-    /// Dropout on the adapter's input, 0 to below 1. Default 0.
-    #[arg(long, value_name = "P", help_heading = "Adapter (LoRA)")]
-    dropout: Option<f64>,
-    /// Modules to adapt, such as q_proj,v_proj. Default all-linear: every linear layer but the head.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Adapter (LoRA)")]
-    target_modules: Vec<String>,
-
-    /// Steps between evaluations of the held-out rows. Default: about ten in the run.
-    #[arg(long, value_name = "STEPS", help_heading = "Evaluation and checkpoints")]
-    eval_every: Option<u64>,
-    /// Steps between checkpoints; 0 saves by time only (every 10 minutes) and at the end. Default 0.
-    #[arg(long, value_name = "STEPS", help_heading = "Evaluation and checkpoints")]
-    save_every: Option<u64>,
-    /// Checkpoints to keep beside the best one; 0 keeps all. Default 0.
-    #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
-    keep_last: Option<u32>,
-
-    /// A name for people.
-    #[arg(long, help_heading = "Job")]
-    name: Option<String>,
-    /// A label to filter lists by; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = label, help_heading = "Job")]
-    label: Vec<(String, String)>,
-    /// Write the job's id to this file once the job exists.
-    #[arg(long, value_name = "FILE", help_heading = "Job")]
-    pub(crate) job_file: Option<PathBuf>,
-    /// Create the job and leave; do not follow it.
-    #[arg(long, help_heading = "Job")]
-    pub(crate) detach: bool,
-    /// Check everything and print the spec with every default filled in; create no job.
-    #[arg(long, conflicts_with_all = ["detach", "job_file"], help_heading = "Job")]
-    pub(crate) dry_run: bool,
-}
-
-/// Which rows take part, and which of their tokens.
-#[derive(Debug, Args)]
-pub(crate) struct DataArgs {
-    /// Held-out rows for evaluation, named as the training rows are. May be repeated.
-    #[arg(long, value_name = "ROWS", conflicts_with = "eval_fraction", help_heading = "Model and rows")]
-    pub(crate) eval: Vec<String>,
-    /// Share of the training rows to hold out for evaluation, 0 to below 1. Default 0.
-    #[arg(long, value_name = "SHARE", help_heading = "Model and rows")]
-    eval_fraction: Option<f64>,
-    /// Longest training row, in tokens. Default 1024, or the model's own limit when that is shorter.
-    #[arg(long, value_name = "TOKENS", help_heading = "Model and rows")]
-    max_length: Option<u32>,
-    /// What happens to longer training rows. Default drop: left out, counted, listed by number.
-    #[arg(long, value_name = "POLICY", value_parser = over_length(), help_heading = "Model and rows")]
-    over_length: Option<v1::OverLength>,
+    pub(crate) training: TrainingArgs,
     /// Which tokens are trained on. Default completion: in a conversation the last assistant turn.
     #[arg(long, value_name = "WHICH", value_parser = loss_on(), help_heading = "Model and rows")]
     loss_on: Option<v1::LossOn>,
-    /// File with a chat template (Jinja) to use instead of the tokenizer's own.
-    #[arg(long, value_name = "FILE", help_heading = "Model and rows")]
-    chat_template: Option<PathBuf>,
-    /// At most this many training rows, a uniform sample. Default: all.
-    #[arg(long, value_name = "N", help_heading = "Model and rows")]
-    max_train_examples: Option<u64>,
-    /// At most this many held-out rows, a uniform sample. Default: all.
-    #[arg(long, value_name = "N", help_heading = "Model and rows")]
-    max_eval_examples: Option<u64>,
-}
-
-/// Where things are once local files have been uploaded: ids and URIs only.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Located {
-    pub(crate) model: String,
-    pub(crate) train: Vec<String>,
-    pub(crate) eval: Vec<String>,
-    pub(crate) init_from: Option<String>,
 }
 
 impl SftArgs {
     /// The spec that these flags ask for.
     pub(crate) fn spec(&self, located: Located) -> Result<v1::JobSpec, Failure> {
-        let lora = v1::LoraSpec {
-            rank: self.rank,
-            alpha: self.alpha,
-            dropout: self.dropout,
-            target_modules: self.target_modules.clone(),
-            use_rslora: None,
-        };
-        let optimizer = v1::OptimizerSpec {
-            learning_rate: self.learning_rate,
-            weight_decay: self.weight_decay,
-            max_grad_norm: self.max_grad_norm,
-            ..Default::default()
-        };
-        let schedule = v1::ScheduleSpec {
-            r#type: self.schedule.unwrap_or_default().into(),
-            warmup: self.warmup_ratio.map(v1::schedule_spec::Warmup::WarmupRatio),
-            min_learning_rate_ratio: None,
-        };
-        let batch = v1::BatchSpec {
-            examples_per_step: self.examples_per_step,
-            tokens_per_micro_batch: self.tokens_per_micro_batch,
-        };
-        let evaluation = v1::EvaluationSpec { every_steps: self.eval_every, max_time_fraction: None };
-        let checkpoints =
-            v1::CheckpointSpec { every_steps: self.save_every, every_minutes: None, keep_last: self.keep_last };
-        let epochs = self.epochs.map(v1::sft_task::Length::Epochs);
+        let parts = self.training.parts(&located)?;
         let task = v1::SftTask {
-            data: Some(self.data.spec(located.train, located.eval)?),
-            adapter: given(lora).map(|lora| v1::AdapterSpec { kind: Some(v1::adapter_spec::Kind::Lora(lora)) }),
-            init_from: located.init_from,
-            optimizer: given(optimizer),
-            schedule: given(schedule),
-            batch: given(batch),
-            length: epochs.or(self.max_steps.map(v1::sft_task::Length::MaxSteps)),
-            evaluation: given(evaluation),
-            checkpoints: given(checkpoints),
-            precision: self.precision.unwrap_or_default().into(),
-            seed: self.seed,
-            order: self.order.unwrap_or_default().into(),
-            loss_on: self.data.loss_on().into(),
+            data: Some(parts.data),
+            adapter: parts.adapter,
+            init_from: parts.init_from,
+            optimizer: parts.optimizer,
+            schedule: parts.schedule,
+            batch: parts.batch,
+            length: parts.epochs.map(Length::Epochs).or(parts.max_steps.map(Length::MaxSteps)),
+            evaluation: parts.evaluation,
+            checkpoints: parts.checkpoints,
+            precision: parts.precision,
+            seed: parts.seed,
+            order: parts.order,
+            loss_on: self.loss_on.unwrap_or_default().into(),
         };
-        Ok(v1::JobSpec {
-            display_name: self.name.clone().unwrap_or_default(),
-            labels: self.label.iter().cloned().collect(),
-            base_model: Some(v1::BaseModel { uri: located.model }),
-            task: Some(v1::job_spec::Task::Sft(task)),
-            resources: None,
-        })
+        Ok(self.training.job(located.model, v1::job_spec::Task::Sft(task)))
     }
 }
-
-impl DataArgs {
-    /// The rows that these flags ask for. Reads the chat template's file.
-    pub(crate) fn spec(&self, train: Vec<String>, eval: Vec<String>) -> Result<v1::DataSpec, Failure> {
-        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, error));
-        Ok(v1::DataSpec {
-            train,
-            eval,
-            eval_fraction: self.eval_fraction,
-            max_length: self.max_length,
-            over_length: self.over_length.unwrap_or_default().into(),
-            chat_template: self.chat_template.as_ref().map(read).transpose()?,
-            max_train_examples: self.max_train_examples,
-            max_eval_examples: self.max_eval_examples,
-        })
-    }
-
-    /// Which tokens are trained on.
-    pub(crate) fn loss_on(&self) -> v1::LossOn {
-        self.loss_on.unwrap_or_default()
-    }
-}
-
-/// A group of settings, absent when none of them was given.
-fn given<T: Default + PartialEq>(settings: T) -> Option<T> {
-    (settings != T::default()).then_some(settings)
-}
-
-#[cfg(test)]
-#[path = "sft_tests.rs"]
-mod tests;

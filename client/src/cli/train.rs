@@ -2,24 +2,36 @@
 
 use std::path::Path;
 
-use hone_client::Client;
+use hone_client::{Client, v1};
 use serde_json::json;
 
 use crate::args::TrainCommand;
+use crate::dpo::{BASE, INITIAL};
 use crate::failure::Failure;
 use crate::follow::{Ending, follow};
 use crate::output::Output;
-use crate::sft::{Located, SftArgs};
+use crate::training::{Located, TrainingArgs};
 use crate::{jobs, locate};
 
 pub(crate) async fn run(command: TrainCommand, client: &Client, out: &Output) -> Result<Ending, Failure> {
     match command {
-        TrainCommand::Sft(args) => sft(*args, client, out).await,
+        TrainCommand::Sft(args) => {
+            let located = locate(&args.training, client, out).await?;
+            train(args.spec(located)?, &args.training, client, out).await
+        }
+        TrainCommand::Dpo(args) => {
+            let located = locate(&args.training, client, out).await?;
+            let reference = match args.reference.as_deref() {
+                None | Some(INITIAL | BASE) => None,
+                Some(adapter) => Some(locate::adapter(adapter, client).await?),
+            };
+            train(args.spec(located, reference)?, &args.training, client, out).await
+        }
     }
 }
 
-async fn sft(args: SftArgs, client: &Client, out: &Output) -> Result<Ending, Failure> {
-    let located = Located {
+async fn locate(args: &TrainingArgs, client: &Client, out: &Output) -> Result<Located, Failure> {
+    Ok(Located {
         model: locate::model(&args.model, client, out).await?,
         train: locate::rows(&args.train, client, out).await?,
         eval: locate::rows(&args.data.eval, client, out).await?,
@@ -27,8 +39,10 @@ async fn sft(args: SftArgs, client: &Client, out: &Output) -> Result<Ending, Fai
             Some(adapter) => Some(locate::adapter(adapter, client).await?),
             None => None,
         },
-    };
-    let spec = args.spec(located)?;
+    })
+}
+
+async fn train(spec: v1::JobSpec, args: &TrainingArgs, client: &Client, out: &Output) -> Result<Ending, Failure> {
     if args.dry_run {
         jobs::validate(spec, client, out).await?;
         return Ok(Ending::Done);

@@ -112,6 +112,54 @@ fn log_sum_sq_probs(model: &Decoder, hidden: &Tensor, targets: &Targets) -> Tens
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Architecture, LoraOptions, TargetModules, tiny};
+    use hone_data::pack::{Prefixes, pack};
+    use hone_data::tokenize::{Document, Example, IGNORE_INDEX};
+
+    /// A pair of answers after a prompt.
+    fn pair(prompt: usize, answers: [usize; 2], seed: usize) -> Example {
+        let documents = answers.map(|answer| {
+            let id = |n: usize| if n < prompt { (n * 7 + seed) % 53 } else { (n * 11 + answer + seed) % 53 };
+            let input_ids: Vec<u32> = (0..prompt + answer).map(|n| id(n) as u32).collect();
+            let label = |n: usize| if n + 1 < prompt { IGNORE_INDEX } else { i64::from(input_ids[n + 1]) };
+            let labels = (0..prompt + answer - 1).map(label).chain([IGNORE_INDEX]).collect();
+            Document { input_ids, labels }
+        });
+        Example { documents: documents.into(), object: "rows".into(), row: 1, is_text: false }
+    }
+
+    #[test]
+    fn a_prompt_computed_once_gives_the_same_scores_and_gradients_as_twice_in_every_family() {
+        let examples = [pair(20, [5, 9], 1), pair(12, [1, 4], 2), pair(3, [6, 2], 3), pair(20, [5, 5], 4)];
+        for architecture in Architecture::ALL {
+            let model = tiny::model(architecture);
+            let options = LoraOptions::from(&hone_job::spec::Lora { rank: 3, ..hone_job::spec::Lora::default() });
+            assert_eq!(options.target_modules, TargetModules::AllLinear);
+            let adapter = Adapter::new(&model, &options, 7).unwrap();
+            let _ = adapter.flat().shallow_clone().normal_(0.0, 0.05);
+            let run = |prefixes| {
+                let batches = pack(&examples.each_ref(), 1000, prefixes);
+                let [batch] = &batches[..] else { panic!("one micro-batch") };
+                adapter.zero_grad();
+                let scores = AnswerScores::new(&model, Some(&adapter), batch, None, &Preference::default());
+                (&scores.logps[0] * 0.7 - &scores.logps[1]).square().mean(Kind::Float).sqrt().backward();
+                let places: Vec<usize> = batch.examples.iter().step_by(2).copied().collect();
+                let of = |pair: usize| places.iter().position(|&place| place == pair).unwrap() as i64;
+                let logps: Vec<f64> =
+                    (0..4).flat_map(|p| [0, 1].map(|side| scores.logps[side].double_value(&[of(p)]))).collect();
+                (batch.len(), logps, adapter.flat_grad().copy())
+            };
+            let (few, shared, shared_grad) = run(Prefixes::Shared);
+            let (many, repeated, repeated_grad) = run(Prefixes::Repeated);
+            assert!(few < many, "{few} tokens in place of {many}");
+            for (a, b) in shared.iter().zip(&repeated) {
+                assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{architecture:?}: {a} against {b}");
+            }
+            let error = (&shared_grad - &repeated_grad).abs().max().double_value(&[]);
+            let scale = repeated_grad.abs().max().double_value(&[]);
+            assert!(error <= 1e-5 * scale, "{architecture:?}: gradient off by {error} of {scale}");
+        }
+    }
 
     #[test]
     fn tokens_past_the_shorter_answer_weigh_alpha() {

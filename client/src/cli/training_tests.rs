@@ -13,10 +13,10 @@ fn spec_of(flags: &[&str]) -> Result<serde_json::Value, clap::Error> {
     let cli = Cli::try_parse_from(start.iter().chain(flags))?;
     let Command::Train(TrainCommand::Sft(args)) = cli.command else { panic!("another command") };
     let located = Located {
-        model: args.model.clone(),
-        train: args.train.clone(),
-        eval: args.data.eval.clone(),
-        init_from: args.init_from.clone(),
+        model: args.training.model.clone(),
+        train: args.training.train.clone(),
+        eval: args.training.data.eval.clone(),
+        init_from: args.training.init_from.clone(),
     };
     let spec = args.spec(located).expect("a spec");
     Ok(serde_json::from_str(&line("JobSpec", &spec)).expect("JSON"))
