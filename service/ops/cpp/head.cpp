@@ -3,6 +3,9 @@
 //   nll_i = logsumexp(h_i W^T) - (h_i W^T)[target_i]
 //   d nll_i / d h_i = (softmax(h_i W^T) - onehot(target_i)) W
 //
+// With a soft cap c the logits are z = c tanh(h W^T / c) (Gemma 2), and the gradient gets the factor 1 - (z / c)^2 before
+// it meets W.
+//
 // The head is frozen, so the gradient to the hidden states is made beside the loss and the backward pass only scales
 // it. Logits are multiplied in the type of the hidden states; softmax and loss are float32 whatever that type is.
 #include <torch/csrc/autograd/custom_function.h>
@@ -29,14 +32,21 @@ void check(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor&
   }
 }
 
-// Calls `body(rows of the tile, its first row, log-probabilities [n, V], targets [n, 1])` for each tile.
+// Calls `body(first row of the tile, its rows, log-probabilities [n, V], z / c [n, V] or nothing, targets [n, 1])` for each
+// tile.
 template <typename Body>
-void for_tiles(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, int64_t tile, Body body) {
+void for_tiles(
+    const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, double soft_cap, int64_t tile, Body body) {
   const auto type = hone::compute_type(hidden.scalar_type());
   for (int64_t start = 0; start < hidden.size(0); start += tile) {
     const auto len = std::min(tile, hidden.size(0) - start);
-    const auto logits = at::mm(hidden.narrow(0, start, len), weight.t());
-    body(start, len, at::log_softmax(logits, 1, type), targets.narrow(0, start, len).unsqueeze(1));
+    auto logits = at::mm(hidden.narrow(0, start, len), weight.t());
+    at::Tensor bounded;
+    if (soft_cap > 0) {
+      bounded = logits.to(type).div_(soft_cap).tanh_();
+      logits = bounded * soft_cap;
+    }
+    body(start, len, at::log_softmax(logits, 1, type), bounded, targets.narrow(0, start, len).unsqueeze(1));
   }
 }
 
@@ -46,20 +56,25 @@ struct HeadNll : public torch::autograd::Function<HeadNll> {
       const at::Tensor& hidden,
       const at::Tensor& weight,
       const at::Tensor& targets,
+      double soft_cap,
       int64_t tile,
       bool with_gradient) {
     const auto len = hidden.size(0);
     auto nll = at::empty({len}, hidden.options().dtype(hone::compute_type(hidden.scalar_type())));
     auto correct = at::empty({len}, hidden.options().dtype(at::kBool));
     auto gradient = with_gradient ? at::empty_like(hidden) : at::Tensor();
-    for_tiles(hidden, weight, targets, tile, [&](int64_t start, int64_t count, at::Tensor logps, const at::Tensor& target) {
+    for_tiles(hidden, weight, targets, soft_cap, tile,
+        [&](int64_t start, int64_t count, at::Tensor logps, at::Tensor bounded, const at::Tensor& target) {
       nll.narrow(0, start, count).copy_(logps.gather(1, target).squeeze(1).neg_());
       correct.narrow(0, start, count).copy_(logps.argmax(1, true).eq_(target).squeeze(1));
       if (with_gradient) {
         const auto minus_one = at::full({count, 1}, -1.0, logps.options());
-        auto slope = logps.exp_().scatter_add_(1, target, minus_one).to(hidden.scalar_type());
+        auto slope = logps.exp_().scatter_add_(1, target, minus_one);
+        if (bounded.defined()) {
+          slope.mul_(bounded.square_().neg_().add_(1));
+        }
         auto rows = gradient.narrow(0, start, count);
-        at::mm_out(rows, slope, weight);
+        at::mm_out(rows, slope.to(hidden.scalar_type()), weight);
       }
     });
     ctx->save_for_backward({gradient});
@@ -71,23 +86,25 @@ struct HeadNll : public torch::autograd::Function<HeadNll> {
     const auto gradient = ctx->get_saved_variables()[0];
     TORCH_CHECK(gradient.defined(), "head: the loss was made without its gradient");
     auto dhidden = (gradient * grads[0].unsqueeze(1)).to(gradient.scalar_type());
-    return {dhidden, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    return {dhidden, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
 
+// `soft_cap` 0 means none.
 extern "C" char* hone_head_nll(
     const at::Tensor* hidden,
     const at::Tensor* weight,
     const at::Tensor* targets,
+    double soft_cap,
     int64_t tile,
     at::Tensor** nll,
     at::Tensor** correct) {
   return hone::guarded([&] {
     check(*hidden, *weight, *targets, tile);
     const bool with_gradient = at::GradMode::is_enabled() && hidden->requires_grad();
-    auto results = HeadNll::apply(*hidden, weight->detach(), *targets, tile, with_gradient);
+    auto results = HeadNll::apply(*hidden, weight->detach(), *targets, soft_cap, tile, with_gradient);
     *nll = hone::give(results[0]);
     *correct = hone::give(results[1]);
   });

@@ -32,6 +32,7 @@ unsafe extern "C" {
         hidden: *const Raw,
         weight: *const Raw,
         targets: *const Raw,
+        soft_cap: f64,
         tile: i64,
         nll: *mut *mut Raw,
         correct: *mut *mut Raw,
@@ -54,6 +55,16 @@ unsafe extern "C" {
         key_starts: *const Raw,
         longest_key: i64,
         window: i64,
+        out: *mut *mut Raw,
+    ) -> *mut c_char;
+    pub(crate) fn hone_capped_attention(
+        q: *const Raw,
+        k: *const Raw,
+        v: *const Raw,
+        scale: f64,
+        cap: f64,
+        window: i64,
+        tile: i64,
         out: *mut *mut Raw,
     ) -> *mut c_char;
 }

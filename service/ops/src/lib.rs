@@ -4,6 +4,7 @@
 //! when a model is built. What touches files and libraries gives a `Result`.
 
 mod attention;
+mod capped_attention;
 mod ffi;
 mod grad;
 mod head;
@@ -12,6 +13,7 @@ mod linear;
 mod mapped;
 
 pub use attention::{Group, document_attention, varlen_flash};
+pub use capped_attention::{SoftCap, capped_attention};
 pub use grad::set_grad;
 pub use head::{head_cross_entropy, head_logprobs, head_nll};
 pub use libraries::{Libraries, LoadError, libtorch_version, load_cuda};

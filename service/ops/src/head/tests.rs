@@ -11,9 +11,10 @@ fn case(kind: Kind) -> (Tensor, Tensor, Tensor) {
 }
 
 /// Logits held whole, loss in the wide type.
-fn plain(hidden: &Tensor, weight: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+fn plain(hidden: &Tensor, weight: &Tensor, targets: &Tensor, soft_cap: Option<f64>) -> (Tensor, Tensor) {
     let wide = if hidden.kind() == Kind::Double { Kind::Double } else { Kind::Float };
     let logits = hidden.matmul(&weight.tr()).to_kind(wide);
+    let logits = soft_cap.map_or_else(|| logits.shallow_clone(), |cap| (&logits / cap).tanh() * cap);
     let nll = -logits.log_softmax(1, wide).gather(1, &targets.unsqueeze(1), false).squeeze_dim(1);
     (nll, logits.argmax(1, false).eq_tensor(targets))
 }
@@ -29,16 +30,19 @@ fn equals_the_loss_of_whole_logits_with_its_gradient_whatever_the_tile() {
     // bfloat16: probabilities are rounded to 8 bits before they meet the weight.
     for (kind, tolerance) in [(Kind::Double, 1e-13), (Kind::Float, 1e-5), (Kind::BFloat16, 0.05)] {
         let (hidden, weight, targets) = case(kind);
-        let (want, want_correct) = plain(&hidden, &weight, &targets);
-        // Unequal weights of positions: what DPO and length buckets need.
-        let slope = Tensor::arange(11, (Kind::Float, Device::Cpu)).sin().to_kind(want.kind());
-        let want_grad = Tensor::run_backward(&[(&want * &slope).sum(want.kind())], &[&hidden], false, false);
-        for tile in [1, 4, 11, 100] {
-            let (nll, correct) = head_nll(&hidden, &weight, &targets, tile);
-            close(&nll, &want, tolerance);
-            assert_eq!(correct, want_correct);
-            let grad = Tensor::run_backward(&[(&nll * &slope).sum(nll.kind())], &[&hidden], false, false);
-            close(&grad[0], &want_grad[0], tolerance);
+        // Logits here go up to about 7: a cap of 3 bends them well.
+        for soft_cap in [None, Some(3.0)] {
+            let (want, want_correct) = plain(&hidden, &weight, &targets, soft_cap);
+            // Unequal weights of positions: what DPO and length buckets need.
+            let slope = Tensor::arange(11, (Kind::Float, Device::Cpu)).sin().to_kind(want.kind());
+            let want_grad = Tensor::run_backward(&[(&want * &slope).sum(want.kind())], &[&hidden], false, false);
+            for tile in [1, 4, 11, 100] {
+                let (nll, correct) = head_nll(&hidden, &weight, &targets, soft_cap, tile);
+                close(&nll, &want, tolerance);
+                assert_eq!(correct, want_correct);
+                let grad = Tensor::run_backward(&[(&nll * &slope).sum(nll.kind())], &[&hidden], false, false);
+                close(&grad[0], &want_grad[0], tolerance);
+            }
         }
     }
 }
@@ -46,7 +50,7 @@ fn equals_the_loss_of_whole_logits_with_its_gradient_whatever_the_tile() {
 #[test]
 fn sums_and_counts() {
     let (hidden, weight, targets) = case(Kind::Float);
-    let (want, want_correct) = plain(&hidden, &weight, &targets);
+    let (want, want_correct) = plain(&hidden, &weight, &targets, None);
     let (sum, correct) = head_cross_entropy(&hidden, &weight, &targets, 3);
     close(&sum, &want.sum(Kind::Float), 1e-5);
     assert_eq!(correct.int64_value(&[]), want_correct.sum(Kind::Int64).int64_value(&[]));
@@ -66,5 +70,5 @@ fn no_position_is_no_loss() {
 #[should_panic(expected = "the vocabulary has 17")]
 fn a_target_outside_the_vocabulary_is_told() {
     let (hidden, weight, targets) = case(Kind::Float);
-    let _ = head_nll(&hidden, &weight, &(targets + 17), 4);
+    let _ = head_nll(&hidden, &weight, &(targets + 17), None, 4);
 }

@@ -3,7 +3,7 @@
 //! Tensor shapes: T tokens of all documents, L tokens of one, H query heads, K key/value heads, D head dim, E hidden size.
 //! A document never sees another. What depends on the documents alone is prepared once a pass, in [`Sight`].
 
-use hone_ops::Group;
+use hone_ops::{Group, SoftCap};
 use tch::{Device, Kind, Tensor};
 
 use super::batch::{Batch, Run};
@@ -11,6 +11,7 @@ use super::cache::LayerCache;
 use super::linear::{Linear, Pass};
 use super::norm::RmsNorm;
 use super::rope::Tables;
+use super::softcap;
 
 #[derive(Debug)]
 pub(super) struct Attention {
@@ -24,6 +25,11 @@ pub(super) struct Attention {
     pub(super) head_dim: i64,
     /// Token i sees j only when `j > i - window`.
     pub(super) window: Option<i64>,
+    /// Whether queries and keys are rotated.
+    pub(super) uses_rope: bool,
+    /// What queries are multiplied by where scores are not scaled by 1/√D, as kernels do; none under a soft cap.
+    pub(super) query_scale: Option<f64>,
+    pub(super) soft_cap: Option<SoftCap>,
 }
 
 impl Attention {
@@ -49,21 +55,23 @@ impl Attention {
         self.o_proj.forward(&out.flatten(1, 2), pass)
     }
 
-    /// Rotated queries `[T, H, D]` and keys, and values `[T, K, D]`.
+    /// Queries `[T, H, D]` and keys, rotated where the layer rotates, and values `[T, K, D]`.
     fn heads(&self, x: &Tensor, pass: Pass<'_>, tables: &Tables) -> (Tensor, Tensor, Tensor) {
         let (q_size, kv_size) = (self.num_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
         let qkv = self.qkv_proj.forward(x, pass).split_with_sizes([q_size, kv_size, kv_size], 1);
         let head = |x: &Tensor| x.view([x.size()[0], -1, self.head_dim]);
-        let norm = |x: Tensor, norm: &Option<RmsNorm>| {
-            norm.as_ref().map_or_else(|| x.shallow_clone(), |norm| norm.forward(&x))
-        };
-        let q = tables.rotate(&norm(head(&qkv[0]), &self.q_norm));
-        let k = tables.rotate(&norm(head(&qkv[1]), &self.k_norm));
-        (q, k, head(&qkv[2]))
+        let norm = |x: Tensor, norm: &Option<RmsNorm>| norm.as_ref().map_or(x.shallow_clone(), |norm| norm.forward(&x));
+        let rotate = |x: Tensor| if self.uses_rope { tables.rotate(&x) } else { x };
+        let q = rotate(norm(head(&qkv[0]), &self.q_norm));
+        let q = self.query_scale.map_or(q.shallow_clone(), |scale| &q * scale);
+        (q, rotate(norm(head(&qkv[1]), &self.k_norm)), head(&qkv[2]))
     }
 
     /// `q [T, H, D]` of the newest tokens over `k`, `v [past + T, K, D]`.
     fn attend_cached(&self, q: &Tensor, k: &Tensor, v: &Tensor, past: i64) -> Tensor {
+        if let Some(cap) = self.soft_cap {
+            return softcap::attend_cached(cap, q, k, v, self.window);
+        }
         let (tokens, total) = (q.size()[0], k.size()[0]);
         // A single token sees everything in its window: no mask, and keys before the window are not read.
         let first = match self.window {
@@ -102,6 +110,8 @@ enum Way {
     Runs { full: Vec<Group>, windowed: Vec<Group> },
     /// Plain attention, run by run: CUDA in float32.
     Plain,
+    /// Bounded scores, in tiles.
+    SoftCapped(SoftCap),
 }
 
 /// The flash kernel of CUDA takes no wider heads.
@@ -109,10 +119,17 @@ const FLASH_MAX_HEAD_DIM: i64 = 256;
 
 impl<'a> Sight<'a> {
     /// `window` is the one that layers have, if any has one.
-    pub(super) fn new(batch: &'a Batch, head_dim: i64, window: Option<i64>, kind: Kind) -> Sight<'a> {
+    pub(super) fn new(
+        batch: &'a Batch,
+        head_dim: i64,
+        window: Option<i64>,
+        soft_cap: Option<SoftCap>,
+        kind: Kind,
+    ) -> Sight<'a> {
         let device = batch.input_ids.device();
-        let way = match device {
-            Device::Cpu => Way::Runs {
+        let way = match (soft_cap, device) {
+            (Some(cap), _) => Way::SoftCapped(cap),
+            (None, Device::Cpu) => Way::Runs {
                 full: groups(batch, None, kind),
                 windowed: window.map_or_else(Vec::new, |window| groups(batch, Some(window), kind)),
             },
@@ -130,13 +147,15 @@ impl<'a> Sight<'a> {
                 hone_ops::document_attention(q, k, v, if window.is_some() { windowed } else { full })
             }
             Way::Plain => plain(self.batch, q, k, v, window),
+            Way::SoftCapped(cap) => softcap::attend(*cap, &self.batch.runs, q, k, v, window),
         }
     }
 }
 
 /// Name of the kernel that [`Sight`] chooses.
-pub(super) fn kernel_name(device: Device, head_dim: i64, kind: Kind) -> &'static str {
+pub(super) fn kernel_name(device: Device, head_dim: i64, soft_cap: Option<SoftCap>, kind: Kind) -> &'static str {
     match device {
+        _ if soft_cap.is_some() => "soft_capped",
         Device::Cpu => "flash_cpu",
         _ if has_varlen_flash(head_dim, kind) => "flash_varlen",
         _ => "sdpa",
@@ -225,7 +244,7 @@ mod tests {
         let rand = |heads: i64| Tensor::randn([10, heads, 8], (Kind::Float, Device::Cpu));
         let (q, k, v) = (rand(4), rand(2), rand(2));
         for window in [None, Some(3)] {
-            let got = Sight::new(&batch, 8, window, Kind::Float).attend(&q, &k, &v, window);
+            let got = Sight::new(&batch, 8, window, None, Kind::Float).attend(&q, &k, &v, window);
             assert!(got.allclose(&plain(&batch, &q, &k, &v, window), 1e-5, 1e-6, false));
         }
     }

@@ -87,6 +87,12 @@ impl Batch {
         Batch::new(input_ids, &(0..len).collect::<Vec<_>>(), &[len], device)
     }
 
+    /// Tokens in a row, and the length of the texts that they belong to: what a rotation that depends on it wants. A prefix
+    /// belongs to texts of several lengths, so models that rotate so get none ([`super::Decoder::prefixes`]).
+    pub(super) fn lengths(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.runs.iter().map(|run| (run.count * run.len, run.len))
+    }
+
     /// Tokens in all.
     pub fn num_tokens(&self) -> i64 {
         self.input_ids.size()[0]

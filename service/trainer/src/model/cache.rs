@@ -8,7 +8,8 @@ use super::decoder::Decoder;
 #[derive(Debug)]
 pub struct Cache {
     pub(super) layers: Vec<LayerCache>,
-    pub(super) len: i64,
+    /// The tokens held.
+    pub(super) input_ids: Vec<i64>,
     pub(super) max_tokens: i64,
 }
 
@@ -26,22 +27,22 @@ impl Cache {
         let size = [max_tokens, config.num_key_value_heads, config.head_dim];
         let zeros = |kind: Kind| Tensor::zeros(size, (kind, model.device()));
         let layer = |_| LayerCache { k: zeros(model.kind()), v: zeros(model.kind()) };
-        Cache { layers: (0..config.num_hidden_layers).map(layer).collect(), len: 0, max_tokens }
+        Cache { layers: (0..config.num_hidden_layers).map(layer).collect(), input_ids: Vec::new(), max_tokens }
     }
 
     /// Tokens held.
     pub fn len(&self) -> i64 {
-        self.len
+        self.input_ids.len() as i64
     }
 
     /// Whether no token is held.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.input_ids.is_empty()
     }
 
     /// Forgets all tokens but the first `len`, so that another text with the same beginning can follow.
     pub fn truncate(&mut self, len: i64) {
-        self.len = self.len.min(len);
+        self.input_ids.truncate(len as usize);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Tensor shapes: T tokens of all documents, E hidden size, V vocabulary. There is no batch dimension and no padding.
 //! Families differ in values ([`super::Family`]), not in code. One block is
-//! `h + attention(norm(h))`, then `h + mlp(norm(h))`, as in Llama (arXiv:2302.13971).
+//! `h + attention(norm(h))`, then `h + mlp(norm(h))`, as in Llama (arXiv:2302.13971); where outputs have norms,
+//! `h + norm(attention(norm(h)))`, then `h + norm(mlp(norm(h)))`, as in Gemma 2 (arXiv:2408.00118).
 
 use std::path::Path;
 
@@ -18,6 +19,7 @@ use super::lora::Adapter;
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
 use super::rope::{Rotary, Tables};
+use super::softcap;
 use super::weights::Weights;
 
 /// A decoder with frozen weights.
@@ -26,6 +28,8 @@ pub struct Decoder {
     config: Config,
     /// `[V, E]`
     embed_tokens: Tensor,
+    /// What embeddings are multiplied by, in families that do.
+    embed_scale: Option<f64>,
     layers: Vec<Layer>,
     norm: RmsNorm,
     /// `[V, E]`; the embedding itself when the two are tied.
@@ -37,8 +41,13 @@ pub struct Decoder {
 struct Layer {
     input_layernorm: RmsNorm,
     self_attn: Attention,
-    post_attention_layernorm: RmsNorm,
+    /// Of what attention gives; most families have none.
+    attention_output_norm: Option<RmsNorm>,
+    /// `post_attention_layernorm` in a file of two norms a layer, `pre_feedforward_layernorm` in one of four.
+    pre_feedforward_layernorm: RmsNorm,
     mlp: Mlp,
+    /// Of what the feed-forward block gives; most families have none.
+    feedforward_output_norm: Option<RmsNorm>,
 }
 
 impl Decoder {
@@ -69,7 +78,7 @@ impl Decoder {
 
     /// Which attention kernel a pass takes, for reports.
     pub fn attention_kernel(&self) -> &'static str {
-        attention::kernel_name(self.device(), self.config.head_dim, self.kind())
+        attention::kernel_name(self.device(), self.config.head_dim, softcap::of(&self.config), self.kind())
     }
 
     /// Weights in all; tied ones once.
@@ -79,7 +88,8 @@ impl Decoder {
         let linears: i64 = self.linears().map(|linear| linear.in_features * linear.out_features).sum();
         let biases: i64 = self.stacks().filter_map(|stack| stack.bias.as_ref().map(|bias| bias.numel() as i64)).sum();
         let head_norms = if c.family.qk_norm { 2 * c.head_dim } else { 0 };
-        ends + linears + biases + c.hidden_size + c.num_hidden_layers * (2 * c.hidden_size + head_norms)
+        let norms = if c.family.output_norms { 4 } else { 2 } * c.hidden_size + head_norms;
+        ends + linears + biases + c.hidden_size + c.num_hidden_layers * norms
     }
 
     /// Every linear layer that can have an adapter: all but the head.
@@ -94,8 +104,8 @@ impl Decoder {
     pub fn forward(&self, batch: &Batch, adapter: Option<&Adapter>, dropout_seed: Option<u64>) -> Tensor {
         let pass = Pass { adapter, dropout_seed };
         let window = self.config.windows.iter().flatten().next().copied();
-        let sight = Sight::new(batch, self.config.head_dim, window, self.kind());
-        let tables = self.rotary.tables(&batch.position_ids);
+        let sight = Sight::new(batch, self.config.head_dim, window, softcap::of(&self.config), self.kind());
+        let tables = self.rotary.tables(&batch.position_ids, batch.lengths());
         let mut hidden = self.embed(&batch.input_ids);
         for layer in &self.layers {
             hidden = layer.forward(&hidden, pass, &tables, &sight);
@@ -105,17 +115,26 @@ impl Decoder {
 
     /// Hidden states of tokens that follow those in the cache, `[tokens, E]`, without gradient; the cache then holds them.
     pub fn forward_cached(&self, input_ids: &[i64], cache: &mut Cache, adapter: Option<&Adapter>) -> Tensor {
-        let (past, tokens) = (cache.len, input_ids.len() as i64);
-        assert!(
-            past + tokens <= cache.max_tokens,
-            "the cache holds {} tokens, asked for {}",
-            cache.max_tokens,
-            past + tokens
-        );
+        let (past, tokens) = (cache.len(), input_ids.len() as i64);
+        let total = past + tokens;
+        assert!(total <= cache.max_tokens, "the cache holds {} tokens, asked for {total}", cache.max_tokens);
+        let rope = &self.config.rope;
+        if past > 0 && rope.depends_on_length() && rope.inverse_frequencies(past) != rope.inverse_frequencies(total) {
+            // In the longer text everything is turned in another way: what was seen is to be seen anew.
+            let input_ids = [&cache.input_ids, input_ids].concat();
+            cache.truncate(0);
+            return self.extend(&input_ids, cache, adapter).narrow(0, past, tokens);
+        }
+        self.extend(input_ids, cache, adapter)
+    }
+
+    fn extend(&self, input_ids: &[i64], cache: &mut Cache, adapter: Option<&Adapter>) -> Tensor {
         tch::no_grad(|| {
+            let (past, tokens) = (cache.len(), input_ids.len() as i64);
+            let total = past + tokens;
             let pass = Pass { adapter, dropout_seed: None };
-            let positions = Tensor::arange_start(past, past + tokens, (Kind::Int64, self.device()));
-            let tables = self.rotary.tables(&positions);
+            let positions = Tensor::arange_start(past, total, (Kind::Int64, self.device()));
+            let tables = self.rotary.tables(&positions, [(tokens, total)]);
             let mut hidden = self.embed(&Tensor::from_slice(input_ids).to_device(self.device()));
             for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
                 hidden = layer.with(
@@ -124,7 +143,7 @@ impl Decoder {
                     |x| layer.mlp.forward(x, pass),
                 );
             }
-            cache.len += tokens;
+            cache.input_ids.extend(input_ids);
             self.norm.forward(&hidden)
         })
     }
@@ -136,7 +155,11 @@ impl Decoder {
 
     /// `hidden [N, E]` -> logits `[N, V]`, for few positions: training takes its loss in tiles.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        hidden.matmul(&self.lm_head.tr())
+        let logits = hidden.matmul(&self.lm_head.tr());
+        match self.config.final_logit_softcapping {
+            Some(cap) => ((logits.to_kind(Kind::Float) / cap).tanh() * cap).to_kind(logits.kind()),
+            None => logits,
+        }
     }
 
     pub(super) fn stacks(&self) -> impl Iterator<Item = &Linear> {
@@ -146,7 +169,8 @@ impl Decoder {
     }
 
     fn embed(&self, input_ids: &Tensor) -> Tensor {
-        self.embed_tokens.index_select(0, input_ids)
+        let embedded = self.embed_tokens.index_select(0, input_ids);
+        self.embed_scale.map_or_else(|| embedded.shallow_clone(), |scale| &embedded * scale)
     }
 }
 
@@ -161,8 +185,12 @@ impl Layer {
         attention: impl FnOnce(&Tensor) -> Tensor,
         mlp: impl FnOnce(&Tensor) -> Tensor,
     ) -> Tensor {
-        let hidden = hidden + attention(&self.input_layernorm.forward(hidden));
-        &hidden + mlp(&self.post_attention_layernorm.forward(&hidden))
+        let normed = |x: Tensor, norm: &Option<RmsNorm>| match norm {
+            Some(norm) => norm.forward(&x),
+            None => x,
+        };
+        let hidden = hidden + normed(attention(&self.input_layernorm.forward(hidden)), &self.attention_output_norm);
+        &hidden + normed(mlp(&self.pre_feedforward_layernorm.forward(&hidden)), &self.feedforward_output_norm)
     }
 }
 
@@ -186,47 +214,72 @@ impl Builder<'_> {
             false => self.weights.tensor("lm_head.weight", &[vocab, hidden])?,
         };
         self.config.tie_word_embeddings = tied;
-        let rotary = Rotary::new(&self.config.rope, self.config.head_dim, embed_tokens.kind(), embed_tokens.device());
-        Ok(Decoder { config: self.config, embed_tokens, layers, norm, lm_head, rotary })
+        let rotary = Rotary::new(&self.config.rope, embed_tokens.kind(), embed_tokens.device());
+        let embed_scale =
+            self.config.family.scaled_embeddings.then(|| rounded((hidden as f64).sqrt(), embed_tokens.kind()));
+        Ok(Decoder { config: self.config, embed_tokens, embed_scale, layers, norm, lm_head, rotary })
     }
 
     fn layer(&mut self, layer: i64) -> Result<Layer, Error> {
         let prefix = format!("model.layers.{layer}");
-        let hidden = self.config.hidden_size;
+        let Config { family, hidden_size, .. } = self.config;
+        let mut norm = |name: &str| self.norm(&format!("{prefix}.{name}"), hidden_size);
+        let input_layernorm = norm("input_layernorm")?;
+        let (attention_output_norm, pre_feedforward_layernorm, feedforward_output_norm) = match family.output_norms {
+            true => (
+                Some(norm("post_attention_layernorm")?),
+                norm("pre_feedforward_layernorm")?,
+                Some(norm("post_feedforward_layernorm")?),
+            ),
+            false => (None, norm("post_attention_layernorm")?, None),
+        };
         Ok(Layer {
-            input_layernorm: self.norm(&format!("{prefix}.input_layernorm"), hidden)?,
-            self_attn: self.attention(&format!("{prefix}.self_attn"), self.config.windows[layer as usize])?,
-            post_attention_layernorm: self.norm(&format!("{prefix}.post_attention_layernorm"), hidden)?,
+            input_layernorm,
+            self_attn: self.attention(&format!("{prefix}.self_attn"), layer as usize)?,
+            attention_output_norm,
+            pre_feedforward_layernorm,
             mlp: self.mlp(&format!("{prefix}.mlp"))?,
+            feedforward_output_norm,
         })
     }
 
-    fn attention(&mut self, prefix: &str, window: Option<i64>) -> Result<Attention, Error> {
+    fn attention(&mut self, prefix: &str, layer: usize) -> Result<Attention, Error> {
         let Config { family, hidden_size, head_dim, num_attention_heads, num_key_value_heads, .. } = self.config;
         let (query, key_value) = (self.config.query_size(), self.config.key_value_size());
-        let qkv = [("q_proj", query), ("k_proj", key_value), ("v_proj", key_value)];
-        let qkv_proj = self.linear(prefix, &qkv, hidden_size, family.qkv_bias)?;
+        let apart = [("q_proj", query), ("k_proj", key_value), ("v_proj", key_value)];
+        let fused = [("qkv_proj", query + 2 * key_value)];
+        let qkv: &[_] = if family.fused_projections { &fused } else { &apart };
+        let qkv_proj = self.linear(prefix, qkv, hidden_size, family.qkv_bias)?;
         let o_proj = self.linear(prefix, &[("o_proj", hidden_size)], query, family.o_bias)?;
         let mut head_norm =
             |name: &str| family.qk_norm.then(|| self.norm(&format!("{prefix}.{name}"), head_dim)).transpose();
+        let (q_norm, k_norm) = (head_norm("q_norm")?, head_norm("k_norm")?);
+        let soft_cap = softcap::of(&self.config);
+        let (width, scalar) = (head_dim as f64, self.config.query_pre_attn_scalar);
         Ok(Attention {
             qkv_proj,
             o_proj,
-            q_norm: head_norm("q_norm")?,
-            k_norm: head_norm("k_norm")?,
+            q_norm,
+            k_norm,
             num_heads: num_attention_heads,
             num_key_value_heads,
             head_dim,
-            window,
+            window: self.config.windows[layer],
+            uses_rope: self.config.uses_rope[layer],
+            query_scale: (scalar != width && soft_cap.is_none()).then(|| (width / scalar).sqrt()),
+            soft_cap,
         })
     }
 
     fn mlp(&mut self, prefix: &str) -> Result<Mlp, Error> {
         let Config { family, hidden_size, intermediate_size, .. } = self.config;
-        let gate_up = [("gate_proj", intermediate_size), ("up_proj", intermediate_size)];
+        let apart = [("gate_proj", intermediate_size), ("up_proj", intermediate_size)];
+        let fused = [("gate_up_proj", 2 * intermediate_size)];
+        let gate_up: &[_] = if family.fused_projections { &fused } else { &apart };
         Ok(Mlp {
-            gate_up_proj: self.linear(prefix, &gate_up, hidden_size, family.mlp_bias)?,
+            gate_up_proj: self.linear(prefix, gate_up, hidden_size, family.mlp_bias)?,
             down_proj: self.linear(prefix, &[("down_proj", hidden_size)], intermediate_size, family.mlp_bias)?,
+            activation: family.activation,
         })
     }
 
@@ -249,8 +302,13 @@ impl Builder<'_> {
 
     fn norm(&mut self, path: &str, size: i64) -> Result<RmsNorm, Error> {
         let weight = self.weights.tensor(&format!("{path}.weight"), &[size])?;
-        Ok(RmsNorm { weight, eps: self.config.rms_norm_eps })
+        Ok(RmsNorm { weight, eps: self.config.rms_norm_eps, plus_one: self.config.family.norm_plus_one })
     }
+}
+
+/// The number that is left of `value` in a type.
+fn rounded(value: f64, kind: Kind) -> f64 {
+    Tensor::from(value as f32).to_kind(kind).double_value(&[])
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::mlp::Activation;
+
 /// A supported architecture, by the name in config.json.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
@@ -13,12 +15,41 @@ pub enum Architecture {
     Qwen2,
     /// Qwen3, dense.
     Qwen3,
+    /// SmolLM3: some layers do not rotate.
+    SmolLm3,
+    /// Gemma, the first.
+    Gemma,
+    /// Gemma 2.
+    Gemma2,
+    /// Phi-3, Phi-3.5 and Phi-4-mini.
+    Phi3,
+}
+
+/// What transformers takes for a field that config.json does not have.
+pub(super) struct Defaults {
+    /// None means as many as query heads.
+    pub(super) num_key_value_heads: Option<i64>,
+    /// None means hidden size by heads.
+    pub(super) head_dim: Option<i64>,
+    pub(super) rms_norm_eps: f64,
+    pub(super) rope_theta: f64,
+    pub(super) tie_word_embeddings: bool,
+    /// Beside the rotation's parameters, where it comes before the one among them.
+    pub(super) original_max_position_embeddings: Option<f64>,
 }
 
 impl Architecture {
     /// Every supported one.
-    pub const ALL: [Architecture; 4] =
-        [Architecture::Llama, Architecture::Mistral, Architecture::Qwen2, Architecture::Qwen3];
+    pub const ALL: [Architecture; 8] = [
+        Architecture::Llama,
+        Architecture::Mistral,
+        Architecture::Qwen2,
+        Architecture::Qwen3,
+        Architecture::SmolLm3,
+        Architecture::Gemma,
+        Architecture::Gemma2,
+        Architecture::Phi3,
+    ];
 
     /// The name in config.json.
     pub fn name(self) -> &'static str {
@@ -27,6 +58,10 @@ impl Architecture {
             Architecture::Mistral => "MistralForCausalLM",
             Architecture::Qwen2 => "Qwen2ForCausalLM",
             Architecture::Qwen3 => "Qwen3ForCausalLM",
+            Architecture::SmolLm3 => "SmolLM3ForCausalLM",
+            Architecture::Gemma => "GemmaForCausalLM",
+            Architecture::Gemma2 => "Gemma2ForCausalLM",
+            Architecture::Phi3 => "Phi3ForCausalLM",
         }
     }
 
@@ -41,6 +76,10 @@ impl Architecture {
             "llama" => Some(Architecture::Llama),
             "qwen2" => Some(Architecture::Qwen2),
             "qwen3" => Some(Architecture::Qwen3),
+            "smollm3" => Some(Architecture::SmolLm3),
+            "gemma" => Some(Architecture::Gemma),
+            "gemma2" => Some(Architecture::Gemma2),
+            "phi3" => Some(Architecture::Phi3),
             _ => None,
         }
     }
@@ -50,18 +89,51 @@ impl Architecture {
         Architecture::ALL.map(Architecture::name).join(", ")
     }
 
-    /// Key/value heads when the configuration does not say; none means as many as query heads.
-    pub(super) fn default_num_key_value_heads(self) -> Option<i64> {
+    /// The defaults of the family's configuration class in transformers.
+    pub(super) fn defaults(self) -> Defaults {
+        let llama = Defaults {
+            num_key_value_heads: None,
+            head_dim: None,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: false,
+            original_max_position_embeddings: None,
+        };
+        let gemma = |heads| Defaults {
+            num_key_value_heads: Some(heads),
+            head_dim: Some(256),
+            tie_word_embeddings: true,
+            ..llama
+        };
         match self {
-            Architecture::Llama => None,
-            Architecture::Mistral => Some(8),
-            Architecture::Qwen2 | Architecture::Qwen3 => Some(32),
+            Architecture::Llama => llama,
+            Architecture::Mistral => Defaults { num_key_value_heads: Some(8), ..llama },
+            Architecture::Qwen2 => Defaults { num_key_value_heads: Some(32), ..llama },
+            Architecture::Qwen3 => Defaults { num_key_value_heads: Some(32), head_dim: Some(128), ..llama },
+            Architecture::SmolLm3 => {
+                Defaults { num_key_value_heads: Some(4), rope_theta: 2_000_000.0, tie_word_embeddings: true, ..llama }
+            }
+            Architecture::Gemma => gemma(16),
+            Architecture::Gemma2 => gemma(4),
+            Architecture::Phi3 => {
+                Defaults { rms_norm_eps: 1e-5, original_max_position_embeddings: Some(4096.0), ..llama }
+            }
         }
     }
 
-    /// Size of a head when the configuration does not say; none means hidden size by heads.
-    pub(super) fn default_head_dim(self) -> Option<i64> {
-        (self == Architecture::Qwen3).then_some(128)
+    /// The field of config.json that names the activation, and the names that mean the family's. Early files of Gemma say
+    /// `gelu` and mean its approximation.
+    pub(super) fn activation_field(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Architecture::Gemma => ("hidden_act", &["gelu_pytorch_tanh", "gelu"]),
+            Architecture::Gemma2 => ("hidden_activation", &["gelu_pytorch_tanh"]),
+            _ => ("hidden_act", &["silu"]),
+        }
+    }
+
+    /// Whether the rotation may turn only the first part of each head: elsewhere transformers does not read the factor.
+    pub(super) fn has_partial_rotation(self) -> bool {
+        self == Architecture::Phi3
     }
 }
 
@@ -76,48 +148,108 @@ pub struct Family {
     pub mlp_bias: bool,
     /// Queries and keys are normalised head by head, before the rotation.
     pub qk_norm: bool,
+    /// In checkpoints and adapters q, k and v are one module `qkv_proj`, gate and up one `gate_up_proj`.
+    pub fused_projections: bool,
+    /// What bends the gate.
+    pub activation: Activation,
+    /// Norms multiply by 1 + weight, before the cast from float32; else by the weight, after it.
+    pub norm_plus_one: bool,
+    /// What attention and feed-forward give is normalised before it is added: four norms a layer in place of two.
+    pub output_norms: bool,
+    /// Embeddings are multiplied by the root of the hidden size, rounded to the type of the weights.
+    pub scaled_embeddings: bool,
 }
 
 impl Family {
     /// The family's values; `attention_bias` and `mlp_bias` as config.json has them.
     pub(super) fn of(architecture: Architecture, attention_bias: bool, mlp_bias: bool) -> Family {
-        let none = Family { qkv_bias: false, o_bias: false, mlp_bias: false, qk_norm: false };
+        let plain = Family {
+            qkv_bias: false,
+            o_bias: false,
+            mlp_bias: false,
+            qk_norm: false,
+            fused_projections: false,
+            activation: Activation::Silu,
+            norm_plus_one: false,
+            output_norms: false,
+            scaled_embeddings: false,
+        };
+        let biased = Family { qkv_bias: attention_bias, o_bias: attention_bias, ..plain };
+        let gemma = Family { activation: Activation::GeluTanh, norm_plus_one: true, scaled_embeddings: true, ..biased };
         match architecture {
-            Architecture::Llama => Family { qkv_bias: attention_bias, o_bias: attention_bias, mlp_bias, ..none },
-            Architecture::Mistral => none,
-            Architecture::Qwen2 => Family { qkv_bias: true, ..none },
-            Architecture::Qwen3 => Family { qkv_bias: attention_bias, o_bias: attention_bias, qk_norm: true, ..none },
+            Architecture::Llama | Architecture::SmolLm3 => Family { mlp_bias, ..biased },
+            Architecture::Mistral => plain,
+            Architecture::Qwen2 => Family { qkv_bias: true, ..plain },
+            Architecture::Qwen3 => Family { qk_norm: true, ..biased },
+            Architecture::Gemma => gemma,
+            Architecture::Gemma2 => Family { output_norms: true, ..gemma },
+            Architecture::Phi3 => Family { fused_projections: true, ..plain },
         }
     }
 }
 
+/// Whether a layer slides where nothing says which do: in Gemma 2 every other one, from the first.
+pub(super) fn slides_by_default(architecture: Architecture, layer: i64) -> bool {
+    architecture != Architecture::Gemma2 || layer % 2 == 0
+}
+
 /// The sliding window of each layer, as the family's class in transformers decides it.
 ///
-/// Mistral: all layers, 4096 unless config.json says otherwise. Qwen: only with `use_sliding_window`, on layers from
-/// `max_window_layers`. `layer_types`, where present, is the last word.
+/// Mistral and Phi-3: all layers; Mistral 4096 unless config.json says otherwise. Gemma 2: every other layer, 4096 likewise.
+/// Qwen: only with `use_sliding_window`, on layers from `max_window_layers`; SmolLM3: likewise, on layers that do not
+/// rotate. `layer_types`, where present, is the last word, but for Mistral and Phi-3, which do not know it.
 pub(super) fn windows(
     architecture: Architecture,
     config: &serde_json::Map<String, Value>,
-    num_layers: i64,
+    uses_rope: &[bool],
 ) -> Vec<Option<i64>> {
     let written = config.get("sliding_window").map(Value::as_i64);
-    let (window, first) = match architecture {
-        Architecture::Llama => (None, 0),
-        Architecture::Mistral => (written.unwrap_or(Some(4096)), 0),
-        Architecture::Qwen2 | Architecture::Qwen3 => {
-            let used = config.get("use_sliding_window").and_then(Value::as_bool).unwrap_or(false);
-            let first = config.get("max_window_layers").and_then(Value::as_i64).unwrap_or(28);
-            (written.unwrap_or(Some(4096)).filter(|_| used), first)
-        }
+    let used = || config.get("use_sliding_window").and_then(Value::as_bool).unwrap_or(false);
+    let window = match architecture {
+        Architecture::Llama | Architecture::Gemma => None,
+        Architecture::Mistral | Architecture::Gemma2 => written.unwrap_or(Some(4096)),
+        Architecture::Qwen2 | Architecture::Qwen3 => written.unwrap_or(Some(4096)).filter(|_| used()),
+        Architecture::SmolLm3 => written.flatten().filter(|_| used()),
+        Architecture::Phi3 => written.flatten(),
     };
-    let types = config.get("layer_types").and_then(Value::as_array).filter(|_| architecture != Architecture::Mistral);
-    (0..num_layers)
+    let first = config.get("max_window_layers").and_then(Value::as_i64).unwrap_or(28);
+    let by_default = |layer: i64| match architecture {
+        Architecture::Qwen2 | Architecture::Qwen3 => layer >= first,
+        Architecture::SmolLm3 => !uses_rope[layer as usize],
+        _ => slides_by_default(architecture, layer),
+    };
+    let types = config
+        .get("layer_types")
+        .and_then(Value::as_array)
+        .filter(|_| !matches!(architecture, Architecture::Mistral | Architecture::Phi3));
+    (0..uses_rope.len() as i64)
         .map(|layer| {
             let slides = match types.and_then(|types| types.get(layer as usize)) {
                 Some(kind) => kind == "sliding_attention",
-                None => layer >= first,
+                None => by_default(layer),
             };
             window.filter(|_| slides)
+        })
+        .collect()
+}
+
+/// Layers between two of SmolLM3 that do not rotate, where nothing says which do not.
+pub(super) const NO_ROPE_LAYER_INTERVAL: i64 = 4;
+
+/// Whether each layer rotates queries and keys. All do but in SmolLM3, where `no_rope_layers` has a 1 for those that do
+/// (so it is written), or each `no_rope_layer_interval`-th does not.
+pub(super) fn uses_rope(
+    architecture: Architecture,
+    config: &serde_json::Map<String, Value>,
+    num_layers: i64,
+) -> Vec<bool> {
+    let written = config.get("no_rope_layers").and_then(Value::as_array);
+    let interval = config.get("no_rope_layer_interval").and_then(Value::as_i64).unwrap_or(NO_ROPE_LAYER_INTERVAL);
+    (0..num_layers)
+        .map(|layer| match written.and_then(|flags| flags.get(layer as usize)) {
+            _ if architecture != Architecture::SmolLm3 => true,
+            Some(flag) => flag.as_i64() != Some(0),
+            None => (layer + 1) % interval.max(1) != 0,
         })
         .collect()
 }

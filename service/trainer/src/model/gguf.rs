@@ -7,6 +7,7 @@ use hone_ops::MappedFile;
 use tch::Tensor;
 
 use super::config::Config;
+use super::config::gguf::{LONGROPE_TENSORS, longrope};
 use super::dequantize::dequantize;
 use super::error::Error;
 use super::family::Architecture;
@@ -17,8 +18,12 @@ pub(super) struct GgufWeights {
     path: PathBuf,
     file: MappedFile,
     gguf: Gguf,
-    /// llama.cpp stores the rows of Llama's query and key projections in another order; other families keep theirs.
+    architecture: Architecture,
+    /// llama.cpp stores the rows of Llama's and SmolLM3's query and key projections in another order; other families keep
+    /// theirs.
     permuted: Option<Heads>,
+    /// llama.cpp stores 1 + weight of norms that multiply by it.
+    norm_plus_one: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -33,8 +38,10 @@ impl GgufWeights {
         let mut config = Config::from_gguf(path, &gguf)?;
         let file = MappedFile::open(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
         let heads = Heads { query: config.num_attention_heads, key: config.num_key_value_heads };
-        let permuted = (config.architecture == Architecture::Llama).then_some(heads);
-        let weights = GgufWeights { path: path.to_path_buf(), file, gguf, permuted };
+        let architecture = config.architecture;
+        let permuted = matches!(architecture, Architecture::Llama | Architecture::SmolLm3).then_some(heads);
+        let norm_plus_one = config.family.norm_plus_one;
+        let weights = GgufWeights { path: path.to_path_buf(), file, gguf, architecture, permuted, norm_plus_one };
         weights.read_rope_factors(&mut config)?;
         Ok((config, weights))
     }
@@ -46,18 +53,19 @@ impl GgufWeights {
 
     /// The shape as PyTorch writes it: slowest dimension first.
     pub(super) fn shape(&self, name: &str) -> Option<Vec<i64>> {
-        self.gguf.tensor(&gguf_name(name)?).map(shape)
+        self.gguf.tensor(&gguf_name(self.architecture, name)?).map(shape)
     }
 
     /// The tensor in float32, and its bytes in the file.
     pub(super) fn read(&self, name: &str) -> Result<(Tensor, u64), Error> {
-        let info = gguf_name(name)
+        let info = gguf_name(self.architecture, name)
             .and_then(|name| self.gguf.tensor(&name))
             .ok_or_else(|| Error::MissingTensor { path: self.path.clone(), tensor: name.to_string() })?;
         let tensor = Tensor::from_slice(&self.values(info)).view(shape(info).as_slice());
         let tensor = match (self.permuted, projection(name)) {
             (Some(heads), "q_proj") => restore_rows(&tensor, heads.query),
             (Some(heads), "k_proj") => restore_rows(&tensor, heads.key),
+            _ if self.norm_plus_one && name.ends_with("norm.weight") => tensor - 1.0,
             _ => tensor,
         };
         Ok((tensor, info.num_bytes))
@@ -69,21 +77,33 @@ impl GgufWeights {
         dequantize(info.ggml_type, bytes)
     }
 
-    /// Llama 3.1 and later store what their rope scaling comes to as divisors, and say nothing of it in the metadata.
+    /// Llama 3.1 and later store what their rope scaling comes to as divisors, and say nothing of it in the metadata. Phi-3
+    /// stores two sets, for short and for long texts.
     fn read_rope_factors(&self, config: &mut Config) -> Result<(), Error> {
-        let Some(info) = self.gguf.tensor("rope_freqs.weight") else {
+        let pairs = config.rope.rotary_dim / 2;
+        let [short, long] = LONGROPE_TENSORS;
+        config.rope.scaling = if let Some(factors) = self.factors("rope_freqs.weight", pairs)? {
+            Scaling::Factors(factors)
+        } else if let (Some(short), Some(long)) = (self.factors(short, pairs)?, self.factors(long, pairs)?) {
+            longrope(&self.gguf, config, short, long)
+        } else {
             return Ok(());
         };
-        let expected = vec![config.head_dim / 2];
-        if shape(info) != expected {
-            let (path, tensor) = (self.path.clone(), info.name.clone());
-            return Err(Error::WrongShape { path, tensor, found: shape(info), expected });
-        }
-        config.rope.scaling = Scaling::Factors(self.values(info).iter().map(|&factor| factor.into()).collect());
         match config.rope.problem() {
             Some(what) => Err(Error::Config { path: self.path.clone(), what }),
             None => Ok(()),
         }
+    }
+
+    fn factors(&self, name: &str, pairs: i64) -> Result<Option<Vec<f64>>, Error> {
+        let Some(info) = self.gguf.tensor(name) else {
+            return Ok(None);
+        };
+        if shape(info) != [pairs] {
+            let (path, tensor) = (self.path.clone(), info.name.clone());
+            return Err(Error::WrongShape { path, tensor, found: shape(info), expected: vec![pairs] });
+        }
+        Ok(Some(self.values(info).iter().map(|&factor| factor.into()).collect()))
     }
 }
 
@@ -97,7 +117,7 @@ fn projection(name: &str) -> &str {
 }
 
 /// The name in GGUF of a tensor of the supported families.
-fn gguf_name(name: &str) -> Option<String> {
+fn gguf_name(architecture: Architecture, name: &str) -> Option<String> {
     match name {
         "model.embed_tokens.weight" => return Some("token_embd.weight".to_string()),
         "model.norm.weight" => return Some("output_norm.weight".to_string()),
@@ -114,7 +134,12 @@ fn gguf_name(name: &str) -> Option<String> {
         "self_attn.o_proj" => "attn_output",
         "self_attn.q_norm" => "attn_q_norm",
         "self_attn.k_norm" => "attn_k_norm",
-        "post_attention_layernorm" => "ffn_norm",
+        "post_attention_layernorm" if architecture == Architecture::Gemma2 => "post_attention_norm",
+        "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
+        "post_feedforward_layernorm" => "post_ffw_norm",
+        "self_attn.qkv_proj" => "attn_qkv",
+        // llama.cpp has no name of its own for gate and up in one.
+        "mlp.gate_up_proj" => "ffn_up",
         "mlp.gate_proj" => "ffn_gate",
         "mlp.up_proj" => "ffn_up",
         "mlp.down_proj" => "ffn_down",
@@ -148,7 +173,18 @@ mod tests {
             ("model.layers.0.mlp.router.weight", None),
             ("model.rotary_emb.inv_freq", None),
         ] {
-            assert_eq!(gguf_name(name).as_deref(), want, "{name}");
+            assert_eq!(gguf_name(Architecture::Llama, name).as_deref(), want, "{name}");
+        }
+        for (architecture, name, want) in [
+            (Architecture::Gemma2, "post_attention_layernorm", "post_attention_norm"),
+            (Architecture::Gemma2, "pre_feedforward_layernorm", "ffn_norm"),
+            (Architecture::Gemma2, "post_feedforward_layernorm", "post_ffw_norm"),
+            (Architecture::Gemma, "post_attention_layernorm", "ffn_norm"),
+            (Architecture::Phi3, "self_attn.qkv_proj", "attn_qkv"),
+            (Architecture::Phi3, "mlp.gate_up_proj", "ffn_up"),
+        ] {
+            let got = gguf_name(architecture, &format!("model.layers.3.{name}.weight"));
+            assert_eq!(got, Some(format!("blk.3.{want}.weight")), "{name}");
         }
     }
 

@@ -19,6 +19,7 @@ mod mlp;
 mod norm;
 mod rope;
 mod safetensors;
+mod softcap;
 mod weights;
 
 #[cfg(test)]
@@ -34,4 +35,5 @@ pub use error::Error;
 pub use family::{Architecture, Family};
 pub use linear::LinearInfo;
 pub use lora::{Adapter, LoraOptions, TargetModules};
+pub use mlp::Activation;
 pub use rope::{Rope, Scaling};

@@ -16,8 +16,25 @@ pub(crate) fn config(architecture: Architecture) -> Value {
         "rope_theta": 10000.0, "max_position_embeddings": 64, "tie_word_embeddings": false, "hidden_act": "silu",
         "eos_token_id": 2,
     });
-    if architecture == Architecture::Mistral {
-        config["sliding_window"] = json!(4);
+    match architecture {
+        Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => {}
+        Architecture::Mistral => config["sliding_window"] = json!(4),
+        Architecture::SmolLm3 => config["no_rope_layers"] = json!([1, 0, 1]),
+        Architecture::Gemma => config["hidden_act"] = json!("gelu_pytorch_tanh"),
+        // The window is longer than Mistral's: one layer of three has it, and a token is still to be seen two layers on.
+        Architecture::Gemma2 => {
+            config["hidden_activation"] = json!("gelu_pytorch_tanh");
+            config["sliding_window"] = json!(4);
+            config["query_pre_attn_scalar"] = json!(5);
+            config["attn_logit_softcapping"] = json!(0.5);
+            config["final_logit_softcapping"] = json!(1.5);
+        }
+        Architecture::Phi3 => {
+            config["partial_rotary_factor"] = json!(0.75);
+            config["original_max_position_embeddings"] = json!(8);
+            config["rope_scaling"] =
+                json!({"type": "su", "short_factor": [1.0, 1.5, 2.0], "long_factor": [3.0, 5.0, 9.0]});
+        }
     }
     config
 }
@@ -37,15 +54,24 @@ pub(crate) fn tensors(config: &Value, seed: i64) -> Vec<(String, Tensor)> {
         let mut push =
             |name: &str, shape: &[i64]| shapes.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
         let (q, kv) = (c.query_size(), c.key_value_size());
-        for (name, out, input, bias) in [
-            ("self_attn.q_proj", q, c.hidden_size, c.family.qkv_bias),
-            ("self_attn.k_proj", kv, c.hidden_size, c.family.qkv_bias),
-            ("self_attn.v_proj", kv, c.hidden_size, c.family.qkv_bias),
+        let inputs = match c.family.fused_projections {
+            true => vec![
+                ("self_attn.qkv_proj", q + 2 * kv, c.hidden_size, c.family.qkv_bias),
+                ("mlp.gate_up_proj", 2 * c.intermediate_size, c.hidden_size, c.family.mlp_bias),
+            ],
+            false => vec![
+                ("self_attn.q_proj", q, c.hidden_size, c.family.qkv_bias),
+                ("self_attn.k_proj", kv, c.hidden_size, c.family.qkv_bias),
+                ("self_attn.v_proj", kv, c.hidden_size, c.family.qkv_bias),
+                ("mlp.gate_proj", c.intermediate_size, c.hidden_size, c.family.mlp_bias),
+                ("mlp.up_proj", c.intermediate_size, c.hidden_size, c.family.mlp_bias),
+            ],
+        };
+        let outputs = [
             ("self_attn.o_proj", c.hidden_size, q, c.family.o_bias),
-            ("mlp.gate_proj", c.intermediate_size, c.hidden_size, c.family.mlp_bias),
-            ("mlp.up_proj", c.intermediate_size, c.hidden_size, c.family.mlp_bias),
             ("mlp.down_proj", c.hidden_size, c.intermediate_size, c.family.mlp_bias),
-        ] {
+        ];
+        for (name, out, input, bias) in inputs.into_iter().chain(outputs) {
             push(&format!("{name}.weight"), &[out, input]);
             if bias {
                 push(&format!("{name}.bias"), &[out]);
@@ -53,6 +79,10 @@ pub(crate) fn tensors(config: &Value, seed: i64) -> Vec<(String, Tensor)> {
         }
         push("input_layernorm.weight", &[c.hidden_size]);
         push("post_attention_layernorm.weight", &[c.hidden_size]);
+        if c.family.output_norms {
+            push("pre_feedforward_layernorm.weight", &[c.hidden_size]);
+            push("post_feedforward_layernorm.weight", &[c.hidden_size]);
+        }
         if c.family.qk_norm {
             push("self_attn.q_norm.weight", &[c.head_dim]);
             push("self_attn.k_norm.weight", &[c.head_dim]);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::model::tiny;
+use crate::model::{Scaling, tiny};
 
 fn parse(value: &Value) -> Result<Config, String> {
     Config::from_json(Path::new("config.json"), &value.to_string()).map_err(|error| error.to_string())
@@ -70,7 +70,14 @@ fn what_is_not_supported_is_refused_by_name() {
         ),
         ("architectures", json!([]), "`architectures` is missing or empty"),
         ("hidden_act", json!("gelu"), "`hidden_act` is gelu; only silu"),
-        ("rope_scaling", json!({"rope_type": "longrope"}), "rope type `longrope` is not supported"),
+        ("rope_scaling", json!({"rope_type": "su"}), "rope type `su` is not supported; supported are default, linear"),
+        ("rope_scaling", json!({"rope_type": "longrope"}), "`short_factor` is missing or not a list"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "longrope", "short_factor": [1, 1], "long_factor": [1, 1, 1, 1]}),
+            "2 factors for 4 pairs",
+        ),
+        ("use_bidirectional_attention", json!(true), "`use_bidirectional_attention` is not supported"),
         ("partial_rotary_factor", json!(0.5), "`partial_rotary_factor` other than 1"),
         ("hidden_size", json!("many"), "`hidden_size` is \"many\", not a whole number"),
         ("vocab_size", Value::Null, "`vocab_size` is missing"),
@@ -97,4 +104,62 @@ fn sizes_of_strangers_are_bounded_before_anything_is_allocated() {
     }
     assert!(parse(&json!([])).unwrap_err().contains("not a JSON object"));
     assert!(Config::from_json(Path::new("config.json"), "{").unwrap_err().to_string().contains("not JSON"));
+}
+
+#[test]
+fn phi3_s_older_names_of_longrope_mean_it_and_its_original_length_lies_beside() {
+    let phi3 = |kind: &str| {
+        let mut config = tiny::config(Architecture::Phi3);
+        config["rope_scaling"]["type"] = json!(kind);
+        // Not read: the one beside the parameters counts.
+        config["rope_scaling"]["original_max_position_embeddings"] = json!(16);
+        parse(&config).unwrap()
+    };
+    let config = phi3("longrope");
+    assert_eq!(config, phi3("su"));
+    assert_eq!(config, phi3("yarn"));
+    let Scaling::LongRope { original_max_position_embeddings, attention_factor, .. } = config.rope.scaling else {
+        panic!("{:?}", config.rope);
+    };
+    assert_eq!(original_max_position_embeddings, 8.0);
+    assert!((attention_factor - 2f64.sqrt()).abs() < 1e-12, "64 tokens are 8 times 8: √(1 + ln 8 / ln 8)");
+    assert_eq!((config.head_dim, config.rope.rotary_dim), (8, 6));
+}
+
+#[test]
+fn gemma2_has_caps_unless_told_otherwise_and_every_other_layer_slides() {
+    let mut config = tiny::config(Architecture::Gemma2);
+    for key in ["attn_logit_softcapping", "query_pre_attn_scalar", "tie_word_embeddings"] {
+        config.as_object_mut().unwrap().remove(key);
+    }
+    config["final_logit_softcapping"] = Value::Null;
+    let parsed = parse(&config).unwrap();
+    assert_eq!((parsed.attn_logit_softcapping, parsed.final_logit_softcapping), (Some(50.0), None));
+    assert_eq!((parsed.query_pre_attn_scalar, parsed.tie_word_embeddings), (256.0, true));
+    assert_eq!(parsed.windows, [Some(4), None, Some(4)]);
+    config["layer_types"] = json!(["full_attention", "sliding_attention", "full_attention"]);
+    assert_eq!(parse(&config).unwrap().windows, [None, Some(4), None]);
+    config["attn_logit_softcapping"] = json!(0);
+    assert!(parse(&config).unwrap_err().contains("attn_logit_softcapping is 0; it must be positive"));
+    config["hidden_activation"] = json!("gelu");
+    assert!(parse(&config).unwrap_err().contains("`hidden_activation` is gelu; only gelu_pytorch_tanh"));
+}
+
+#[test]
+fn smollm3_says_which_layers_rotate_or_how_often_one_does_not() {
+    let mut config = tiny::config(Architecture::SmolLm3);
+    config["num_hidden_layers"] = json!(5);
+    config["no_rope_layers"] = json!([1, 0, 1, 1, 0]);
+    assert_eq!(parse(&config).unwrap().uses_rope, [true, false, true, true, false]);
+    config["no_rope_layers"] = Value::Null;
+    config.as_object_mut().unwrap().remove("rope_theta");
+    let parsed = parse(&config).unwrap();
+    assert_eq!((parsed.uses_rope, parsed.rope.theta), (vec![true, true, true, false, true], 2_000_000.0));
+    config["no_rope_layer_interval"] = json!(2);
+    config["use_sliding_window"] = json!(true);
+    config["sliding_window"] = json!(7);
+    let parsed = parse(&config).unwrap();
+    assert_eq!(parsed.uses_rope, [true, false, true, false, true]);
+    // Those that do not rotate are those that slide.
+    assert_eq!(parsed.windows, [None, Some(7), None, Some(7), None]);
 }

@@ -13,6 +13,9 @@ fn fixture() -> Vec<Value> {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// Tokens of the text that the positions of the fixture end.
+const TEXT: i64 = 256;
+
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
@@ -33,7 +36,7 @@ fn config(case: &Value) -> Config {
 fn every_type_has_the_frequencies_of_transformers() {
     for case in fixture() {
         let config = config(&case);
-        let got = config.rope.inverse_frequencies(config.head_dim);
+        let got = config.rope.inverse_frequencies(TEXT);
         let want = numbers(&case["inv_freq"]);
         assert_eq!(got.len(), want.len());
         for (got, want) in got.iter().zip(want) {
@@ -46,9 +49,9 @@ fn every_type_has_the_frequencies_of_transformers() {
 fn tables_are_those_of_transformers_with_the_scaling_in_them() {
     for case in fixture() {
         let config = config(&case);
-        let rotary = Rotary::new(&config.rope, config.head_dim, Kind::Float, Device::Cpu);
+        let rotary = Rotary::new(&config.rope, Kind::Float, Device::Cpu);
         let positions: Vec<i64> = case["positions"].as_array().unwrap().iter().map(|p| p.as_i64().unwrap()).collect();
-        let tables = rotary.tables(&Tensor::from_slice(&positions));
+        let tables = rotary.tables(&Tensor::from_slice(&positions), [(positions.len() as i64, TEXT)]);
         // A rotated unit pair (1, 0) is (cos, sin).
         let half = config.head_dim / 2;
         let ones = Tensor::ones([positions.len() as i64, 1, half], (Kind::Float, Device::Cpu));
@@ -60,5 +63,25 @@ fn tables_are_those_of_transformers_with_the_scaling_in_them() {
             let error = (got - want).abs().max().double_value(&[]);
             assert!(error < 5e-5, "{} {name}: off by {error}", case["name"]);
         }
+    }
+}
+
+/// A pack is no longer text: each document of it has the tables that it has alone.
+#[test]
+fn frequencies_that_depend_on_the_length_follow_each_document_of_a_pack() {
+    let config = |name: &str| config(fixture().iter().find(|case| case["name"] == name).unwrap());
+    for name in ["dynamic", "longrope_long"] {
+        let config = config(name);
+        let rotary = Rotary::new(&config.rope, Kind::Float, Device::Cpu);
+        assert!(config.rope.depends_on_length());
+        let table = |position: i64, lengths: &[(i64, i64)]| {
+            let tokens = lengths.iter().map(|(tokens, _)| tokens).sum();
+            let positions = Tensor::full([tokens], position, (Kind::Int64, Device::Cpu));
+            rotary.tables(&positions, lengths.to_vec()).cos
+        };
+        let pack = table(7, &[(2, 100), (3, 300)]);
+        let alone = [table(7, &[(2, 100)]), table(7, &[(3, 300)])];
+        assert_ne!(alone[0].get(0), alone[1].get(0), "{name}");
+        assert_eq!(pack, Tensor::cat(&alone, 0), "{name}");
     }
 }
