@@ -29,7 +29,7 @@ DOCUMENT_LENGTHS = (17, 29, 48)
 LOGITS_DOCUMENT = 1
 ROPE_POSITIONS = (0, 1, 2, 15, 16, 31, 32, 100, 255)
 
-GGUF_MODELS = ("llama", "qwen2")
+GGUF_MODELS = ("llama", "qwen2", "smollm3", "gemma", "gemma2", "phi3_longrope")
 
 ADAPTERS = {
     "llama_all_linear": {"model": "llama", "target_modules": "all-linear"},
@@ -37,14 +37,40 @@ ADAPTERS = {
     "mistral_qv": {"model": "mistral", "target_modules": ["q_proj", "v_proj"]},
     "qwen2_rslora": {"model": "qwen2", "target_modules": "all-linear", "use_rslora": True},
     "qwen3_all_linear": {"model": "qwen3", "target_modules": "all-linear"},
+    "llama_bias_all_linear": {"seed": 205, "model": "llama_bias", "target_modules": "all-linear"},
+    "gemma_all_linear": {"seed": 206, "model": "gemma", "target_modules": "all-linear"},
+    "gemma2_all_linear": {"seed": 207, "model": "gemma2", "target_modules": "all-linear"},
+    "phi3_qkv": {"seed": 208, "model": "phi3", "target_modules": ["qkv_proj", "o_proj"]},
+    "phi3_longrope_all_linear": {"seed": 209, "model": "phi3_longrope", "target_modules": "all-linear"},
+    "smollm3_all_linear": {"seed": 210, "model": "smollm3", "target_modules": "all-linear"},
 }
 SFT_RUNS = ("llama_all_linear", "qwen2_rslora")
 DPO_RUNS = ("llama_all_linear",)
+
+
+def longrope(original):
+    """Parameters of a rotation whose first context is `original` tokens."""
+    return {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": original,
+        "short_factor": [1.0, 1.02, 1.05, 1.1, 1.2, 1.5, 1.8, 2.1],
+        "long_factor": [1.0, 1.2, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0],
+    }
+
 
 ROPES = {
     "default": {"head_dim": 64, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
     "default_high_theta": {"head_dim": 128, "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}},
     "linear": {"head_dim": 64, "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}},
+    # The last of the positions ends a text of 256 tokens: longer than these models were made for.
+    "dynamic": {
+        "head_dim": 64,
+        "max_position_embeddings": 128,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+    },
+    "longrope_long": {"head_dim": 16, "max_position_embeddings": 1024, "rope_parameters": longrope(128)},
+    "longrope_short": {"head_dim": 16, "max_position_embeddings": 4096, "rope_parameters": longrope(1024)},
     "llama3": {
         "head_dim": 64,
         "max_position_embeddings": 131072,
@@ -166,9 +192,12 @@ def make_gguf(out, models, scores):
     out.mkdir()
     tiny_gguf.write_blocks(out / "blocks.safetensors")
     for name in GGUF_MODELS:
-        path = out / f"{name}.gguf"
-        tiny_gguf.write_model(path, models / name)
-        write_score(scores / f"{name}_gguf", reference.load_model(out, gguf_file=path.name), make_documents(seed=7))
+        weights = tiny_gguf.write_model(out / f"{name}.gguf", models / name)
+        # transformers reads such files of some families only, and not all of their keys: what it says is about the folder's
+        # model with the weights that the file holds.
+        model = reference.load_model(models / name)
+        model.load_state_dict(weights, strict=False)
+        write_score(scores / f"{name}_gguf", model, make_documents(seed=7))
 
 
 def make_adapters(out, models, scores):
@@ -176,7 +205,7 @@ def make_adapters(out, models, scores):
     documents = make_documents(seed=7)
     for seed, (name, settings) in enumerate(ADAPTERS.items(), 200):
         settings = dict(settings)
-        base = settings.pop("model")
+        base, seed = settings.pop("model"), settings.pop("seed", seed)
         config = peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **settings)
         model = peft.get_peft_model(reference.load_model(models / base), config)
         generator = torch.Generator().manual_seed(seed)

@@ -7,6 +7,7 @@ import torch
 
 import gguf_nll
 import hone
+import make_fixtures
 import reference
 import sft_curve
 import tiny_models
@@ -49,7 +50,7 @@ def test_nll_equals_transformers(name):
     assert_same_scores(hone.score(MODELS / name, documents), theirs, 1e-4)
 
 
-@pytest.mark.parametrize("name", ["llama_all_linear", "llama_qv", "mistral_qv", "qwen2_rslora", "qwen3_all_linear"])
+@pytest.mark.parametrize("name", make_fixtures.ADAPTERS)
 def test_a_peft_adapter_scores_as_in_peft(name):
     """An adapter made by PEFT has the same effect in hone."""
     adapter = FIXTURES / "adapters" / name
@@ -59,7 +60,9 @@ def test_a_peft_adapter_scores_as_in_peft(name):
     assert_same_scores(hone.score(base, documents, adapter), theirs, 1e-4)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "phi3", "phi3_longrope"]
+)
 def test_a_hone_adapter_loads_in_peft(service, tmp_path, name):
     """What hone trains and stores, PEFT loads, and both then give the same numbers, which the base model does not."""
     job_id, steps = service.train(

@@ -4,6 +4,7 @@ llama.cpp stores the q and k projections of Llama models with their rows regroup
 """
 
 import json
+import math
 
 import gguf
 import numpy
@@ -31,6 +32,14 @@ TENSOR_NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
+}
+# Gemma 2 has four norms a layer.
+GEMMA2_TENSOR_NAMES = TENSOR_NAMES | {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
 }
 
 # One model file shows every type that gguf can write.
@@ -40,6 +49,7 @@ TENSOR_TYPES = {
     "attn_q": QUANT.Q4_0,
     "attn_k": QUANT.Q4_1,
     "attn_v": QUANT.BF16,
+    "attn_qkv": QUANT.Q4_1,
     "attn_output": QUANT.F16,
     "ffn_gate": QUANT.Q8_0,
     "ffn_up": QUANT.Q4_1,
@@ -48,7 +58,7 @@ TENSOR_TYPES = {
 
 
 def write_model(path, folder):
-    """Writes the model and tokenizer of a Hugging Face folder as a quantised GGUF file."""
+    """Writes the model and tokenizer of a Hugging Face folder as a quantised GGUF file; returns the weights it then holds."""
     config = json.loads((folder / "config.json").read_text())
     architecture = config["model_type"]
     writer = gguf.GGUFWriter(path, architecture)
@@ -60,15 +70,40 @@ def write_model(path, folder):
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config.get("rope_theta") or config["rope_parameters"]["rope_theta"])
-    writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    writer.add_rope_dimension_count(int(head_dim * config.get("partial_rotary_factor", 1.0)))
     writer.add_vocab_size(config["vocab_size"])
+    add_family(writer, config)
     add_tokenizer(writer, folder, config)
-    for name, tensor in sorted(read_tensors(folder).items()):
-        add_tensor(writer, config, name, tensor)
+    weights = {
+        name: add_tensor(writer, config, name, tensor) for name, tensor in sorted(read_tensors(folder).items())
+    }
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return weights
+
+
+def add_family(writer, config):
+    """Adds the keys and tensors that only some families have, as convert_hf_to_gguf.py of llama.cpp does."""
+    family = config["model_type"]
+    if family.startswith("gemma"):
+        writer.add_key_length(config["head_dim"])
+        writer.add_value_length(config["head_dim"])
+    if family == "gemma2":
+        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+        writer.add_sliding_window(config["sliding_window"])
+    if family == "phi3":
+        original = config["original_max_position_embeddings"]
+        stretch = config["max_position_embeddings"] / original
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_sliding_window(config["sliding_window"] or 0)
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(stretch) / math.log(original)))
+        for length in ("short", "long"):
+            factors = numpy.array(config["rope_scaling"][f"{length}_factor"], numpy.float32)
+            writer.add_tensor(f"rope_factors_{length}.weight", factors)
 
 
 def add_tokenizer(writer, folder, config):
@@ -99,30 +134,35 @@ def read_tensors(folder):
 
 
 def add_tensor(writer, config, name, tensor):
-    """Adds one weight under llama.cpp's name, quantised when it is a matrix."""
+    """Adds one weight under llama.cpp's name, quantised when it is a matrix; returns the numbers that it then stands for."""
+    names = GEMMA2_TENSOR_NAMES if config["model_type"] == "gemma2" else TENSOR_NAMES
     module, _, kind = name.rpartition(".")
     prefix = ""
     if module.startswith("model.layers."):
         _, _, layer, module = module.split(".", 3)
         prefix = f"blk.{layer}."
-    short = TENSOR_NAMES[module]
-    if config["model_type"] == "llama" and short in ("attn_q", "attn_k"):
-        heads = config["num_attention_heads" if short == "attn_q" else "num_key_value_heads"]
-        tensor = to_ggml_rotary(tensor, heads)
-    data = tensor.numpy()
-    if tensor.dim() == 1:
-        writer.add_tensor(f"{prefix}{short}.{kind}", data)
-    elif TENSOR_TYPES[short] == QUANT.F16:
-        writer.add_tensor(f"{prefix}{short}.{kind}", data.astype(numpy.float16))
-    else:
-        quantised = gguf.quants.quantize(data, TENSOR_TYPES[short])
-        writer.add_tensor(f"{prefix}{short}.{kind}", quantised, raw_dtype=TENSOR_TYPES[short])
+    short = names[module]
+    rotated = config["model_type"] in ("llama", "smollm3") and short in ("attn_q", "attn_k")
+    heads = config["num_attention_heads" if short == "attn_q" else "num_key_value_heads"]
+    # llama.cpp's norms multiply by the weight alone, so it stores Gemma's plus one.
+    offset = float(config["model_type"].startswith("gemma") and short.endswith("norm"))
+    data = (to_ggml_rotary(tensor, heads) if rotated else tensor + offset).numpy()
+    quant = QUANT.F32 if tensor.dim() == 1 else TENSOR_TYPES[short]
+    quantised = gguf.quants.quantize(data, quant)
+    writer.add_tensor(f"{prefix}{short}.{kind}", quantised, raw_dtype=quant)
+    held = torch.from_numpy(gguf.quants.dequantize(quantised, quant).astype(numpy.float32))
+    return from_ggml_rotary(held, heads) if rotated else held - offset
 
 
 def to_ggml_rotary(weight, heads):
     """Interleaves the two halves of every head, as llama.cpp's converter does."""
     rows, columns = weight.shape
     return weight.view(heads, 2, rows // heads // 2, columns).transpose(1, 2).reshape(rows, columns).contiguous()
+
+
+def from_ggml_rotary(weight, heads):
+    """The reverse."""
+    return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(weight.shape)
 
 
 def write_blocks(path):

@@ -125,6 +125,8 @@ COMMON = {
 }
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "tie_word_embeddings": True}
 THETA = {"rope_type": "default", "rope_theta": 10000.0}
+# Heads that are wider than hidden / heads, and rows that every quantisation of a GGUF file divides.
+SMALL_WIDE = {**SMALL, "head_dim": 16, "intermediate_size": 64, "rope_parameters": THETA}
 
 MODELS = {
     "llama": ModelRecipe({"model_type": "llama", "rope_parameters": THETA}, num_shards=2),
@@ -183,6 +185,81 @@ MODELS = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
         }
     ),
+    "llama_bias": ModelRecipe({"model_type": "llama", **SMALL_WIDE, "attention_bias": True, "mlp_bias": True}),
+    # The longest document is longer than max_position_embeddings: its base grows.
+    "llama_rope_dynamic": ModelRecipe(
+        {
+            "model_type": "llama",
+            **SMALL,
+            "max_position_embeddings": 32,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 4.0},
+        },
+        v4_spelling=True,
+    ),
+    "gemma": ModelRecipe({"model_type": "gemma", **SMALL_WIDE, "num_key_value_heads": 1}, v4_spelling=True),
+    # Caps so low that they bend the scores and logits of so small a model; the window is shorter than two of the documents.
+    "gemma2": ModelRecipe(
+        {
+            "model_type": "gemma2",
+            **SMALL_WIDE,
+            "num_hidden_layers": 3,
+            "sliding_window": 16,
+            "query_pre_attn_scalar": 24,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0,
+        }
+    ),
+    # As Gemma 2 whose attention was freed of its cap: only the scale of the scores is left.
+    "gemma2_uncapped": ModelRecipe(
+        {
+            "model_type": "gemma2",
+            **SMALL_WIDE,
+            "sliding_window": 16,
+            "query_pre_attn_scalar": 24,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+        },
+        v4_spelling=True,
+    ),
+    # As Phi-3-mini-4k: as many key heads as query heads, a window, nothing scaled.
+    "phi3": ModelRecipe(
+        {
+            "model_type": "phi3",
+            **SMALL,
+            "tie_word_embeddings": False,
+            "num_key_value_heads": 4,
+            "sliding_window": 16,
+            "rope_parameters": THETA,
+        }
+    ),
+    # As Phi-4-mini: tied, shared key heads, a part of each head rotated, and longrope, which the longest document is long
+    # enough for.
+    "phi3_longrope": ModelRecipe(
+        {
+            "model_type": "phi3",
+            **SMALL,
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "original_max_position_embeddings": 32,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "partial_rotary_factor": 0.75,
+                "short_factor": [1.0, 1.05, 1.1, 1.3, 1.6, 2.0],
+                "long_factor": [1.0, 1.5, 3.0, 6.0, 12.0, 20.0],
+            },
+        },
+        v4_spelling=True,
+    ),
+    "smollm3": ModelRecipe(
+        {
+            "model_type": "smollm3",
+            **SMALL,
+            "intermediate_size": 64,
+            "num_hidden_layers": 4,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5000000.0},
+        }
+    ),
 }
 
 
@@ -198,7 +275,10 @@ def build_model(recipe, seed):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(scaled(name, noise, values["hidden_size"]).to(torch.bfloat16))
+            value = scaled(name, noise, values["hidden_size"])
+            if values["model_type"].startswith("gemma") and "norm" in name:
+                value -= 1.0  # Gemma multiplies by 1 + weight.
+            parameter.copy_(value.to(torch.bfloat16))
     return model.eval()
 
 
@@ -221,7 +301,11 @@ def v4_config(config):
     config = dict(config)
     rope = dict(config.pop("rope_parameters"))
     config["rope_theta"] = rope.pop("rope_theta")
-    config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+    if "partial_rotary_factor" in rope:
+        config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+    if rope["rope_type"] == "longrope":
+        rope = {"type": "longrope", "short_factor": rope["short_factor"], "long_factor": rope["long_factor"]}
+    config["rope_scaling"] = None if rope.get("rope_type") == "default" else rope
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.46.0"
     return config

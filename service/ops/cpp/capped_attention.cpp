@@ -14,6 +14,7 @@
 
 #include "guard.h"
 
+namespace capped {
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -137,6 +138,7 @@ struct CappedAttention : public torch::autograd::Function<CappedAttention> {
 };
 
 }  // namespace
+}  // namespace capped
 
 // `window` 0 means none; `tile` is how many queries of each document have their scores at once.
 extern "C" char* hone_capped_attention(
@@ -147,6 +149,6 @@ extern "C" char* hone_capped_attention(
             q->size(1) <= k->size(1) && q->size(3) == k->size(3) && k->size(2) > 0 && q->size(2) % k->size(2) == 0,
         "capped attention: q ", q->sizes(), ", k ", k->sizes(), " and v ", v->sizes(), " do not fit together");
     TORCH_CHECK(cap > 0 && tile > 0 && window >= 0, "capped attention: cap and tile must be positive");
-    *out = hone::give(CappedAttention::apply(*q, *k, *v, scale, cap, window, tile));
+    *out = hone::give(capped::CappedAttention::apply(*q, *k, *v, scale, cap, window, tile));
   });
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hone_ops::Group;
+use hone_ops::{Group, SoftCap};
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -158,8 +158,14 @@ fn attention_kernels(gpu: bool) -> Vec<String> {
         let x = heads(kind, Device::Cpu);
         try_kernel(name, &|| hone_ops::document_attention(&x, &x, &x, &documents));
     }
+    let capped = |device| {
+        let x = heads(Kind::Float, device).unsqueeze(0);
+        hone_ops::capped_attention(&x, &x, &x, SoftCap { scale: 0.25, cap: 50.0 }, None, 4)
+    };
+    try_kernel("cpu soft-capped (float32)", &|| capped(Device::Cpu));
     if gpu {
         let device = Device::Cuda(0);
+        try_kernel("cuda soft-capped (float32)", &|| capped(device));
         try_kernel("cuda varlen flash (bfloat16)", &|| {
             let x = heads(Kind::BFloat16, device);
             let starts = Tensor::from_slice(&[0i32, 4, 6]).to_device(device);
@@ -257,7 +263,7 @@ mod tests {
         assert!(report.libraries.iter().any(|path| path.ends_with("libtorch_cpu.so")), "{report:?}");
         assert_eq!(report.devices[0].name, "cpu");
         assert!(report.devices[0].memory_bytes > 1 << 20, "{report:?}");
-        for kernel in ["cpu flash (float32)", "cpu flash (bfloat16)"] {
+        for kernel in ["cpu flash (float32)", "cpu flash (bfloat16)", "cpu soft-capped (float32)"] {
             assert!(report.attention_kernels.iter().any(|name| name == kernel), "{report:?}");
         }
         assert_eq!(report.gemm, []);

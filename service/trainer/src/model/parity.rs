@@ -16,9 +16,38 @@ use crate::{peft, tensors};
 /// Kernels add in another order than the reference; values are of the order of 1.
 const TOLERANCE: f64 = 1e-4;
 
-const MODELS: [&str; 8] =
-    ["llama", "llama_tied", "llama_rope_linear", "llama_rope_llama3", "llama_rope_yarn", "mistral", "qwen2", "qwen3"];
-const ADAPTERS: [&str; 5] = ["llama_all_linear", "llama_qv", "mistral_qv", "qwen2_rslora", "qwen3_all_linear"];
+const MODELS: [&str; 16] = [
+    "llama",
+    "llama_tied",
+    "llama_bias",
+    "llama_rope_linear",
+    "llama_rope_dynamic",
+    "llama_rope_llama3",
+    "llama_rope_yarn",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "gemma",
+    "gemma2",
+    "gemma2_uncapped",
+    "phi3",
+    "phi3_longrope",
+];
+const ADAPTERS: [&str; 11] = [
+    "llama_all_linear",
+    "llama_qv",
+    "llama_bias_all_linear",
+    "mistral_qv",
+    "qwen2_rslora",
+    "qwen3_all_linear",
+    "smollm3_all_linear",
+    "gemma_all_linear",
+    "gemma2_all_linear",
+    "phi3_qkv",
+    "phi3_longrope_all_linear",
+];
+const GGUF_FILES: [&str; 6] = ["llama", "qwen2", "smollm3", "gemma", "gemma2", "phi3_longrope"];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
@@ -110,7 +139,7 @@ fn every_family_and_rope_type_equals_transformers() {
 
 #[test]
 fn gguf_files_equal_their_dequantised_load() {
-    for name in ["llama", "qwen2"] {
+    for name in GGUF_FILES {
         check(&format!("{name}_gguf"), &load(&fixtures().join("gguf").join(format!("{name}.gguf"))), None);
     }
 }
