@@ -30,6 +30,8 @@ LOGITS_DOCUMENT = 1
 ROPE_POSITIONS = (0, 1, 2, 15, 16, 31, 32, 100, 255)
 
 GGUF_MODELS = ("llama", "qwen2", "smollm3", "gemma", "gemma2", "phi3_longrope")
+# No key of the file tells how Gemma 2 scales its scores: llama.cpp goes by the width of a head.
+GGUF_OPTIONS = {"gemma2": {"query_pre_attn_scalar": 16}}
 
 ADAPTERS = {
     "llama_all_linear": {"model": "llama", "target_modules": "all-linear"},
@@ -195,7 +197,7 @@ def make_gguf(out, models, scores):
         weights = tiny_gguf.write_model(out / f"{name}.gguf", models / name)
         # transformers reads such files of some families only, and not all of their keys: what it says is about the folder's
         # model with the weights that the file holds.
-        model = reference.load_model(models / name)
+        model = reference.load_model(models / name, **GGUF_OPTIONS.get(name, {}))
         model.load_state_dict(weights, strict=False)
         write_score(scores / f"{name}_gguf", model, make_documents(seed=7))
 
