@@ -79,8 +79,7 @@ pub struct TokenLosses {
 pub fn token_losses(model: &Decoder, hidden: &Tensor, targets: &Targets) -> TokenLosses {
     let hidden = hidden.index_select(0, &targets.positions);
     let soft_cap = model.config().final_logit_softcapping;
-    let (nll, correct) =
-        hone_ops::head_nll(&hidden, model.lm_head_weight(), &targets.labels, soft_cap, tile_of(model));
+    let (nll, correct) = hone_ops::head_nll(&hidden, model.lm_head_weight(), &targets.labels, soft_cap, tile_of(model));
     TokenLosses { nll, correct }
 }
 

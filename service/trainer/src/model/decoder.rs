@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use hone_data::pack::Prefixes;
 use tch::{Device, Kind, Tensor};
 
 use super::attention::{self, Attention, Sight};
@@ -79,6 +80,12 @@ impl Decoder {
     /// Which attention kernel a pass takes, for reports.
     pub fn attention_kernel(&self) -> &'static str {
         attention::kernel_name(self.device(), self.config.head_dim, softcap::of(&self.config), self.kind())
+    }
+
+    /// Whether the prompt of a pair may go through the model once: not where the rotation follows from a text's length, since
+    /// the two texts differ in it.
+    pub fn prefixes(&self) -> Prefixes {
+        if self.config.rope.depends_on_length() { Prefixes::Repeated } else { Prefixes::Shared }
     }
 
     /// Weights in all; tied ones once.

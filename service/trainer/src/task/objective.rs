@@ -3,7 +3,7 @@
 //! The one training loop serves every method; what differs is here. Sums stay on the device until the step is whole, since
 //! reading one waits for everything before it.
 
-use hone_data::pack::{MicroBatch, Prefixes, pack};
+use hone_data::pack::{MicroBatch, pack};
 use hone_data::tokenize::Example;
 use hone_job::event::PreferenceMetrics;
 use hone_job::spec::Preference;
@@ -88,7 +88,7 @@ pub(super) struct Gradients {
 impl Objective {
     /// Adds up the gradients of a step's loss, micro-batch by micro-batch.
     pub(super) fn gradients(&self, model: &Decoder, adapter: &Adapter, step: &Step<'_>) -> Gradients {
-        let micro_batches = pack(&step.examples, step.tokens_per_micro_batch, Prefixes::default());
+        let micro_batches = pack(&step.examples, step.tokens_per_micro_batch, model.prefixes());
         let found = match self {
             Objective::Likelihood => likelihood(model, adapter, step, &micro_batches),
             Objective::Preference(objective) => objective.gradients(model, adapter, step, &micro_batches),

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use hone_data::pack::{Prefixes, pack};
+use hone_data::pack::pack;
 use hone_data::storage::Location;
 use hone_data::tokenize::Example;
 use hone_job::event::{Event, Phase, Warning};
@@ -133,7 +133,7 @@ impl<'a> ReferencePolicy<'a> {
             let first = number * PAIRS_AT_ONCE;
             progress(first);
             let chunk: Vec<&Example> = chunk.iter().collect();
-            for micro_batch in pack(&chunk, TOKENS_AT_ONCE, Prefixes::default()) {
+            for micro_batch in pack(&chunk, TOKENS_AT_ONCE, self.model.prefixes()) {
                 let scores = tch::no_grad(|| {
                     AnswerScores::new(self.model, self.adapter.as_ref(), &micro_batch, None, self.preference)
                 });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use hone_data::admit::bucket;
-use hone_data::pack::{Prefixes, pack};
+use hone_data::pack::pack;
 use hone_data::tokenize::Example;
 use hone_job::event::{BucketLoss, Evaluation, PreferenceMetrics};
 use tch::{Kind, Tensor};
@@ -53,7 +53,7 @@ fn score_pairs(
     max_tokens: usize,
 ) -> Vec<Metrics> {
     let all: Vec<&Example> = examples.iter().collect();
-    let micro_batches = pack(&all, max_tokens, Prefixes::default());
+    let micro_batches = pack(&all, max_tokens, model.prefixes());
     let parts: Vec<AnswerScores> = micro_batches
         .iter()
         .map(|micro_batch| AnswerScores::new(model, adapter, micro_batch, None, &objective.preference))
