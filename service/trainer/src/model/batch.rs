@@ -88,9 +88,11 @@ impl Batch {
     }
 
     /// Tokens in a row, and the length of the texts that they belong to: what a rotation that depends on it wants. A prefix
-    /// belongs to texts of several lengths, so models that rotate so get none ([`super::Decoder::prefixes`]).
+    /// belongs to texts of several lengths and counts as one of its own, so models that rotate so are given none
+    /// ([`super::Decoder::prefixes`]).
     pub(super) fn lengths(&self) -> impl Iterator<Item = (i64, i64)> {
-        self.runs.iter().map(|run| (run.count * run.len, run.len))
+        let text = |run: &Run| run.prefix.map_or(0, |(_, len)| len) + run.len;
+        self.runs.iter().map(move |run| (run.count * run.len, text(run)))
     }
 
     /// Tokens in all.

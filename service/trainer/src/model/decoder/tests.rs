@@ -2,10 +2,8 @@
 
 use std::f64::consts::PI;
 
-use hone_data::pack::{MicroBatch, Segment};
-
 use super::*;
-use crate::model::{Activation, Architecture, LoraOptions, Scaling, tiny};
+use crate::model::{Activation, Architecture, Scaling, tiny};
 
 const LENS: [i64; 5] = [9, 6, 6, 3, 1];
 
@@ -99,38 +97,11 @@ fn the_cache_gives_what_the_whole_text_gives() {
 }
 
 #[test]
-fn a_prompt_that_two_answers_share_gives_what_it_gives_with_each_of_them() {
-    let ids = |from: i64, len: i64| (0..len).map(|i| ((from + i) * 11 + 5) % 53).collect::<Vec<_>>();
-    let [prompt, chosen, rejected] = [ids(0, 7), ids(30, 5), ids(60, 6)];
-    let segment = |len, prefix, document| Segment { len, prefix, document };
-    let shared = MicroBatch {
-        input_ids: [&prompt[..], &chosen, &rejected].concat(),
-        position_ids: (0..7).chain(7..12).chain(7..13).collect(),
-        segments: vec![segment(7, None, 0), segment(5, Some(0), 0), segment(6, Some(0), 1)],
-        ..MicroBatch::default()
-    };
-    let apart = [&prompt[..], &chosen, &prompt, &rejected].concat();
-    let apart = Batch::new(&apart, &(0..12).chain(0..13).collect::<Vec<_>>(), &[12, 13], Device::Cpu);
+fn prompts_are_not_shared_where_the_rotation_follows_from_the_length_of_a_text() {
     for architecture in Architecture::ALL {
-        let model = tiny::model(architecture);
-        if model.prefixes() == Prefixes::Repeated {
-            assert_eq!(architecture, Architecture::Phi3);
-            continue;
-        }
-        let options = LoraOptions::from(&hone_job::spec::Lora { rank: 4, ..Default::default() });
-        // Hidden states of the answers, and the gradients of a sum that weighs each number differently.
-        let run = |batch: &Batch, answers: [(i64, i64); 2]| {
-            let adapter = Adapter::new(&model, &options, 3).unwrap();
-            let hidden = model.forward(batch, Some(&adapter), None);
-            let answers = Tensor::cat(&answers.map(|(start, len)| hidden.narrow(0, start, len)), 0);
-            let slope = Tensor::arange(answers.numel() as i64, (Kind::Float, Device::Cpu)).sin().view_as(&answers);
-            (&answers * slope).sum(Kind::Float).backward();
-            (answers.detach(), adapter.flat_grad().copy())
-        };
-        let (want, want_gradient) = run(&apart, [(7, 5), (19, 6)]);
-        let (got, gradient) = run(&Batch::of(&shared, Device::Cpu), [(7, 5), (12, 6)]);
-        close(&got, &want, 2e-5);
-        close(&gradient, &want_gradient, 1e-4 * want_gradient.abs().max().double_value(&[]));
+        let repeated = architecture == Architecture::Phi3;
+        let want = if repeated { Prefixes::Repeated } else { Prefixes::Shared };
+        assert_eq!(tiny::model(architecture).prefixes(), want);
     }
 }
 
