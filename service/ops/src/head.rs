@@ -7,7 +7,9 @@ use crate::ffi;
 /// Negative log-likelihood and whether the likeliest token is the target, for each position: `(nll [N], correct [N])`.
 ///
 /// `hidden [N, E]`, `weight [V, E]`, `targets [N]` int64 in `0..V`; `tile` positions have their logits at once. The loss is
-/// float32 (float64 for float64 input) with a gradient to `hidden`, made in the forward pass; `correct` is bool.
+/// float32 (float64 for float64 input) with a gradient to `hidden`, made in the forward pass; `correct` is bool. A weight
+/// that requires a gradient gets one: it is the float32 master of a trained head, cast to the type of `hidden` inside, and
+/// its logits are made again in the backward pass.
 pub fn head_nll(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tile: i64) -> (Tensor, Tensor) {
     let [nll, correct] = ffi::outputs(|[nll, correct]| {
         // SAFETY: the tensors are alive for the call.

@@ -15,5 +15,5 @@ pub use attention::{Group, document_attention, varlen_flash};
 pub use grad::set_grad;
 pub use head::{head_cross_entropy, head_logprobs, head_nll};
 pub use libraries::{Libraries, LoadError, libtorch_version, load_cuda};
-pub use linear::{Dropout, LoraPart, lora_linear};
+pub use linear::{Dropout, LoraPart, dropout, lora_linear};
 pub use mapped::MappedFile;

@@ -18,7 +18,21 @@ const TOLERANCE: f64 = 1e-4;
 
 const MODELS: [&str; 8] =
     ["llama", "llama_tied", "llama_rope_linear", "llama_rope_llama3", "llama_rope_yarn", "mistral", "qwen2", "qwen3"];
-const ADAPTERS: [&str; 5] = ["llama_all_linear", "llama_qv", "mistral_qv", "qwen2_rslora", "qwen3_all_linear"];
+const ADAPTERS: [&str; 13] = [
+    "llama_all_linear",
+    "llama_qv",
+    "mistral_qv",
+    "qwen2_rslora",
+    "qwen3_all_linear",
+    "llama_patterns",
+    "qwen3_layers",
+    "qwen2_dora",
+    "yarn_embedding",
+    "yarn_dora_embedding",
+    "llama3_saved",
+    "mistral_pissa",
+    "llama_olora",
+];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
@@ -82,12 +96,12 @@ fn close(name: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
 fn check(name: &str, model: &Decoder, adapter: Option<&Adapter>) {
     let scores = Scores::read(name);
     let document = Batch::single(&scores.documents[scores.logits_document], Device::Cpu);
-    let logits = tch::no_grad(|| model.logits(&model.forward(&document, adapter, None)));
+    let logits = tch::no_grad(|| model.logits(&model.forward(&document, adapter, None), adapter));
     close(&format!("{name}: logits"), &logits, scores.tensor("logits"), TOLERANCE);
 
     let packed = scores.packed();
     let hidden = model.forward(&Batch::of(&packed, Device::Cpu), adapter, None);
-    let nll = token_losses(model, &hidden, &Targets::new(&packed, Device::Cpu)).nll;
+    let nll = token_losses(model, adapter, &hidden, &Targets::new(&packed, Device::Cpu)).nll;
     let want = -Tensor::from_slice(&scores.logprobs).to_kind(Kind::Float);
     close(&format!("{name}: log-probabilities"), &nll.detach(), &want, TOLERANCE);
 
