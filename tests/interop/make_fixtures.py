@@ -39,6 +39,29 @@ ADAPTERS = {
     "mistral_qv": {"model": "mistral", "target_modules": ["q_proj", "v_proj"]},
     "qwen2_rslora": {"model": "qwen2", "target_modules": "all-linear", "use_rslora": True},
     "qwen3_all_linear": {"model": "qwen3", "target_modules": "all-linear"},
+    "llama_patterns": {
+        "model": "llama",
+        "target_modules": ["q_proj", "k_proj", "v_proj", "up_proj"],
+        "exclude_modules": ["layers.0.mlp.up_proj"],
+        # The first that matches counts. PEFT sorts them when it saves, so they are sorted here.
+        "rank_pattern": {r"layers\.1\.self_attn\..*": 6, "q_proj": 2},
+        "alpha_pattern": {"[kv]_proj": 3.0},
+    },
+    "qwen3_layers": {"model": "qwen3", "target_modules": ["q_proj", "down_proj"], "layers_to_transform": [1]},
+    "qwen2_dora": {"model": "qwen2", "target_modules": ["q_proj", "v_proj", "o_proj", "gate_proj"], "use_dora": True},
+    "yarn_embedding": {"model": "llama_rope_yarn", "target_modules": ["embed_tokens", "v_proj"]},
+    "yarn_dora_embedding": {
+        "model": "llama_rope_yarn",
+        "target_modules": r"model\.(embed_tokens|layers\.1\..*\.k_proj)",
+        "use_dora": True,
+    },
+    "llama3_saved": {
+        "model": "llama_rope_llama3",
+        "target_modules": ["q_proj", "embed_tokens"],
+        "modules_to_save": ["embed_tokens", "lm_head"],
+    },
+    "mistral_pissa": {"model": "mistral", "target_modules": ["q_proj", "v_proj"], "init_lora_weights": "pissa"},
+    "llama_olora": {"model": "llama", "target_modules": ["o_proj"], "use_rslora": True, "init_lora_weights": "olora"},
     "llama_bias_all_linear": {"seed": 205, "model": "llama_bias", "target_modules": "all-linear"},
     "gemma_all_linear": {"seed": 206, "model": "gemma", "target_modules": "all-linear"},
     "gemma2_all_linear": {"seed": 207, "model": "gemma2", "target_modules": "all-linear"},
@@ -211,17 +234,34 @@ def make_adapters(out, models, scores):
         config = peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **settings)
         model = peft.get_peft_model(reference.load_model(models / base), config)
         generator = torch.Generator().manual_seed(seed)
+        is_taken_off = config.init_lora_weights in ("pissa", "olora")
         with torch.no_grad():
             for parameter_name, parameter in model.named_parameters():
                 if parameter.requires_grad:
-                    size = 0.5 * parameter.shape[1] ** -0.5 if "lora_A" in parameter_name else 0.1
-                    parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
+                    noise = torch.randn(parameter.shape, generator=generator)
+                    parameter.copy_(disturbed(parameter_name, parameter, noise, is_taken_off))
         save_adapter(model, out / name, base)
         gradients = {
-            "grad." + key.replace(".default", ""): value
+            "grad." + name_in_file(key): value
             for key, value in reference.adapter_gradients(model, documents).items()
         }
         write_score(scores / name, model, documents, gradients)
+
+
+def disturbed(name, parameter, noise, is_taken_off):
+    """A trained value of a parameter: random matrices, but what starts from the base model's weights stays near them."""
+    if "lora_magnitude_vector" in name:
+        return parameter * (1 + 0.1 * noise)
+    if "modules_to_save" in name or is_taken_off:
+        return parameter + 0.03 * noise
+    size = 0.5 * parameter.shape[1] ** -0.5 if "lora_A" in name or "lora_embedding_A" in name else 0.1
+    return size * noise
+
+
+def name_in_file(name):
+    """What a live parameter is called in adapter_model.safetensors."""
+    name = name.replace(".modules_to_save.default.", ".").replace(".default", "")
+    return name.removesuffix(".weight") if "lora_magnitude_vector" in name else name
 
 
 def save_adapter(model, folder, base):
@@ -230,7 +270,8 @@ def save_adapter(model, folder, base):
     (folder / "README.md").unlink()
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = base
-    config["target_modules"] = sorted(config["target_modules"])
+    if isinstance(config["target_modules"], list):
+        config["target_modules"] = sorted(config["target_modules"])
     write_config(folder / "adapter_config.json", config)
 
 

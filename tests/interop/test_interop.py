@@ -50,7 +50,7 @@ def test_nll_equals_transformers(name):
     assert_same_scores(hone.score(MODELS / name, documents), theirs, 1e-4)
 
 
-@pytest.mark.parametrize("name", make_fixtures.ADAPTERS)
+@pytest.mark.parametrize("name", sorted(make_fixtures.ADAPTERS))
 def test_a_peft_adapter_scores_as_in_peft(name):
     """An adapter made by PEFT has the same effect in hone."""
     adapter = FIXTURES / "adapters" / name
@@ -74,6 +74,48 @@ def test_a_hone_adapter_loads_in_peft(service, tmp_path, name):
         )
     )
     assert len(steps) == NUM_STEPS
+    adapter = service.download(job_id, tmp_path / "adapter")
+    documents = documents_of(name)
+    theirs = reference.score(reference.load_adapter(reference.load_model(MODELS / name), adapter), documents)
+    assert_same_scores(hone.score(MODELS / name, documents, adapter), theirs, 1e-4)
+    assert theirs["nll"] != pytest.approx(hone.score(MODELS / name, documents)["nll"], abs=1e-3)
+
+
+# Settings of an adapter, and the model for it.
+FEATURES = {
+    "patterns": (
+        "qwen2",
+        {
+            "target_pattern": r".*\.([qkv]|up)_proj",
+            "exclude_pattern": r".*layers\.0\.mlp.*",
+            "rank_pattern": [{"pattern": r"layers\.1\..*v_proj", "rank": 5}, {"pattern": "[qv]_proj", "rank": 3}],
+            "alpha_pattern": [{"pattern": "k_proj", "alpha": 2.5}],
+            "use_rslora": True,
+        },
+    ),
+    "layers": ("llama", {"target_modules": ["q_proj", "model.embed_tokens"], "layers_to_transform": [1]}),
+    "dora": ("qwen2", {"use_dora": True, "target_modules": ["v_proj", "down_proj", "embed_tokens"], "dropout": 0.1}),
+    "saved": ("llama_tied", {"modules_to_save": ["embed_tokens", "lm_head"], "target_modules": ["o_proj"]}),
+    "gaussian": ("llama", {"init": "LORA_INIT_GAUSSIAN"}),
+    "orthogonal": ("mistral", {"init": "LORA_INIT_ORTHOGONAL", "use_dora": True}),
+    "pissa": ("qwen3", {"init": "LORA_INIT_PISSA", "use_rslora": True}),
+    "olora": ("llama", {"init": "LORA_INIT_OLORA", "use_dora": True}),
+}
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_hone_adapter_with_every_feature_loads_in_peft(service, tmp_path, feature):
+    """Whatever hone trains, the files it stores mean the same to PEFT, on the untouched base model."""
+    name, lora = FEATURES[feature]
+    job_id, _ = service.train(
+        hone.sft_spec(
+            service.upload_model(MODELS / name),
+            service.upload_rows(FIXTURES / "sft/rows.jsonl"),
+            max_steps=NUM_STEPS,
+            optimizer={"learning_rate": 1e-2},
+            adapter={"lora": {"rank": 4, "alpha": 8, **lora}},
+        )
+    )
     adapter = service.download(job_id, tmp_path / "adapter")
     documents = documents_of(name)
     theirs = reference.score(reference.load_adapter(reference.load_model(MODELS / name), adapter), documents)

@@ -11,6 +11,13 @@ const SCHEDULE: &[Word] = &[
     ("linear", "a straight line down to the floor"),
     ("constant", "flat"),
 ];
+const LORA_INIT: &[Word] = &[
+    ("default", "A random, B zero"),
+    ("gaussian", "A normal with a standard deviation of 1 / rank, B zero"),
+    ("orthogonal", "from one orthogonal matrix; even ranks only"),
+    ("pissa", "the largest singular components, taken off the base"),
+    ("olora", "the start of the QR decomposition, taken off the base"),
+];
 const OVER_LENGTH: &[Word] = &[
     ("drop", "left out, counted and listed by row number"),
     ("truncate", "cut, the end token kept"),
@@ -65,6 +72,11 @@ const JOB_STATE: &[Word] = &[
 /// Shape of the learning rate after warmup.
 pub(crate) fn schedule() -> impl TypedValueParser<Value = v1::ScheduleType> {
     choice(SCHEDULE, "SCHEDULE_TYPE_", v1::ScheduleType::from_str_name)
+}
+
+/// What a fresh adapter starts with.
+pub(crate) fn lora_init() -> impl TypedValueParser<Value = v1::LoraInit> {
+    choice(LORA_INIT, "LORA_INIT_", v1::LoraInit::from_str_name)
 }
 
 /// What happens to a training row longer than the longest.
@@ -128,6 +140,7 @@ mod tests {
     fn every_value_of_an_enum_can_be_chosen_and_no_other() {
         for (name, prefix, words) in [
             ("ScheduleType", "SCHEDULE_TYPE_", SCHEDULE),
+            ("LoraInit", "LORA_INIT_", LORA_INIT),
             ("OverLength", "OVER_LENGTH_", OVER_LENGTH),
             ("LossOn", "LOSS_ON_", LOSS_ON),
             ("Precision", "PRECISION_", PRECISION),

@@ -20,6 +20,7 @@ mod jobs;
 mod json;
 mod labels;
 mod locate;
+mod lora;
 mod models;
 mod narrate;
 mod output;

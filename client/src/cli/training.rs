@@ -9,6 +9,7 @@ use hone_client::v1;
 use crate::choice::{order, over_length, precision, schedule};
 use crate::failure::Failure;
 use crate::labels::label;
+use crate::lora::LoraArgs;
 
 /// Settings of training.
 #[derive(Debug, Args)]
@@ -63,18 +64,8 @@ pub(crate) struct TrainingArgs {
     #[arg(long, help_heading = "Training")]
     seed: Option<u64>,
 
-    /// Rank of the adapter, 1 to 1024. Default 16.
-    #[arg(long, value_name = "N", help_heading = "Adapter (LoRA)")]
-    rank: Option<u32>,
-    /// Scale: the update is multiplied by alpha / rank. Default: twice the rank.
-    #[arg(long, value_name = "X", help_heading = "Adapter (LoRA)")]
-    alpha: Option<f64>,
-    /// Dropout on the adapter's input, 0 to below 1. Default 0.
-    #[arg(long, value_name = "P", help_heading = "Adapter (LoRA)")]
-    dropout: Option<f64>,
-    /// Modules to adapt, such as q_proj,v_proj. Default all-linear: every linear layer but the head.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Adapter (LoRA)")]
-    target_modules: Vec<String>,
+    #[command(flatten)]
+    lora: LoraArgs,
 
     /// Steps between evaluations of the held-out rows. Default: about ten in the run.
     #[arg(long, value_name = "STEPS", help_heading = "Evaluation and checkpoints")]
@@ -169,13 +160,6 @@ impl TrainingArgs {
 
     /// The parts that these flags ask for.
     pub(crate) fn parts(&self, located: &Located) -> Result<Parts, Failure> {
-        let lora = v1::LoraSpec {
-            rank: self.rank,
-            alpha: self.alpha,
-            dropout: self.dropout,
-            target_modules: self.target_modules.clone(),
-            use_rslora: None,
-        };
         let optimizer = v1::OptimizerSpec {
             learning_rate: self.learning_rate,
             weight_decay: self.weight_decay,
@@ -196,7 +180,8 @@ impl TrainingArgs {
             v1::CheckpointSpec { every_steps: self.save_every, every_minutes: None, keep_last: self.keep_last };
         Ok(Parts {
             data: self.data.spec(located.train.clone(), located.eval.clone())?,
-            adapter: given(lora).map(|lora| v1::AdapterSpec { kind: Some(v1::adapter_spec::Kind::Lora(lora)) }),
+            adapter: given(self.lora.spec())
+                .map(|lora| v1::AdapterSpec { kind: Some(v1::adapter_spec::Kind::Lora(lora)) }),
             init_from: located.init_from.clone(),
             optimizer: given(optimizer),
             schedule: given(schedule),

@@ -73,6 +73,21 @@ fn every_flag_sets_its_field_and_no_other() {
         &["--target-modules", "q_proj,v_proj", "--target-modules", "o_proj"],
         json!({"sft": {"adapter": {"lora": {"target_modules": ["q_proj", "v_proj", "o_proj"]}}}}),
     );
+    let lora =
+        |flags: &[&str], expected: serde_json::Value| check(flags, json!({"sft": {"adapter": {"lora": expected}}}));
+    lora(&["--rslora"], json!({"use_rslora": true}));
+    lora(&["--dora"], json!({"use_dora": true}));
+    lora(&["--target-pattern", ".*_proj"], json!({"target_pattern": ".*_proj"}));
+    lora(&["--exclude-modules", "k_proj,v_proj"], json!({"exclude_modules": ["k_proj", "v_proj"]}));
+    lora(&["--exclude-pattern", ".*k_.*"], json!({"exclude_pattern": ".*k_.*"}));
+    lora(&["--layers", "0,2"], json!({"layers_to_transform": [0, 2]}));
+    lora(
+        &["--rank-pattern", "q_(?=p).*=8", "--rank-pattern", "v_proj=4"],
+        json!({"rank_pattern": [{"pattern": "q_(?=p).*", "rank": 8}, {"pattern": "v_proj", "rank": 4}]}),
+    );
+    lora(&["--alpha-pattern", "q_proj=0.5"], json!({"alpha_pattern": [{"pattern": "q_proj", "alpha": 0.5}]}));
+    lora(&["--modules-to-save", "embed_tokens,lm_head"], json!({"modules_to_save": ["embed_tokens", "lm_head"]}));
+    lora(&["--init", "pissa"], json!({"init": "LORA_INIT_PISSA"}));
     check(&["--init-from", "s3://b/a"], json!({"sft": {"init_from": "s3://b/a"}}));
     check(&["--eval-every", "5"], json!({"sft": {"evaluation": {"every_steps": "5"}}}));
     check(&["--save-every", "6"], json!({"sft": {"checkpoints": {"every_steps": "6"}}}));
@@ -97,6 +112,10 @@ fn settings_that_contradict_each_other_are_refused_before_anything_is_uploaded()
         &["--dry-run", "--detach"],
         &["--schedule", "spiral"],
         &["--label", "team"],
+        &["--target-modules", "q_proj", "--target-pattern", "a"],
+        &["--rank-pattern", "q_proj"],
+        &["--rank-pattern", "q_proj=many"],
+        &["--init", "pissa", "--init-from", "a"],
     ] {
         assert_eq!(spec_of(flags).expect_err("refused").exit_code(), 2, "{flags:?}");
     }

@@ -67,7 +67,7 @@ pub struct StateChanged {
 /// The trainer entered a phase, such as `loading_model`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
-    /// Name: `loading_model`, `reading_data`, `scoring_reference`, `training`, `evaluating`, `saving`.
+    /// Name: `loading_model`, `reading_data`, `scoring_reference`, `initialising`, `training`, `evaluating`, `saving`.
     pub name: String,
     /// What exactly, for people: bytes read, rows read.
     pub detail: String,
@@ -290,6 +290,19 @@ pub struct Warning {
     pub code: String,
     /// What was found and what to do.
     pub message: String,
+}
+
+impl Warning {
+    /// A warning that vLLM does not serve an adapter with these settings (its rules, not ours: it refuses `use_dora` and
+    /// `modules_to_save`, and reads one rank and alpha for all modules).
+    pub fn not_for_vllm(settings: &[&str]) -> Warning {
+        let message = format!(
+            "vLLM does not serve the adapter of this job as it is meant, because of {}; export the merged model to serve it \
+             there",
+            settings.join(", ")
+        );
+        Warning { code: "adapter_not_for_vllm".into(), message }
+    }
 }
 
 /// The job's outcome.

@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::Warning;
+
+mod lora;
 mod preference;
 
+pub use lora::{AlphaPattern, Lora, LoraInit, NOT_FOR_VLLM, RankPattern};
 pub use preference::{Divergence, DpoTask, Preference, PreferenceLoss, Reference, WeightedLoss};
 
 /// One field that is wrong, as a path in the request, and what is allowed.
@@ -171,35 +175,6 @@ pub enum OverLength {
 pub enum Adapter {
     /// Low-rank adapters on frozen weights (arXiv 2106.09685).
     Lora(Lora),
-}
-
-/// Settings of LoRA.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Lora {
-    /// Rank r of the update. 1 to 1024, default 16.
-    pub rank: u32,
-    /// Scale numerator; the update is multiplied by alpha / r (alpha / sqrt(r) with `use_rslora`). Default 32.
-    pub alpha: f64,
-    /// Dropout on the adapter's input while training. 0 to below 1, default 0.
-    pub dropout: f64,
-    /// Modules to adapt: names (matched against the end of the path) or the single entry `all-linear`, the default.
-    pub target_modules: Vec<String>,
-    /// Rank-stabilised scaling (arXiv 2312.03732). Default off.
-    pub use_rslora: bool,
-}
-
-impl Default for Lora {
-    fn default() -> Self {
-        Self { rank: 16, alpha: 32.0, dropout: 0.0, target_modules: vec!["all-linear".into()], use_rslora: false }
-    }
-}
-
-impl Lora {
-    /// The factor of the update.
-    pub fn scaling(&self) -> f64 {
-        let rank = f64::from(self.rank);
-        if self.use_rslora { self.alpha / rank.sqrt() } else { self.alpha / rank }
-    }
 }
 
 /// AdamW (arXiv 1711.05101).
@@ -470,15 +445,23 @@ impl JobSpec {
     }
 }
 
+impl JobSpec {
+    /// What a person should know about a job that may run all the same.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let Adapter::Lora(lora) = &self.task.training().adapter;
+        let settings = lora.not_for_vllm();
+        if settings.is_empty() { Vec::new() } else { vec![Warning::not_for_vllm(&settings)] }
+    }
+}
+
 impl Training {
     fn validate(&self, path: &str) -> Vec<Violation> {
         let mut check = Check { path, found: Vec::new() };
         self.data.validate(&mut check);
         let Adapter::Lora(lora) = &self.adapter;
-        check.within(f64::from(lora.rank), 1.0..=1024.0, "adapter.lora.rank");
-        check.that(lora.alpha.is_finite() && lora.alpha > 0.0, "adapter.lora.alpha", "must be above 0");
-        check.that((0.0..1.0).contains(&lora.dropout), "adapter.lora.dropout", "must be from 0 to below 1");
-        check.that(!lora.target_modules.is_empty(), "adapter.lora.target_modules", "must name at least one module");
+        lora.validate(&mut check);
+        let fresh = self.init_from.is_none() || lora.init == LoraInit::Default;
+        check.that(fresh, "adapter.lora.init", "is for a fresh adapter: leave it out where init_from is given");
         let optimizer = &self.optimizer;
         let rate = optimizer.learning_rate;
         check.that(

@@ -6,8 +6,14 @@
 // With a soft cap c the logits are z = c tanh(h W^T / c) (Gemma 2), and the gradient gets the factor 1 - (z / c)^2 before
 // it meets W.
 //
-// The head is frozen, so the gradient to the hidden states is made beside the loss and the backward pass only scales
-// it. Logits are multiplied in the type of the hidden states; softmax and loss are float32 whatever that type is.
+// Where the head is frozen, the gradient to the hidden states is made beside the loss and the backward pass only scales
+// it. Where the head is trained, its gradient needs the weight of each position, which is known only then: the backward
+// pass makes the logits of each tile again.
+//
+//   d loss / d W = sum_i g_i (softmax(h_i W^T) - onehot(target_i))^T h_i
+//
+// Logits are multiplied in the type of the hidden states; softmax and loss are float32 whatever that type is, and the
+// head's gradient is added up in float32 over the tiles.
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -50,6 +56,16 @@ void for_tiles(
   }
 }
 
+// Turns log-probabilities [n, V] into d nll / d (h W^T), in place; `bounded` is z / c [n, V] or nothing.
+at::Tensor slope_of(at::Tensor logps, at::Tensor bounded, const at::Tensor& target) {
+  const auto minus_one = at::full(target.sizes(), -1.0, logps.options());
+  auto slope = logps.exp_().scatter_add_(1, target, minus_one);
+  if (bounded.defined()) {
+    slope.mul_(bounded.square_().neg_().add_(1));
+  }
+  return slope;
+}
+
 struct HeadNll : public torch::autograd::Function<HeadNll> {
   static variable_list forward(
       AutogradContext* ctx,
@@ -68,11 +84,7 @@ struct HeadNll : public torch::autograd::Function<HeadNll> {
       nll.narrow(0, start, count).copy_(logps.gather(1, target).squeeze(1).neg_());
       correct.narrow(0, start, count).copy_(logps.argmax(1, true).eq_(target).squeeze(1));
       if (with_gradient) {
-        const auto minus_one = at::full({count, 1}, -1.0, logps.options());
-        auto slope = logps.exp_().scatter_add_(1, target, minus_one);
-        if (bounded.defined()) {
-          slope.mul_(bounded.square_().neg_().add_(1));
-        }
+        auto slope = slope_of(logps, bounded, target);
         auto rows = gradient.narrow(0, start, count);
         at::mm_out(rows, slope.to(hidden.scalar_type()), weight);
       }
@@ -90,6 +102,50 @@ struct HeadNll : public torch::autograd::Function<HeadNll> {
   }
 };
 
+// The same with a trained head: `weight` is its float32 master.
+struct TrainedHeadNll : public torch::autograd::Function<TrainedHeadNll> {
+  static variable_list forward(
+      AutogradContext* ctx,
+      const at::Tensor& hidden,
+      const at::Tensor& weight,
+      const at::Tensor& targets,
+      double soft_cap,
+      int64_t tile) {
+    const auto len = hidden.size(0);
+    auto nll = at::empty({len}, hidden.options().dtype(hone::compute_type(hidden.scalar_type())));
+    auto correct = at::empty({len}, hidden.options().dtype(at::kBool));
+    const auto head = weight.to(hidden.scalar_type());
+    for_tiles(hidden, head, targets, soft_cap, tile,
+        [&](int64_t start, int64_t count, at::Tensor logps, at::Tensor, const at::Tensor& target) {
+      nll.narrow(0, start, count).copy_(logps.gather(1, target).squeeze(1).neg_());
+      correct.narrow(0, start, count).copy_(logps.argmax(1, true).eq_(target).squeeze(1));
+    });
+    ctx->save_for_backward({hidden, weight, targets});
+    ctx->saved_data["tile"] = tile;
+    ctx->saved_data["soft_cap"] = soft_cap;
+    ctx->mark_non_differentiable({correct});
+    return {nll, correct};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto &hidden = saved[0], &weight = saved[1], &targets = saved[2];
+    const auto type = hidden.scalar_type();
+    const auto head = weight.to(type);
+    auto dhidden = at::empty_like(hidden);
+    auto dweight = at::zeros_like(weight);
+    for_tiles(hidden, head, targets, ctx->saved_data["soft_cap"].toDouble(), ctx->saved_data["tile"].toInt(),
+        [&](int64_t start, int64_t count, at::Tensor logps, at::Tensor bounded, const at::Tensor& target) {
+          const auto weights = grads[0].narrow(0, start, count).unsqueeze(1);
+          const auto slope = slope_of(logps, bounded, target).mul_(weights).to(type);
+          auto rows = dhidden.narrow(0, start, count);
+          at::mm_out(rows, slope, head);
+          dweight.add_(at::mm(slope.t(), hidden.narrow(0, start, count)));
+        });
+    return {dhidden, dweight, at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
 }  // namespace
 
 // `soft_cap` 0 means none.
@@ -104,7 +160,9 @@ extern "C" char* hone_head_nll(
   return hone::guarded([&] {
     check(*hidden, *weight, *targets, tile);
     const bool with_gradient = at::GradMode::is_enabled() && hidden->requires_grad();
-    auto results = HeadNll::apply(*hidden, weight->detach(), *targets, soft_cap, tile, with_gradient);
+    auto results = is_trained
+        ? TrainedHeadNll::apply(*hidden, *weight, *targets, soft_cap, tile)
+        : HeadNll::apply(*hidden, weight->detach().to(hidden->scalar_type()), *targets, soft_cap, tile, with_gradient);
     *nll = hone::give(results[0]);
     *correct = hone::give(results[1]);
   });

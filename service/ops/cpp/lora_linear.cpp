@@ -1,14 +1,15 @@
 // A frozen linear layer, or several that share their input, with low-rank adapters: one autograd node.
 //
-//   y = x W^T + bias,   y[:, rows of part i] += s * (drop(x) A_i^T) B_i^T
+//   y = x W^T + bias,   y[:, rows of part i] += s_i * (drop(x) A_i^T) B_i^T
 //
 // W [out, in] stacks the parts (q, k, v), A [R, in] stacks the adapters' down projections, so that the input is read
-// once for W and once for A. The scale goes into the [T, R] side. Saved for the backward pass: x, which the stack
-// shares, the [T, R] intermediate, and the dropout mask as bytes. W gets no gradient. A and B are float32 masters, cast
-// to the type of x inside. Paper: Hu et al. 2021, arXiv:2106.09685.
+// once for W and once for A. The scales go into the [T, R] side. Saved for the backward pass: x, which the stack
+// shares, the [T, R] intermediate, and the dropout mask as bytes. W gets no gradient, nor does a B that wants none. A and
+// B are float32 masters, cast to the type of x inside. Paper: Hu et al. 2021, arXiv:2106.09685.
 #include <ATen/Context.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "guard.h"
@@ -25,6 +26,24 @@ at::Tensor dropout_mask(const at::Tensor& x, double probability, int64_t seed) {
   return at::empty_like(x, x.options().dtype(at::kByte)).bernoulli_(1.0 - probability, generator);
 }
 
+// What stays of x, scaled up so that its mean stays: x * mask / (1 - probability).
+at::Tensor dropped(const at::Tensor& x, double probability, int64_t seed) {
+  return x * dropout_mask(x, probability, seed).to(x.scalar_type()).mul_(1.0 / (1.0 - probability));
+}
+
+// Multiplies the columns of h [T, R] that belong to each part by its scale; all at once where the scales are alike.
+void scale_parts(const at::Tensor& h, at::TensorList b, const std::vector<double>& scales) {
+  if (std::equal(scales.begin() + 1, scales.end(), scales.begin())) {
+    h.mul_(scales[0]);
+    return;
+  }
+  int64_t start = 0;
+  for (size_t i = 0; i < b.size(); ++i) {
+    h.narrow(1, start, b[i].size(1)).mul_(scales[i]);
+    start += b[i].size(1);
+  }
+}
+
 struct LoraLinear : public torch::autograd::Function<LoraLinear> {
   static at::Tensor forward(
       AutogradContext* ctx,
@@ -34,9 +53,14 @@ struct LoraLinear : public torch::autograd::Function<LoraLinear> {
       const at::Tensor& a,
       at::TensorList b,
       const std::vector<int64_t>& rows,
-      double scale,
+      std::vector<double> scales,
       double dropout,
       int64_t seed) {
+    int64_t ranks = 0;
+    for (const auto& part : b) {
+      ranks += part.size(1);
+    }
+    TORCH_CHECK(ranks == a.size(0), "lora_linear: A has ", a.size(0), " rows, the ranks of B add up to ", ranks);
     const auto type = x.scalar_type();
     auto y = bias ? at::addmm(*bias, x, weight.t()) : at::mm(x, weight.t());
     at::Tensor mask;
@@ -44,22 +68,23 @@ struct LoraLinear : public torch::autograd::Function<LoraLinear> {
     if (dropout > 0.0) {
       mask = dropout_mask(x, dropout, seed);
       input = x * mask;
-      scale /= 1.0 - dropout;
+      for (auto& scale : scales) {
+        scale /= 1.0 - dropout;
+      }
     }
-    auto h = at::mm(input, a.to(type).t()).mul_(scale);
+    auto h = at::mm(input, a.to(type).t());
+    scale_parts(h, b, scales);
     int64_t start = 0;
     for (size_t i = 0; i < b.size(); ++i) {
       const auto rank = b[i].size(1);
       y.narrow(1, rows[i], b[i].size(0)).addmm_(h.narrow(1, start, rank), b[i].to(type).t());
       start += rank;
     }
-    TORCH_CHECK(start == a.size(0), "lora_linear: A has ", a.size(0), " rows, the ranks of B add up to ", start);
     variable_list saved{x, weight, a, h, mask};
     saved.insert(saved.end(), b.begin(), b.end());
     ctx->save_for_backward(saved);
     ctx->saved_data["rows"] = rows;
-    ctx->saved_data["scale"] = scale;
-    ctx->saved_data["has_bias"] = bias.has_value();
+    ctx->saved_data["scales"] = scales;
     return y;
   }
 
@@ -67,22 +92,23 @@ struct LoraLinear : public torch::autograd::Function<LoraLinear> {
     const auto saved = ctx->get_saved_variables();
     const auto &x = saved[0], &weight = saved[1], &a = saved[2], &h = saved[3], &mask = saved[4];
     const auto rows = ctx->saved_data["rows"].toIntVector();
-    const auto scale = ctx->saved_data["scale"].toDouble();
+    const auto scales = ctx->saved_data["scales"].toDoubleVector();
     const auto type = x.scalar_type();
     const auto dy = grads[0].contiguous();
-    const auto num_parts = saved.size() - 5;
+    const auto b = at::TensorList(saved).slice(5);
 
-    variable_list db(num_parts);
+    variable_list db(b.size());
     auto dh = at::empty_like(h);
     int64_t start = 0;
-    for (size_t i = 0; i < num_parts; ++i) {
-      const auto& b = saved[5 + i];
-      const auto part = dy.narrow(1, rows[i], b.size(0));
-      dh.narrow(1, start, b.size(1)).copy_(at::mm(part, b.to(type)));
-      db[i] = at::mm(part.t(), h.narrow(1, start, b.size(1))).to(b.scalar_type());
-      start += b.size(1);
+    for (size_t i = 0; i < b.size(); ++i) {
+      const auto part = dy.narrow(1, rows[i], b[i].size(0));
+      dh.narrow(1, start, b[i].size(1)).copy_(at::mm(part, b[i].to(type)));
+      if (b[i].requires_grad()) {
+        db[i] = at::mm(part.t(), h.narrow(1, start, b[i].size(1))).to(b[i].scalar_type());
+      }
+      start += b[i].size(1);
     }
-    dh.mul_(scale);
+    scale_parts(dh, b, scales);
     auto da = at::mm(dh.t(), mask.defined() ? x * mask : x).to(a.scalar_type());
 
     at::Tensor dx;
@@ -94,7 +120,7 @@ struct LoraLinear : public torch::autograd::Function<LoraLinear> {
         dx.addmm_(dh, a.to(type));
       }
     }
-    // x, weight, bias, a, b..., rows, scale, dropout, seed
+    // x, weight, bias, a, b..., rows, scales, dropout, seed
     variable_list result{dx, at::Tensor(), at::Tensor(), da};
     result.insert(result.end(), db.begin(), db.end());
     result.resize(result.size() + 4);
@@ -111,8 +137,8 @@ extern "C" char* hone_lora_linear(
     const at::Tensor* a,
     const at::Tensor* const* b,
     const int64_t* rows,
+    const double* scales,
     size_t num_parts,
-    double scale,
     double dropout,
     int64_t seed,
     at::Tensor** out) {
@@ -122,7 +148,12 @@ extern "C" char* hone_lora_linear(
       parts.push_back(*b[i]);
     }
     std::vector<int64_t> starts(rows, rows + num_parts);
+    std::vector<double> factors(scales, scales + num_parts);
     *out = hone::give(LoraLinear::apply(
-        *x, *weight, hone::optional(bias), *a, at::TensorList(parts), starts, scale, dropout, seed));
+        *x, *weight, hone::optional(bias), *a, at::TensorList(parts), starts, factors, dropout, seed));
   });
+}
+
+extern "C" char* hone_dropout(const at::Tensor* x, double probability, int64_t seed, at::Tensor** out) {
+  return hone::guarded([&] { *out = hone::give(dropped(*x, probability, seed)); });
 }

@@ -22,12 +22,13 @@ unsafe extern "C" {
         a: *const Raw,
         b: *const *const Raw,
         rows: *const i64,
+        scales: *const f64,
         num_parts: usize,
-        scale: f64,
         dropout: f64,
         seed: i64,
         out: *mut *mut Raw,
     ) -> *mut c_char;
+    pub(crate) fn hone_dropout(x: *const Raw, probability: f64, seed: i64, out: *mut *mut Raw) -> *mut c_char;
     pub(crate) fn hone_head_nll(
         hidden: *const Raw,
         weight: *const Raw,

@@ -8,7 +8,9 @@ use crate::ffi;
 ///
 /// `hidden [N, E]`, `weight [V, E]`, `targets [N]` int64 in `0..V`; with a `soft_cap` c logits are `c tanh(logit / c)`
 /// (Gemma 2, arXiv:2408.00118); `tile` positions have their logits at once. The loss is float32 (float64 for float64 input)
-/// with a gradient to `hidden`, made in the forward pass; `correct` is bool.
+/// with a gradient to `hidden`, made in the forward pass; `correct` is bool. A weight that requires a gradient gets one: it is
+/// the float32 master of a trained head, cast to the type of `hidden` inside, and its logits are made again in the backward
+/// pass.
 pub fn head_nll(
     hidden: &Tensor,
     weight: &Tensor,

@@ -17,5 +17,5 @@ pub use capped_attention::{SoftCap, capped_attention};
 pub use grad::set_grad;
 pub use head::{head_cross_entropy, head_logprobs, head_nll};
 pub use libraries::{Libraries, LoadError, libtorch_version, load_cuda};
-pub use linear::{Dropout, LoraPart, lora_linear};
+pub use linear::{Dropout, LoraPart, dropout, lora_linear};
 pub use mapped::MappedFile;

@@ -11,6 +11,8 @@ pub struct LoraPart<'a> {
     pub first_row: i64,
     /// Up projection, float32. `[part's rows, rank]`
     pub b: &'a Tensor,
+    /// Factor of the update.
+    pub scale: f64,
 }
 
 /// Dropout on the input of the down projection.
@@ -22,24 +24,27 @@ pub struct Dropout {
     pub seed: i64,
 }
 
-/// `y = x Wᵀ + bias`, and for each part `y[:, rows] += scale · (dropout(x) Aᵀ) Bᵀ`.
+/// `y = x Wᵀ + bias`, and for each part `y[:, rows] += scale · (dropout(x) Aᵀ) Bᵀ`. At least one part; ranks and scales may
+/// differ, and two parts may have the same rows.
 ///
 /// `x [T, in]`, `weight [out, in]`, `bias [out]`, `a [sum of ranks, in]` float32 with the parts' rows in order. The backward
-/// pass gives gradients to x, A and B; weight and bias are frozen. Equal to the plain formula, which the tests hold it to.
+/// pass gives gradients to x, A and each B that wants one; weight and bias are frozen. Equal to the plain formula, which
+/// the tests hold it to.
 pub fn lora_linear(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     a: &Tensor,
     parts: &[LoraPart<'_>],
-    scale: f64,
     dropout: Option<Dropout>,
 ) -> Tensor {
+    assert!(!parts.is_empty(), "an adapted layer has at least one part");
     let b: Vec<_> = parts.iter().map(|part| ffi::raw(part.b)).collect();
     let rows: Vec<i64> = parts.iter().map(|part| part.first_row).collect();
+    let scales: Vec<f64> = parts.iter().map(|part| part.scale).collect();
     let Dropout { probability, seed } = dropout.unwrap_or(Dropout { probability: 0.0, seed: 0 });
     let [y] = ffi::outputs(|[y]| {
-        // SAFETY: all tensors and both arrays, of `parts.len()` each, are alive for the call.
+        // SAFETY: all tensors and the arrays, of `parts.len()` each, are alive for the call.
         unsafe {
             ffi::hone_lora_linear(
                 ffi::raw(x),
@@ -48,8 +53,8 @@ pub fn lora_linear(
                 ffi::raw(a),
                 b.as_ptr(),
                 rows.as_ptr(),
+                scales.as_ptr(),
                 parts.len(),
-                scale,
                 probability,
                 seed,
                 y,
@@ -57,6 +62,16 @@ pub fn lora_linear(
         }
     });
     y
+}
+
+/// The input as [`lora_linear`] drops it: what stays is divided by `1 - probability`. The same seed and shape give the same
+/// mask as there.
+pub fn dropout(x: &Tensor, Dropout { probability, seed }: Dropout) -> Tensor {
+    let [out] = ffi::outputs(|[out]| {
+        // SAFETY: the tensor is alive for the call.
+        unsafe { ffi::hone_dropout(ffi::raw(x), probability, seed, out) }
+    });
+    out
 }
 
 #[cfg(test)]

@@ -44,9 +44,9 @@ impl Jobs {
         inputs: Vec<String>,
         max_queued: u32,
     ) -> store::Result<JobRecord> {
-        let (record, event) = JobRecord::new(hone_job::id::Kind::Job.fresh(), spec, self.now());
+        let (record, events) = JobRecord::new(hone_job::id::Kind::Job.fresh(), spec, self.now());
         let fresh = record.job_id.clone();
-        let job = self.store.create_job(NewJob { record, event, request, inputs, max_queued }).await?;
+        let job = self.store.create_job(NewJob { record, events, request, inputs, max_queued }).await?;
         if job.job_id == fresh {
             tracing::info!(job_id = job.job_id, queue_position = job.queue_position, "job created");
             self.queue.notify_one();

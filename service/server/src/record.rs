@@ -174,9 +174,12 @@ pub enum Refusal {
 }
 
 impl JobRecord {
-    /// A job that has just been asked for, and its first event.
-    pub fn new(job_id: String, spec: JobSpec, now: DateTime<Utc>) -> (Self, JobEvent) {
-        let event = Event::EffectiveSpec(Box::new(spec.clone()));
+    /// A job that has just been asked for, and its first events: the spec, and what a person should know about it.
+    pub fn new(job_id: String, spec: JobSpec, now: DateTime<Utc>) -> (Self, Vec<JobEvent>) {
+        let warnings = spec.warnings().into_iter().map(Event::Warning);
+        let events = [Event::EffectiveSpec(Box::new(spec.clone()))].into_iter().chain(warnings);
+        let events: Vec<JobEvent> =
+            (1..).zip(events).map(|(sequence, event)| JobEvent { sequence, time: now, attempt: 0, event }).collect();
         let record = Self {
             job_id,
             ordinal: 0,
@@ -192,14 +195,14 @@ impl JobRecord {
             secret_sha256: String::new(),
             process: String::new(),
             last_report: 0,
-            last_sequence: 1,
+            last_sequence: events.len() as u64,
             step: 0,
             total_steps: 0,
             last_checkpoint: String::new(),
             failure: None,
             result: None,
         };
-        (record, JobEvent { sequence: 1, time: now, attempt: 0, event })
+        (record, events)
     }
 
     /// Applies a change and returns the events it made. A refused change leaves a record that must be thrown away.

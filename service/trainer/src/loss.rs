@@ -9,7 +9,7 @@ use hone_data::pack::MicroBatch;
 use hone_data::tokenize::IGNORE_INDEX;
 use tch::{Device, Tensor};
 
-use crate::model::Decoder;
+use crate::model::{Adapter, Decoder};
 
 pub mod pairs;
 pub mod preference;
@@ -75,11 +75,13 @@ pub struct TokenLosses {
     pub correct: Tensor,
 }
 
-/// Scores the targets: `hidden [T, E]` -> `-log softmax(hidden W^T)[label]` at each of the N labelled positions.
-pub fn token_losses(model: &Decoder, hidden: &Tensor, targets: &Targets) -> TokenLosses {
+/// Scores the targets: `hidden [T, E]` -> `-log softmax(hidden W^T)[label]` at each of the N labelled positions. The adapter
+/// is the one that `hidden` was made with: where it trains the head, W is its copy.
+pub fn token_losses(model: &Decoder, adapter: Option<&Adapter>, hidden: &Tensor, targets: &Targets) -> TokenLosses {
     let hidden = hidden.index_select(0, &targets.positions);
     let soft_cap = model.config().final_logit_softcapping;
-    let (nll, correct) = hone_ops::head_nll(&hidden, model.lm_head_weight(), &targets.labels, soft_cap, tile_of(model));
+    let (nll, correct) =
+        hone_ops::head_nll(&hidden, model.lm_head_weight(adapter), &targets.labels, soft_cap, tile_of(model));
     TokenLosses { nll, correct }
 }
 
@@ -125,8 +127,8 @@ mod tests {
             let model = tiny::model(architecture);
             let batch = micro_batch();
             let hidden = model.forward(&Batch::of(&batch, Device::Cpu), None, None);
-            let losses = token_losses(&model, &hidden, &Targets::new(&batch, Device::Cpu));
-            let logps = model.logits(&hidden).log_softmax(-1, Kind::Float);
+            let losses = token_losses(&model, None, &hidden, &Targets::new(&batch, Device::Cpu));
+            let logps = model.logits(&hidden, None).log_softmax(-1, Kind::Float);
             for (i, (position, label)) in [(1, 4), (2, 1), (4, 9)].into_iter().enumerate() {
                 let (got, want) = (losses.nll.double_value(&[i as i64]), -logps.double_value(&[position, label]));
                 assert!((got - want).abs() < 1e-5, "{got} against {want}");

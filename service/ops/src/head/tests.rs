@@ -48,6 +48,29 @@ fn equals_the_loss_of_whole_logits_with_its_gradient_whatever_the_tile() {
 }
 
 #[test]
+fn a_trained_head_gets_its_gradient_whatever_the_tile() {
+    for (kind, master, tolerance) in
+        [(Kind::Double, Kind::Double, 1e-13), (Kind::Float, Kind::Float, 1e-5), (Kind::BFloat16, Kind::Float, 0.05)]
+    {
+        let (hidden, weight, targets) = case(kind);
+        let weight = weight.to_kind(master).set_requires_grad(true);
+        let (want, want_correct) = plain(&hidden, &weight.to_kind(kind), &targets);
+        let slope = Tensor::arange(11, (Kind::Float, Device::Cpu)).sin().to_kind(want.kind());
+        let want_grad = Tensor::run_backward(&[(&want * &slope).sum(want.kind())], &[&hidden, &weight], false, false);
+        for tile in [1, 4, 100] {
+            let (nll, correct) = head_nll(&hidden, &weight, &targets, tile);
+            close(&nll, &want, tolerance);
+            assert_eq!(correct, want_correct);
+            let grad = Tensor::run_backward(&[(&nll * &slope).sum(nll.kind())], &[&hidden, &weight], false, false);
+            close(&grad[0], &want_grad[0], tolerance);
+            close(&grad[1], &want_grad[1], tolerance);
+        }
+        // Without a gradient asked for, the same loss.
+        close(&head_logprobs(&hidden, &weight, &targets, 4), &-want, tolerance);
+    }
+}
+
+#[test]
 fn sums_and_counts() {
     let (hidden, weight, targets) = case(Kind::Float);
     let (want, want_correct) = plain(&hidden, &weight, &targets, None);

@@ -28,17 +28,25 @@ fn case(kind: Kind, master: Kind) -> Case {
 }
 
 fn fused(case: &Case, dropout: Option<Dropout>) -> Tensor {
-    let parts: Vec<_> = ROWS.iter().zip(&case.b).map(|(&first_row, b)| LoraPart { first_row, b }).collect();
-    lora_linear(&case.x, &case.weight, Some(&case.bias), &case.a, &parts, 0.5, dropout)
+    scaled(case, [0.5, 0.5], dropout)
+}
+
+fn scaled(case: &Case, scales: [f64; 2], dropout: Option<Dropout>) -> Tensor {
+    let part = |i: usize| LoraPart { first_row: ROWS[i], b: &case.b[i], scale: scales[i] };
+    lora_linear(&case.x, &case.weight, Some(&case.bias), &case.a, &[part(0), part(1)], dropout)
 }
 
 /// The formula as PEFT computes it: every part on its own, scale on the full result.
 fn plain(case: &Case, input: &Tensor) -> Tensor {
+    plain_scaled(case, input, [0.5, 0.5])
+}
+
+fn plain_scaled(case: &Case, input: &Tensor, scales: [f64; 2]) -> Tensor {
     let kind = case.x.kind();
     let base = case.x.matmul(&case.weight.tr()) + &case.bias;
     let h = input.matmul(&case.a.to_kind(kind).tr());
-    let first = h.narrow(1, 0, 2).matmul(&case.b[0].to_kind(kind).tr()) * 0.5;
-    let last = h.narrow(1, 2, 3).matmul(&case.b[1].to_kind(kind).tr()) * 0.5;
+    let first = h.narrow(1, 0, 2).matmul(&case.b[0].to_kind(kind).tr()) * scales[0];
+    let last = h.narrow(1, 2, 3).matmul(&case.b[1].to_kind(kind).tr()) * scales[1];
     let middle = Tensor::zeros([5, 2], (kind, Device::Cpu));
     base + Tensor::cat(&[first, middle, last], 1)
 }
@@ -75,6 +83,27 @@ fn equals_the_plain_formula_with_all_gradients() {
 }
 
 #[test]
+fn parts_may_have_scales_of_their_own() {
+    let case = case(Kind::Double, Kind::Double);
+    let scales = [0.5, -2.0];
+    check(&case, &scaled(&case, scales, None), &plain_scaled(&case, &case.x, scales), 1e-13);
+    let drop = Dropout { probability: 0.3, seed: 8 };
+    let got = scaled(&case, scales, Some(drop));
+    check(&case, &got, &plain_scaled(&case, &dropout(&case.x, drop), scales), 1e-13);
+}
+
+#[test]
+fn a_frozen_part_takes_part_without_a_gradient() {
+    let mut case = case(Kind::Double, Kind::Double);
+    let want = Tensor::run_backward(&[plain(&case, &case.x).sum(Kind::Double)], &[&case.x, &case.b[0]], false, false);
+    case.b[1] = case.b[1].detach();
+    let got = Tensor::run_backward(&[fused(&case, None).sum(Kind::Double)], &[&case.x, &case.b[0]], false, false);
+    for (got, want) in got.iter().zip(&want) {
+        close(got, want, 1e-13);
+    }
+}
+
+#[test]
 fn dropout_scales_what_it_keeps_and_depends_on_the_seed_alone() {
     let case = case(Kind::Double, Kind::Double);
     let drop = |seed| Some(Dropout { probability: 0.4, seed });
@@ -89,16 +118,13 @@ fn dropout_scales_what_it_keeps_and_depends_on_the_seed_alone() {
     let x = ones(&[50, 40]);
     let (a, b) = (Tensor::eye(40, (Kind::Double, Device::Cpu)), Tensor::eye(40, (Kind::Double, Device::Cpu)));
     let zero = Tensor::zeros([40, 40], (Kind::Double, Device::Cpu));
-    let kept = lora_linear(&x, &zero, None, &a, &[LoraPart { first_row: 0, b: &b }], 1.0, drop(5));
+    let kept = lora_linear(&x, &zero, None, &a, &[LoraPart { first_row: 0, b: &b, scale: 1.0 }], drop(5));
     let (mean, most) = (kept.mean(Kind::Double).double_value(&[]), kept.max().double_value(&[]));
     assert!((mean - 1.0).abs() < 0.06, "{mean}");
     assert!((most - 1.0 / 0.6).abs() < 1e-12, "{most}");
 
-    // The mask of the case, for the plain formula: the same seed and shape give the same mask.
-    let (a, b) = (Tensor::eye(7, (Kind::Double, Device::Cpu)), Tensor::eye(7, (Kind::Double, Device::Cpu)));
-    let zero = Tensor::zeros([7, 7], (Kind::Double, Device::Cpu));
-    let mask = lora_linear(&ones(&[5, 7]), &zero, None, &a, &[LoraPart { first_row: 0, b: &b }], 1.0, drop(5));
-    check(&case, &first, &plain(&case, &(&case.x * mask)), 1e-13);
+    // The same seed and shape give the same mask to the operator of its own.
+    check(&case, &first, &plain(&case, &dropout(&case.x, Dropout { probability: 0.4, seed: 5 })), 1e-13);
 }
 
 #[test]
@@ -114,5 +140,6 @@ fn gives_no_gradient_to_an_input_that_wants_none() {
 #[should_panic(expected = "ranks of B add up to 2")]
 fn ranks_that_do_not_fit_are_told() {
     let case = case(Kind::Float, Kind::Float);
-    let _ = lora_linear(&case.x, &case.weight, None, &case.a, &[LoraPart { first_row: 0, b: &case.b[0] }], 1.0, None);
+    let part = LoraPart { first_row: 0, b: &case.b[0], scale: 1.0 };
+    let _ = lora_linear(&case.x, &case.weight, None, &case.a, &[part], None);
 }

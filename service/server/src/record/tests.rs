@@ -13,8 +13,7 @@ fn now() -> DateTime<Utc> {
 
 /// A job after some changes, and the events of the last one.
 fn after(changes: Vec<Change>) -> (JobRecord, Vec<JobEvent>) {
-    let (mut record, first) = JobRecord::new("job-1".into(), spec(), now());
-    let mut events = vec![first];
+    let (mut record, mut events) = JobRecord::new("job-1".into(), spec(), now());
     for change in changes {
         events = record.apply(change, now()).unwrap();
     }
@@ -116,4 +115,19 @@ fn a_new_attempt_counts_its_reports_afresh_and_keeps_the_first_start() {
     let events = record.apply(started(), later).unwrap();
     assert_eq!((record.attempt, record.last_report, record.start_time), (2, 0, Some(now())));
     assert_eq!((events[0].attempt, events[0].sequence), (2, record.last_sequence));
+}
+
+#[test]
+fn what_a_person_should_know_about_a_spec_follows_it_at_once() {
+    let (record, events) = JobRecord::new("job-1".into(), spec(), now());
+    assert_eq!((record.last_sequence, events.len()), (1, 1));
+    let mut dora = spec();
+    let task = dora.task.training_mut();
+    let hone_job::spec::Adapter::Lora(lora) = &mut task.adapter;
+    (lora.use_dora, lora.modules_to_save) = (true, vec!["lm_head".into()]);
+    let (record, events) = JobRecord::new("job-1".into(), dora, now());
+    assert_eq!((record.last_sequence, events[1].sequence), (2, 2));
+    let Event::Warning(warning) = &events[1].event else { panic!("{events:?}") };
+    assert_eq!(warning.code, "adapter_not_for_vllm");
+    assert!(warning.message.contains("use_dora, modules_to_save; export the merged model"), "{}", warning.message);
 }

@@ -61,8 +61,8 @@ fn now() -> DateTime<Utc> {
 }
 
 fn new_job() -> NewJob {
-    let (record, event) = JobRecord::new(Kind::Job.fresh(), spec(), now());
-    NewJob { record, event, request: None, inputs: Vec::new(), max_queued: 10 }
+    let (record, events) = JobRecord::new(Kind::Job.fresh(), spec(), now());
+    NewJob { record, events, request: None, inputs: Vec::new(), max_queued: 10 }
 }
 
 async fn created(store: &dyn Store) -> String {
@@ -92,7 +92,7 @@ async fn a_created_job_is_there_with_its_first_event(store: &dyn Store) {
     let expected = JobRecord { ordinal: made.ordinal, queue_position: 1, ..job.record };
     assert_eq!(made, expected);
     assert_eq!(store.job(&made.job_id).await.unwrap(), expected);
-    assert_eq!(store.events(&made.job_id, 0).await.unwrap(), [job.event]);
+    assert_eq!(store.events(&made.job_id, 0).await.unwrap(), job.events);
     let unknown = Kind::Job.fresh();
     assert!(matches!(store.job(&unknown).await, Err(Error::NotFound { kind: Kind::Job, id }) if id == unknown));
     assert!(matches!(store.events(&unknown, 0).await, Err(Error::NotFound { .. })));

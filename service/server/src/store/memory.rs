@@ -98,7 +98,7 @@ impl Store for Memory {
         if let Some(request) = job.request {
             tables.requests.insert(request.id, (request.body_sha256, job_id.clone()));
         }
-        tables.jobs.push(Row { record, events: vec![job.event], inputs: job.inputs });
+        tables.jobs.push(Row { record, events: job.events, inputs: job.inputs });
         tables.get(&job_id)
     }
 

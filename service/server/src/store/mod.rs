@@ -88,8 +88,8 @@ fn noun(kind: Kind) -> &'static str {
 pub struct NewJob {
     /// The job; the store gives it its ordinal.
     pub record: JobRecord,
-    /// Its first event.
-    pub event: JobEvent,
+    /// Its first events.
+    pub events: Vec<JobEvent>,
     /// Makes the creation safe to repeat.
     pub request: Option<Request>,
     /// Ids of uploads the job reads; they must exist and stay while it lives.

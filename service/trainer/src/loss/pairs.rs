@@ -38,8 +38,9 @@ impl AnswerScores {
         let device = model.device();
         let hidden = model.forward(&Batch::of(batch, device), adapter, dropout_seed);
         let targets = Targets::new(batch, device);
-        let losses = token_losses(model, &hidden, &targets);
-        let log_sum_sq = preference.use_weighting.then(|| tch::no_grad(|| log_sum_sq_probs(model, &hidden, &targets)));
+        let losses = token_losses(model, adapter, &hidden, &targets);
+        let log_sum_sq =
+            preference.use_weighting.then(|| tch::no_grad(|| log_sum_sq_probs(model, adapter, &hidden, &targets)));
         Self::of_tokens(&losses, targets.documents(), batch.examples.len(), log_sum_sq.as_ref(), preference)
     }
 
@@ -96,13 +97,13 @@ fn length_weights(documents: &[usize], alpha: f32) -> Vec<f32> {
 }
 
 /// `log Σ p²` over the vocabulary at each target: the log-probability that two draws agree. float32 `[N]`
-fn log_sum_sq_probs(model: &Decoder, hidden: &Tensor, targets: &Targets) -> Tensor {
+fn log_sum_sq_probs(model: &Decoder, adapter: Option<&Adapter>, hidden: &Tensor, targets: &Targets) -> Tensor {
     let hidden = hidden.detach().index_select(0, &targets.positions);
     let parts: Vec<Tensor> = hidden
         .split(tile_of(model), 0)
         .iter()
         .map(|tile| {
-            let logps = model.logits(tile).log_softmax(-1, Kind::Float);
+            let logps = model.logits(tile, adapter).log_softmax(-1, Kind::Float);
             (logps * 2.0).logsumexp([-1i64], false)
         })
         .collect();

@@ -23,6 +23,11 @@ use super::rope::{Rotary, Tables};
 use super::softcap;
 use super::weights::Weights;
 
+/// Path of the embedding.
+pub(super) const EMBEDDING: &str = "model.embed_tokens";
+/// Path of the head.
+pub(super) const HEAD: &str = "lm_head";
+
 /// A decoder with frozen weights.
 #[derive(Debug)]
 pub struct Decoder {
@@ -113,7 +118,7 @@ impl Decoder {
         let window = self.config.windows.iter().flatten().next().copied();
         let sight = Sight::new(batch, self.config.head_dim, window, softcap::of(&self.config), self.kind());
         let tables = self.rotary.tables(&batch.position_ids, batch.lengths());
-        let mut hidden = self.embed(&batch.input_ids);
+        let mut hidden = self.embed(&batch.input_ids, adapter);
         for layer in &self.layers {
             hidden = layer.forward(&hidden, pass, &tables, &sight);
         }
@@ -142,7 +147,7 @@ impl Decoder {
             let pass = Pass { adapter, dropout_seed: None };
             let positions = Tensor::arange_start(past, total, (Kind::Int64, self.device()));
             let tables = self.rotary.tables(&positions, [(tokens, total)]);
-            let mut hidden = self.embed(&Tensor::from_slice(input_ids).to_device(self.device()));
+            let mut hidden = self.embed(&Tensor::from_slice(input_ids).to_device(self.device()), adapter);
             for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
                 hidden = layer.with(
                     &hidden,
@@ -155,18 +160,30 @@ impl Decoder {
         })
     }
 
-    /// The head's weight `[V, E]`: what the loss multiplies the hidden states with.
-    pub fn lm_head_weight(&self) -> &Tensor {
-        &self.lm_head
+    /// The head's weight `[V, E]`: what the loss multiplies the hidden states with. Of an adapter that trains the head it is
+    /// the trained one, float32, a leaf.
+    pub fn lm_head_weight<'a>(&'a self, adapter: Option<&'a Adapter>) -> &'a Tensor {
+        adapter.and_then(Adapter::head).unwrap_or(&self.lm_head)
     }
 
     /// `hidden [N, E]` -> logits `[N, V]`, for few positions: training takes its loss in tiles.
-    pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        let logits = hidden.matmul(&self.lm_head.tr());
+    pub fn logits(&self, hidden: &Tensor, adapter: Option<&Adapter>) -> Tensor {
+        let logits = hidden.matmul(&self.lm_head_weight(adapter).to_kind(hidden.kind()).tr());
         match self.config.final_logit_softcapping {
             Some(cap) => ((logits.to_kind(Kind::Float) / cap).tanh() * cap).to_kind(logits.kind()),
             None => logits,
         }
+    }
+
+    /// Whether a tensor is this model's embedding, as far as the type of the weights tells.
+    pub fn has_embedding(&self, copy: &Tensor) -> bool {
+        let own = &self.embed_tokens;
+        copy.size() == own.size() && copy.to_device(own.device()).to_kind(own.kind()).equal(own)
+    }
+
+    /// The embedding's weight `[V, E]`.
+    pub(super) fn embed_tokens(&self) -> &Tensor {
+        &self.embed_tokens
     }
 
     pub(super) fn stacks(&self) -> impl Iterator<Item = &Linear> {
@@ -175,8 +192,11 @@ impl Decoder {
         })
     }
 
-    fn embed(&self, input_ids: &Tensor) -> Tensor {
-        let embedded = self.embed_tokens.index_select(0, input_ids);
+    fn embed(&self, input_ids: &Tensor, adapter: Option<&Adapter>) -> Tensor {
+        let embedded = match adapter {
+            Some(adapter) => adapter.embed(&self.embed_tokens, input_ids),
+            None => self.embed_tokens.index_select(0, input_ids),
+        };
         self.embed_scale.map_or_else(|| embedded.shallow_clone(), |scale| &embedded * scale)
     }
 }

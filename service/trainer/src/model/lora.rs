@@ -1,138 +1,39 @@
 //! Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): `W x` becomes `W x + s · B A x`, with A and B trained.
 //!
-//! An [`Adapter`] is a value beside the model, not a part of it: a pass takes it or not. Weights and gradients of all
-//! modules lie in one flat float32 buffer each, so that norm, clipping and the optimizer are single operations; all A come
-//! first, then all B, so that the two may have learning rates of their own. Names and rules are PEFT's.
+//! An [`Adapter`] is a value beside the model, not a part of it: a pass takes it or not, and the model is never changed.
+//! Weights and gradients of all modules lie in one flat float32 buffer each, so that norm, clipping and the optimizer are
+//! single operations; all A come first, then all B with the lengths of DoRA, so that these may have learning rates of
+//! their own, then what belongs to the embedding and what is trained whole. Names and rules are PEFT's.
 
-use hone_ops::{Dropout, LoraPart};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
-use sha2::{Digest, Sha256};
-use tch::{Device, Kind, Tensor};
+use std::collections::BTreeMap;
 
-use super::decoder::Decoder;
+use hone_job::spec::LoraInit;
+use tch::{Kind, Tensor};
+
+use super::decoder::{Decoder, EMBEDDING, HEAD};
 use super::error::Error;
 use super::linear::{Linear, LinearInfo};
-use crate::mix::mix;
 
-/// What an adapter is like.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LoraOptions {
-    /// Rank r of the update.
-    pub rank: i64,
-    /// The update is multiplied by alpha / r.
-    pub alpha: f64,
-    /// Dropout on the input of A in training. Projections that share their input (q, k, v; gate, up) share its mask, where
-    /// PEFT draws one for each.
-    pub dropout: f64,
-    /// Which linear layers.
-    pub target_modules: TargetModules,
-    /// alpha / √r in place of alpha / r (arXiv:2312.03732).
-    pub use_rslora: bool,
-}
+mod dora;
+mod embedding;
+mod init;
+mod layout;
+mod options;
+mod stack;
+mod targets;
 
-/// Which linear layers get an adapter; PEFT's three ways to say it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TargetModules {
-    /// All but the head.
-    AllLinear,
-    /// Those whose path is an entry, or ends with a dot and an entry.
-    Named(Vec<String>),
-    /// Those whose whole path matches a regular expression.
-    Pattern(String),
-}
+pub use options::LoraOptions;
+pub(super) use stack::Stack;
+pub use targets::TargetModules;
 
-impl LoraOptions {
-    /// The factor s of the update.
-    pub fn scaling(&self) -> f64 {
-        let rank = self.rank as f64;
-        if self.use_rslora { self.alpha / rank.sqrt() } else { self.alpha / rank }
-    }
-}
+use dora::Magnitude;
+use embedding::Embedding;
+use layout::{Layout, Module, Part, name};
+use options::Sizes;
+use stack::{StackPart, Start};
+use targets::Chosen;
 
-impl From<&hone_job::spec::Lora> for LoraOptions {
-    fn from(lora: &hone_job::spec::Lora) -> LoraOptions {
-        let all = matches!(lora.target_modules.as_slice(), [only] if only.eq_ignore_ascii_case("all-linear"));
-        let named = || TargetModules::Named(lora.target_modules.clone());
-        LoraOptions {
-            rank: lora.rank.into(),
-            alpha: lora.alpha,
-            dropout: lora.dropout,
-            target_modules: if all { TargetModules::AllLinear } else { named() },
-            use_rslora: lora.use_rslora,
-        }
-    }
-}
-
-impl TargetModules {
-    /// The layers that are meant, in the model's order.
-    fn choose<'a>(&self, linears: &[&'a LinearInfo]) -> Result<Vec<&'a LinearInfo>, Error> {
-        let pattern = match self {
-            TargetModules::Pattern(pattern) => Some(whole_path(pattern)?),
-            _ => None,
-        };
-        if let TargetModules::Named(entries) = self
-            && let Some(entry) = entries.iter().find(|entry| is_end(entry))
-        {
-            return Err(Error::Adapter(format!(
-                "target module `{entry}` cannot have an adapter: the loss reads its weight directly"
-            )));
-        }
-        let is_target = |path: &str| match self {
-            TargetModules::AllLinear => true,
-            TargetModules::Named(entries) => entries.iter().any(|entry| names(entry, path)),
-            TargetModules::Pattern(_) => pattern.as_ref().is_some_and(|regex| regex.is_match(path).unwrap_or(false)),
-        };
-        let chosen: Vec<_> = linears.iter().copied().filter(|linear| is_target(&linear.path)).collect();
-        if chosen.is_empty() {
-            return Err(Error::Adapter(format!("no module matches {}; there are {}", self, kinds(linears))));
-        }
-        Ok(chosen)
-    }
-}
-
-impl std::fmt::Display for TargetModules {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            TargetModules::AllLinear => write!(f, "all-linear"),
-            TargetModules::Named(entries) => write!(f, "{entries:?}"),
-            TargetModules::Pattern(pattern) => write!(f, "the pattern `{pattern}`"),
-        }
-    }
-}
-
-/// Whether an entry means the embedding or the head.
-fn is_end(entry: &str) -> bool {
-    ["lm_head", "embed_tokens"].contains(&entry.rsplit('.').next().unwrap_or_default())
-}
-
-/// `path == entry`, or `path` ends with `.entry`.
-fn names(entry: &str, path: &str) -> bool {
-    path.strip_suffix(entry).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-}
-
-fn whole_path(pattern: &str) -> Result<fancy_regex::Regex, Error> {
-    fancy_regex::Regex::new(&format!(r"\A(?:{pattern})\z"))
-        .map_err(|error| Error::Adapter(format!("target_modules `{pattern}` is no regular expression: {error}")))
-}
-
-/// The last names of paths, each once.
-fn kinds(linears: &[&LinearInfo]) -> String {
-    let mut kinds: Vec<&str> = Vec::new();
-    for name in linears.iter().filter_map(|linear| linear.path.rsplit('.').next()) {
-        if !kinds.contains(&name) {
-            kinds.push(name);
-        }
-    }
-    format!(
-        "{} (in {} layers' paths such as {})",
-        kinds.join(", "),
-        linears.len() / kinds.len().max(1),
-        linears.first().map_or("none", |linear| linear.path.as_str())
-    )
-}
-
-/// Trainable low-rank matrices for some linear layers of one model.
+/// What is trained beside the frozen weights of one model.
 #[derive(Debug)]
 pub struct Adapter {
     options: LoraOptions,
@@ -140,70 +41,57 @@ pub struct Adapter {
     flat: Tensor,
     /// Their gradients, added up by backward passes.
     flat_grad: Tensor,
-    /// How many of the values are A's; the B's follow.
-    num_a: i64,
-    slots: Vec<Slot>,
+    layout: Layout,
     num_layers: usize,
     /// By the place of the stacked layer in the model.
     stacks: Vec<Option<Stack>>,
-}
-
-/// One named tensor in the flat buffer.
-#[derive(Debug)]
-struct Slot {
-    /// As PEFT names it in a file.
-    name: String,
-    offset: i64,
-    shape: [i64; 2],
-}
-
-/// The adapters of one stacked linear layer.
-#[derive(Debug)]
-pub(super) struct Stack {
-    /// `[sum of ranks, in]`, a leaf.
-    a: Tensor,
-    parts: Vec<Part>,
-    scale: f64,
-    dropout: f64,
-}
-
-#[derive(Debug)]
-struct Part {
-    /// Its first row in the stacked weight.
-    first_row: i64,
-    /// `[out, rank]`, a leaf.
-    b: Tensor,
+    embedding: Option<Embedding>,
+    /// A copy of the embedding that is trained whole, a leaf. `[V, E]`
+    saved_embedding: Option<Tensor>,
+    /// A copy of the head that is trained whole, a leaf. `[V, E]`
+    saved_head: Option<Tensor>,
 }
 
 impl Adapter {
-    /// A new adapter: A uniform in ±1/√in, B zero, so that it changes nothing yet. Equal seeds give equal weights, module
-    /// by module, whatever else is adapted and whatever else draws random numbers.
+    /// A new adapter that changes nothing yet. Equal seeds give equal weights, module by module, whatever else is adapted
+    /// and whatever else draws random numbers.
     pub fn new(model: &Decoder, options: &LoraOptions, seed: u64) -> Result<Adapter, Error> {
-        let linears: Vec<&LinearInfo> = model.linears().collect();
-        let chosen = options.target_modules.choose(&linears)?;
-        let narrowest = chosen.iter().map(|linear| linear.in_features.min(linear.out_features)).min().unwrap_or(0);
-        if !(1..=narrowest).contains(&options.rank) {
-            let rank = options.rank;
+        let num_layers = model.config().num_hidden_layers;
+        if let Some(layer) = options.layers_to_transform.iter().find(|layer| **layer >= num_layers) {
             return Err(Error::Adapter(format!(
-                "rank {rank} must lie in 1 to {narrowest}, the narrowest module's size"
+                "layers_to_transform {layer}: the model has layers 0 to {}",
+                num_layers - 1
             )));
         }
-        let slots = slots(&chosen, options.rank);
-        let num_a: i64 = chosen.iter().map(|linear| options.rank * linear.in_features).sum();
-        let total = slots.iter().map(Slot::len).sum::<i64>();
-        let zeros = || Tensor::zeros([total], (Kind::Float, model.device()));
+        let adapter = Adapter::empty(model, options)?;
+        adapter.check_ranks()?;
+        adapter.initialise(model, seed);
+        Ok(adapter)
+    }
+
+    /// An adapter that [`Adapter::load`] or [`Adapter::load_doubled`] is still to fill.
+    pub fn empty(model: &Decoder, options: &LoraOptions) -> Result<Adapter, Error> {
+        let linears: Vec<&LinearInfo> = model.linears().collect();
+        let chosen = targets::choose(options, &linears)?;
+        let (modules, embedding) = modules(model, options, &chosen)?;
+        let layout = Layout::new(&modules, embedding.as_ref(), &saved_shapes(model, &chosen), options.use_dora);
+        let zeros = || Tensor::zeros([layout.len()], (Kind::Float, model.device()));
         let (flat, flat_grad) = (zeros(), zeros());
         let mut adapter = Adapter {
             options: options.clone(),
             flat,
             flat_grad,
-            num_a,
-            slots,
+            layout,
             num_layers: model.config().num_hidden_layers as usize,
             stacks: Vec::new(),
+            embedding: None,
+            saved_embedding: None,
+            saved_head: None,
         };
-        adapter.stacks = model.stacks().map(|linear| adapter.stack_of(linear, &chosen)).collect();
-        adapter.initialise(seed);
+        adapter.stacks = model.stacks().map(|linear| adapter.stack_of(linear, &modules)).collect();
+        adapter.embedding = embedding.map(|module| adapter.embedding_of(model, module));
+        adapter.saved_embedding = chosen.saves_embedding.then(|| adapter.leaf(EMBEDDING, Part::Whole));
+        adapter.saved_head = chosen.saves_head.then(|| adapter.leaf(HEAD, Part::Whole));
         Ok(adapter)
     }
 
@@ -212,9 +100,15 @@ impl Adapter {
         &self.options
     }
 
-    /// The paths of the adapted modules, in the model's order.
+    /// The paths of the modules with low-rank matrices, in the model's order, the embedding last.
     pub fn modules(&self) -> impl Iterator<Item = &str> {
-        self.slots.iter().filter_map(|slot| slot.name.strip_prefix("base_model.model.")?.strip_suffix(".lora_A.weight"))
+        self.all_modules().map(|module| module.path.as_str())
+    }
+
+    /// The paths of the modules that are trained whole.
+    pub fn saved_modules(&self) -> impl Iterator<Item = &'static str> {
+        let embedding = self.saved_embedding.as_ref().map(|_| EMBEDDING);
+        embedding.into_iter().chain(self.saved_head.as_ref().map(|_| HEAD))
     }
 
     /// Layers of the model, adapted or not.
@@ -232,14 +126,29 @@ impl Adapter {
         &self.flat_grad
     }
 
-    /// Values of the flat vectors that belong to A's; the B's follow.
+    /// Values of the flat vectors that belong to the linear layers' A's.
     pub fn num_a(&self) -> i64 {
-        self.num_a
+        self.layout.num_a
+    }
+
+    /// Values that follow and belong to their B's and DoRA's lengths. What comes after are the embedding's matrices and what
+    /// is trained whole.
+    pub fn num_b(&self) -> i64 {
+        self.layout.num_b
     }
 
     /// Trained values.
     pub fn num_parameters(&self) -> i64 {
         self.flat.numel() as i64
+    }
+
+    /// Nothing trains it any more: what DoRA multiplies each row's result with is computed once, and not in every pass.
+    pub fn freeze(&mut self, model: &Decoder) {
+        for (linear, stack) in model.stacks().zip(&mut self.stacks) {
+            if let Some(stack) = stack {
+                stack.freeze(linear);
+            }
+        }
     }
 
     /// Sets the gradients to zero.
@@ -260,26 +169,48 @@ impl Adapter {
     /// Cuts a vector like [`Adapter::flat`] (the optimizer's moments, say) into views by name.
     pub fn named(&self, flat: &Tensor) -> Vec<(String, Tensor)> {
         assert_eq!(flat.size(), self.flat.size(), "a vector with a value for each parameter");
-        self.slots.iter().map(|slot| (slot.name.clone(), slot.of(flat))).collect()
+        self.layout.slots.iter().map(|slot| (slot.name.clone(), slot.of(flat))).collect()
+    }
+
+    /// The adapter for an untouched base model: its options and its weights by PEFT's names. An adapter whose start is taken
+    /// off the base is converted to plain LoRA of twice the rank; any other is as it is.
+    pub fn portable(&self) -> (LoraOptions, Vec<(String, Tensor)>) {
+        if !self.options.init.is_taken_off() {
+            return (self.options.clone(), self.named_tensors());
+        }
+        let mut doubled = self.doubled();
+        let tensors = self.named_tensors().into_iter();
+        let tensors = tensors.map(|(name, tensor)| doubled.remove_entry(&name).unwrap_or((name, tensor))).collect();
+        (self.options.doubled(), tensors)
     }
 
     /// Takes weights over; each of the adapter's tensors must be there, and nothing else.
     pub fn load<'a>(&self, tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result<(), Error> {
-        let given: std::collections::BTreeMap<&str, &Tensor> = tensors.into_iter().collect();
-        if let Some(name) = given.keys().find(|name| !self.slots.iter().any(|slot| slot.name == **name)) {
-            return Err(Error::Adapter(format!("tensor {name} belongs to no adapted module of this model")));
-        }
-        for slot in &self.slots {
-            let tensor = given
-                .get(slot.name.as_str())
-                .ok_or_else(|| Error::Adapter(format!("tensor {} is missing", slot.name)))?;
-            if tensor.size() != slot.shape {
-                let (name, found, expected) = (&slot.name, tensor.size(), slot.shape);
-                return Err(Error::Adapter(format!("tensor {name} has shape {found:?}, expected {expected:?}")));
-            }
-        }
-        for slot in &self.slots {
+        let given = tensors.into_iter().collect();
+        let expected: Vec<_> = self.layout.slots.iter().map(|slot| (slot.name.as_str(), slot.shape.clone())).collect();
+        check(&given, &expected)?;
+        for slot in &self.layout.slots {
             slot.of(&self.flat).copy_(given[slot.name.as_str()]);
+        }
+        Ok(())
+    }
+
+    /// Takes over what [`Adapter::portable`] gave of an adapter whose start is taken off the base: weights and start.
+    pub fn load_doubled<'a>(&self, tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result<(), Error> {
+        let given: BTreeMap<&str, &Tensor> = tensors.into_iter().collect();
+        let doubled = self.doubled();
+        let shape = |slot: &layout::Slot| doubled.get(&slot.name).map_or(slot.shape.clone(), Tensor::size);
+        let expected: Vec<_> = self.layout.slots.iter().map(|slot| (slot.name.as_str(), shape(slot))).collect();
+        check(&given, &expected)?;
+        for slot in &self.layout.slots {
+            let mut part = given[slot.name.as_str()].shallow_clone();
+            for (dim, &len) in slot.shape.iter().enumerate() {
+                part = part.narrow(dim as i64, 0, len);
+            }
+            slot.of(&self.flat).copy_(&part);
+        }
+        for stack in self.stacks.iter().flatten() {
+            stack.load_start(|path, part| given[name(path, part).as_str()]);
         }
         Ok(())
     }
@@ -288,90 +219,170 @@ impl Adapter {
         self.stacks.get(index).and_then(Option::as_ref)
     }
 
-    /// The leaves of one stacked layer: views of the flat vector, whose gradients are views of the flat gradient.
-    fn stack_of(&self, linear: &Linear, chosen: &[&LinearInfo]) -> Option<Stack> {
-        let mut first_row = 0;
-        let mut parts = Vec::new();
-        let mut a_slots = Vec::new();
-        for part in &linear.parts {
-            if chosen.iter().any(|linear| linear.path == part.path) {
-                a_slots.push(self.slot(&part.path, "A"));
-                parts.push(Part { first_row, b: self.leaf(self.slot(&part.path, "B")) });
+    /// The rows of tokens in the embedding, as the adapter has them. `weight [V, E]`, `ids [T]` -> `[T, E]`
+    pub(super) fn embed(&self, weight: &Tensor, ids: &Tensor) -> Tensor {
+        match (&self.saved_embedding, &self.embedding) {
+            (Some(saved), _) => saved.index_select(0, ids).to_kind(weight.kind()),
+            (None, Some(embedding)) => embedding.forward(weight, ids),
+            (None, None) => weight.index_select(0, ids),
+        }
+    }
+
+    /// The head where it is trained, float32. `[V, E]`
+    pub(super) fn head(&self) -> Option<&Tensor> {
+        self.saved_head.as_ref()
+    }
+
+    fn all_modules(&self) -> impl Iterator<Item = &Module> {
+        let linears = self.stacks.iter().flatten().flat_map(|stack| &stack.parts).map(|part| &part.module);
+        linears.chain(self.embedding.iter().map(|embedding| &embedding.module))
+    }
+
+    fn check_ranks(&self) -> Result<(), Error> {
+        for Module { path, inputs, outputs, rank, .. } in self.all_modules() {
+            let narrowest = inputs.min(outputs);
+            if rank > narrowest {
+                let what = format!("rank {rank} of {path} must lie in 1 to {narrowest}, its narrower side");
+                return Err(Error::Adapter(what));
             }
-            first_row += part.out_features;
+            if self.options.init == LoraInit::Orthogonal && rank % 2 == 1 {
+                return Err(Error::Adapter(format!("rank {rank} of {path}: the orthogonal start needs an even one")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The leaves of one stacked layer: views of the flat vector, whose gradients are views of the flat gradient.
+    fn stack_of(&self, linear: &Linear, modules: &[Module]) -> Option<Stack> {
+        let (mut first_row, mut first_rank) = (0, 0);
+        let mut parts = Vec::new();
+        for info in &linear.parts {
+            if let Some(module) = modules.iter().find(|module| module.path == info.path) {
+                let weight = linear.weight.narrow(0, first_row, module.outputs);
+                parts.push(StackPart {
+                    module: module.clone(),
+                    first_row,
+                    first_rank,
+                    b: self.leaf(&module.path, Part::B),
+                    magnitude: self.magnitude(&module.path, &weight),
+                });
+                first_rank += module.rank;
+            }
+            first_row += info.out_features;
+        }
+        if parts.is_empty() {
+            return None;
         }
         // The A's of one stack are neighbours, so one view spans them.
-        let first = a_slots.first()?;
-        let rows = a_slots.iter().map(|slot| slot.shape[0]).sum();
-        let a = Slot { name: String::new(), offset: first.offset, shape: [rows, first.shape[1]] };
-        Some(Stack { a: self.leaf(&a), parts, scale: self.options.scaling(), dropout: self.options.dropout })
+        let neighbours: Vec<&Module> = parts.iter().map(|part| &part.module).collect();
+        let a = self.leaf_of(&self.layout.neighbours(&neighbours));
+        let start = self.options.init.is_taken_off().then(|| {
+            let zeros = |like: &Tensor| Tensor::zeros(like.size(), (Kind::Float, like.device()));
+            Start { a: zeros(&a), b: parts.iter().map(|part| zeros(&part.b)).collect() }
+        });
+        Some(Stack { a, parts, dropout: self.options.dropout, start, frozen_gain: None })
     }
 
-    fn slot(&self, path: &str, matrix: &str) -> &Slot {
-        let name = peft_name(path, matrix);
-        self.slots.iter().find(|slot| slot.name == name).expect("every chosen module has its slots")
+    fn embedding_of(&self, model: &Decoder, module: Module) -> Embedding {
+        Embedding {
+            a: self.leaf(&module.path, Part::EmbeddingA),
+            b: self.leaf(&module.path, Part::EmbeddingB),
+            magnitude: self.magnitude(&module.path, &model.embed_tokens().tr()),
+            module,
+        }
     }
 
-    fn leaf(&self, slot: &Slot) -> Tensor {
+    /// `weight [out, in]`
+    fn magnitude(&self, path: &str, weight: &Tensor) -> Option<Magnitude> {
+        self.options.use_dora.then(|| Magnitude::new(self.leaf(path, Part::Magnitude), weight))
+    }
+
+    fn leaf(&self, path: &str, part: Part) -> Tensor {
+        self.leaf_of(self.layout.slot(path, part))
+    }
+
+    fn leaf_of(&self, slot: &layout::Slot) -> Tensor {
         let leaf = slot.of(&self.flat).detach().set_requires_grad(true);
         hone_ops::set_grad(&leaf, &slot.of(&self.flat_grad));
         leaf
     }
 
-    fn initialise(&self, seed: u64) {
-        for slot in self.slots.iter().filter(|slot| slot.name.ends_with(".lora_A.weight")) {
-            let bound = 1.0 / (slot.shape[1] as f32).sqrt();
-            slot.of(&self.flat).copy_(&uniform(seed, &slot.name, slot.len(), bound).view(slot.shape));
+    fn initialise(&self, model: &Decoder, seed: u64) {
+        for (linear, stack) in model.stacks().zip(&self.stacks) {
+            if let Some(stack) = stack {
+                stack.initialise(linear, self.options.init, seed);
+            }
+        }
+        if let Some(embedding) = &self.embedding {
+            embedding.initialise(model.embed_tokens(), seed);
+        }
+        let copies = [(&self.saved_embedding, model.embed_tokens()), (&self.saved_head, model.lm_head_weight(None))];
+        for (saved, weight) in copies {
+            if let Some(saved) = saved {
+                tch::no_grad(|| saved.shallow_clone().copy_(weight));
+            }
         }
     }
-}
 
-impl Slot {
-    fn len(&self) -> i64 {
-        self.shape[0] * self.shape[1]
-    }
-
-    fn of(&self, flat: &Tensor) -> Tensor {
-        flat.narrow(0, self.offset, self.len()).view(self.shape)
-    }
-}
-
-impl Stack {
-    /// The layer with its adapters, as one node of the graph.
-    pub(super) fn forward(&self, linear: &Linear, x: &Tensor, dropout_seed: Option<u64>) -> Tensor {
-        let parts: Vec<_> = self.parts.iter().map(|part| LoraPart { first_row: part.first_row, b: &part.b }).collect();
-        let dropout = dropout_seed
-            .filter(|_| self.dropout > 0.0)
-            .map(|seed| Dropout { probability: self.dropout, seed: mix(seed, linear.index as u64) as i64 });
-        hone_ops::lora_linear(x, &linear.weight, linear.bias.as_ref(), &self.a, &parts, self.scale, dropout)
+    /// The matrices that have twice the rank in [`Adapter::portable`], by name.
+    fn doubled(&self) -> BTreeMap<String, Tensor> {
+        let linears = self.stacks.iter().flatten().flat_map(|stack| {
+            let both = |(index, part): (usize, &StackPart)| {
+                let (a, b) = stack.matrices(index);
+                [(name(&part.module.path, Part::A), a), (name(&part.module.path, Part::B), b)]
+            };
+            stack.parts.iter().enumerate().flat_map(both).collect::<Vec<_>>()
+        });
+        let embedding = self.embedding.iter().flat_map(|embedding| {
+            let [a, b] = embedding.padded();
+            let path = &embedding.module.path;
+            [(name(path, Part::EmbeddingA), a), (name(path, Part::EmbeddingB), b)]
+        });
+        linears.chain(embedding).collect()
     }
 }
 
-/// The place of every tensor: all A in the model's order, then all B.
-fn slots(chosen: &[&LinearInfo], rank: i64) -> Vec<Slot> {
-    let a = chosen.iter().map(|linear| (peft_name(&linear.path, "A"), [rank, linear.in_features]));
-    let b = chosen.iter().map(|linear| (peft_name(&linear.path, "B"), [linear.out_features, rank]));
-    let mut offset = 0;
-    a.chain(b)
-        .map(|(name, shape)| {
-            let slot = Slot { name, offset, shape };
-            offset += slot.len();
-            slot
-        })
-        .collect()
+/// Every expected tensor is there in its shape, and nothing else.
+fn check(given: &BTreeMap<&str, &Tensor>, expected: &[(&str, Vec<i64>)]) -> Result<(), Error> {
+    if let Some(name) = given.keys().find(|name| !expected.iter().any(|(other, _)| other == *name)) {
+        return Err(Error::Adapter(format!("tensor {name} belongs to no adapted module of this model")));
+    }
+    for (name, shape) in expected {
+        let tensor = given.get(name).ok_or_else(|| Error::Adapter(format!("tensor {name} is missing")))?;
+        if tensor.size() != *shape {
+            let found = tensor.size();
+            return Err(Error::Adapter(format!("tensor {name} has shape {found:?}, expected {shape:?}")));
+        }
+    }
+    Ok(())
 }
 
-fn peft_name(path: &str, matrix: &str) -> String {
-    format!("base_model.model.{path}.lora_{matrix}.weight")
+/// The chosen linear layers in the model's order, and the embedding, with their ranks and scales.
+fn modules(
+    model: &Decoder,
+    options: &LoraOptions,
+    chosen: &Chosen<'_>,
+) -> Result<(Vec<Module>, Option<Module>), Error> {
+    let sizes = Sizes::new(options)?;
+    let module = |path: &str, inputs: i64, outputs: i64| {
+        let rank = sizes.rank(path);
+        if rank < 1 {
+            return Err(Error::Adapter(format!("rank {rank} of {path} must lie in 1 to {}", inputs.min(outputs))));
+        }
+        let scale = options.scaling(rank, sizes.alpha(path));
+        Ok(Module { path: path.to_string(), inputs, outputs, rank, scale })
+    };
+    let linear = |info: &&LinearInfo| module(&info.path, info.in_features, info.out_features);
+    let linears = chosen.linears.iter().map(linear).collect::<Result<_, _>>()?;
+    let config = model.config();
+    let embedding = chosen.embedding.then(|| module(EMBEDDING, config.vocab_size, config.hidden_size)).transpose()?;
+    Ok((linears, embedding))
 }
 
-/// Values in ±bound from a generator of the tensor's own.
-fn uniform(seed: u64, name: &str, len: i64, bound: f32) -> Tensor {
-    let key = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(name).finalize();
-    let mut random = ChaCha8Rng::from_seed(key.into());
-    let unit = |bits: u32| (bits >> 8) as f32 / (1u32 << 24) as f32;
-    let values: Vec<f32> = (0..len).map(|_| bound * (2.0 * unit(random.next_u32()) - 1.0)).collect();
-    Tensor::from_slice(&values).to_device(Device::Cpu)
+fn saved_shapes(model: &Decoder, chosen: &Chosen<'_>) -> Vec<(&'static str, Vec<i64>)> {
+    let saved = [(EMBEDDING, chosen.saves_embedding), (HEAD, chosen.saves_head)];
+    let shape = model.embed_tokens().size();
+    saved.into_iter().filter(|(_, is_saved)| *is_saved).map(|(path, _)| (path, shape.clone())).collect()
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const MODELS: [&str; 16] = [
     "phi3",
     "phi3_longrope",
 ];
-const ADAPTERS: [&str; 11] = [
+const ADAPTERS: [&str; 19] = [
     "llama_all_linear",
     "llama_qv",
     "llama_bias_all_linear",
@@ -46,6 +46,14 @@ const ADAPTERS: [&str; 11] = [
     "gemma2_all_linear",
     "phi3_qkv",
     "phi3_longrope_all_linear",
+    "llama_patterns",
+    "qwen3_layers",
+    "qwen2_dora",
+    "yarn_embedding",
+    "yarn_dora_embedding",
+    "llama3_saved",
+    "mistral_pissa",
+    "llama_olora",
 ];
 const GGUF_FILES: [&str; 6] = ["llama", "qwen2", "smollm3", "gemma", "gemma2", "phi3_longrope"];
 
@@ -111,12 +119,12 @@ fn close(name: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
 fn check(name: &str, model: &Decoder, adapter: Option<&Adapter>) {
     let scores = Scores::read(name);
     let document = Batch::single(&scores.documents[scores.logits_document], Device::Cpu);
-    let logits = tch::no_grad(|| model.logits(&model.forward(&document, adapter, None)));
+    let logits = tch::no_grad(|| model.logits(&model.forward(&document, adapter, None), adapter));
     close(&format!("{name}: logits"), &logits, scores.tensor("logits"), TOLERANCE);
 
     let packed = scores.packed();
     let hidden = model.forward(&Batch::of(&packed, Device::Cpu), adapter, None);
-    let nll = token_losses(model, &hidden, &Targets::new(&packed, Device::Cpu)).nll;
+    let nll = token_losses(model, adapter, &hidden, &Targets::new(&packed, Device::Cpu)).nll;
     let want = -Tensor::from_slice(&scores.logprobs).to_kind(Kind::Float);
     close(&format!("{name}: log-probabilities"), &nll.detach(), &want, TOLERANCE);
 

@@ -71,7 +71,7 @@ fn score_rows(model: &Decoder, adapter: Option<&Adapter>, examples: &[Example], 
         for micro_batch in pack(&all, max_tokens, Prefixes::default()) {
             let targets = Targets::new(&micro_batch, model.device());
             let hidden = model.forward(&Batch::of(&micro_batch, model.device()), adapter, None);
-            let losses = token_losses(model, &hidden, &targets);
+            let losses = token_losses(model, adapter, &hidden, &targets);
             let nll = Vec::<f64>::try_from(losses.nll.to_kind(Kind::Double)).expect("a flat vector");
             let correct = Vec::<bool>::try_from(losses.correct).expect("a flat vector");
             for ((document, nll), correct) in targets.documents().iter().zip(nll).zip(correct) {

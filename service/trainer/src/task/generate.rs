@@ -86,7 +86,7 @@ impl Writer {
         let tokenizer = Tokenizer::open(path)?;
         let model = Decoder::load(path, compute.kind, compute.device, &mut |_, _| {})?;
         tokenizer.check_fits(model.config().vocab_size as u64)?;
-        let adapter = adapter.map(|folder| peft::load(folder, &model, 0.0)).transpose()?;
+        let adapter = adapter.map(|folder| peft::load_frozen(folder, &model)).transpose()?;
         let template = tokenizer.chat_template().map(|source| ChatTemplate::new(source, tokenizer.special_tokens()));
         let mut stop_ids = tokenizer.stop_ids().to_vec();
         stop_ids.extend(model.config().eos_token_ids.iter().filter_map(|id| u32::try_from(*id).ok()));
@@ -164,7 +164,7 @@ pub fn greedy(
     while tokens.len() < most {
         let hidden = model.forward_cached(&next, &mut cache, adapter);
         let last = hidden.narrow(0, next.len() as i64 - 1, 1);
-        let token = tch::no_grad(|| model.logits(&last).argmax(-1, false)).int64_value(&[0]);
+        let token = tch::no_grad(|| model.logits(&last, adapter).argmax(-1, false)).int64_value(&[0]);
         let id = u32::try_from(token).expect("a place in the vocabulary");
         if stop_ids.contains(&id) {
             break;

@@ -117,7 +117,7 @@ fn likelihood(model: &Decoder, adapter: &Adapter, step: &Step<'_>, micro_batches
     for (number, micro_batch) in micro_batches.iter().enumerate() {
         let seed = step.dropout_seed(number);
         let hidden = model.forward(&Batch::of(micro_batch, device), Some(adapter), Some(seed));
-        let losses = token_losses(model, &hidden, &Targets::new(micro_batch, device));
+        let losses = token_losses(model, Some(adapter), &hidden, &Targets::new(micro_batch, device));
         let nll = losses.nll.sum(Kind::Float);
         (&nll / num_targets as f64).backward();
         let correct = losses.correct.sum(Kind::Double);

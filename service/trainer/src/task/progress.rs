@@ -5,6 +5,7 @@
 
 use hone_data::order::Cursor;
 use hone_job::event::PreferenceMetrics;
+use hone_job::spec::LoraInit;
 use serde::{Deserialize, Serialize};
 
 use crate::mix::mix;
@@ -49,6 +50,9 @@ pub struct Progress {
     pub best_evaluation: Option<Measured>,
     /// An evaluation is due and was put off.
     pub evaluation_put_off: bool,
+    /// How the adapter was initialised, where its start is taken off the base: the checkpoint holds it converted then.
+    #[serde(default)]
+    pub converted_from: Option<LoraInit>,
 }
 
 /// A held-out loss and when it was measured.

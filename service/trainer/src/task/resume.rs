@@ -65,7 +65,11 @@ impl Resumed {
     /// The adapter as it was.
     pub(super) fn adapter(&self, model: &Decoder, training: &Training) -> Result<Adapter, Error> {
         let spec::Adapter::Lora(lora) = &training.adapter;
-        Ok(peft::load(self.folder.path(), model, lora.dropout)?)
+        let folder = self.folder.path();
+        Ok(match self.progress()?.converted_from {
+            Some(init) => peft::load_converted(folder, model, lora.dropout, init)?,
+            None => peft::load(folder, model, lora.dropout)?,
+        })
     }
 
     /// Puts the moments back, and gives how far the run was. `num_examples` must be what it was.
@@ -75,8 +79,7 @@ impl Resumed {
         optimizer: &mut AdamW,
         num_examples: u64,
     ) -> Result<Progress, Error> {
-        let progress: Progress = serde_json::from_slice(self.opened.file(TRAINER_STATE)?)
-            .map_err(|error| self.unusable(TRAINER_STATE, error.to_string()))?;
+        let progress = self.progress()?;
         if progress.version != VERSION {
             let what = format!("layout version {}; this hone reads {VERSION}", progress.version);
             return Err(self.unusable(TRAINER_STATE, what));
@@ -102,6 +105,11 @@ impl Resumed {
         }
         optimizer.set_num_updates(progress.num_updates);
         Ok(progress)
+    }
+
+    fn progress(&self) -> Result<Progress, Error> {
+        serde_json::from_slice(self.opened.file(TRAINER_STATE)?)
+            .map_err(|error| self.unusable(TRAINER_STATE, error.to_string()))
     }
 
     fn unusable(&self, file: &str, what: String) -> Error {

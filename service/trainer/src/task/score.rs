@@ -51,7 +51,7 @@ pub fn read_documents(path: &Path) -> Result<Documents, Error> {
 /// Loads a model, with an adapter where one is given, and scores documents.
 pub fn score(model: &Path, adapter: Option<&Path>, documents: &Documents, compute: Compute) -> Result<Scores, Error> {
     let model = Decoder::load(model, compute.kind, compute.device, &mut |_, _| {})?;
-    let adapter = adapter.map(|folder| peft::load(folder, &model, 0.0)).transpose()?;
+    let adapter = adapter.map(|folder| peft::load_frozen(folder, &model)).transpose()?;
     score_documents(&model, adapter.as_ref(), documents)
 }
 
@@ -93,7 +93,7 @@ fn rows(model: &Decoder, adapter: Option<&Adapter>, documents: &[Vec<u32>]) -> V
             continue;
         }
         let hidden = model.forward(&Batch::of(&batch, model.device()), adapter, None);
-        let nll = loss::token_losses(model, &hidden, &targets).nll;
+        let nll = loss::token_losses(model, adapter, &hidden, &targets).nll;
         let nll = Vec::<f32>::try_from(nll).expect("a vector of float32");
         for (nll, document) in nll.into_iter().zip(targets.documents()) {
             rows[batch.examples[*document]].push(-nll);

@@ -70,21 +70,48 @@ pub(super) fn initial_adapter(
     let spec::Adapter::Lora(lora) = &training.adapter;
     let asked = LoraOptions::from(lora);
     let Some(uri) = &training.init_from else {
+        if asked.init.is_taken_off() {
+            // Decomposing every weight of a large model takes minutes.
+            observer.report(Event::Phase(Phase { name: "initialising".into(), detail: String::new() }));
+        }
         return Ok(Adapter::new(model, &asked, training.seed)?);
     };
     let folder = workspace.local(uri, &|_, _| {})?;
     verify_checkpoint(uri, &folder, workspace)?;
     let adapter = peft::load(&folder, model, lora.dropout)?;
-    let found = adapter.options();
-    if (found.rank, found.alpha, found.use_rslora) != (asked.rank, asked.alpha, asked.use_rslora) {
-        let message = format!(
-            "the run starts from {uri}, whose shape counts: rank {}, alpha {}, use_rslora {}, in place of rank {}, alpha {}, \
-             use_rslora {} of the spec",
-            found.rank, found.alpha, found.use_rslora, asked.rank, asked.alpha, asked.use_rslora
-        );
+    let (found, asked) = (shape(adapter.options()), shape(&asked));
+    if found != asked {
+        let message =
+            format!("the run starts from {uri}, whose shape counts: {found}, in place of {asked} of the spec");
         observer.report(Event::Warning(Warning { code: "adapter_shape_from_init".into(), message }));
     }
+    warn_of_vllm(adapter.options(), lora, observer);
     Ok(adapter)
+}
+
+/// What an adapter brings along when a run starts from it, in words.
+fn shape(options: &LoraOptions) -> String {
+    let LoraOptions { rank, alpha, use_rslora, use_dora, rank_pattern, alpha_pattern, modules_to_save, .. } = options;
+    let mut text = format!("rank {rank}, alpha {alpha}, use_rslora {use_rslora}, use_dora {use_dora}");
+    if !rank_pattern.is_empty() {
+        text += &format!(", rank_pattern {rank_pattern:?}");
+    }
+    if !alpha_pattern.is_empty() {
+        text += &format!(", alpha_pattern {alpha_pattern:?}");
+    }
+    if !modules_to_save.is_empty() {
+        text += &format!(", modules_to_save {modules_to_save:?}");
+    }
+    text
+}
+
+/// Tells what the adapter that a run starts from has beyond the spec, of which the server told when the job was made.
+fn warn_of_vllm(found: &LoraOptions, asked: &spec::Lora, observer: &dyn Observer) {
+    let told = asked.not_for_vllm();
+    let found: Vec<_> = found.not_for_vllm().into_iter().filter(|setting| !told.contains(setting)).collect();
+    if !found.is_empty() {
+        observer.report(Event::Warning(Warning::not_for_vllm(&found)));
+    }
 }
 
 /// A folder with a manifest is a checkpoint of hone, and is used only when it is whole.

@@ -109,7 +109,10 @@ impl Run {
         let mut optimizer = AdamW::new(&training.optimizer, adapter.num_parameters(), compute.device);
         let progress = match &resumed {
             Some(resumed) => resumed.restore(&adapter, &mut optimizer, num_examples)?,
-            None => Progress { version: VERSION, num_examples, ..Progress::default() },
+            None => {
+                let converted_from = Some(adapter.options().init).filter(|init| init.is_taken_off());
+                Progress { version: VERSION, num_examples, converted_from, ..Progress::default() }
+            }
         };
         let objective =
             objective(welcome, &model, &dataset, &base_model_fingerprint, workspace, compute, observer.as_ref())?;

@@ -1,14 +1,15 @@
 //! The job spec, there and back. What is absent takes the default written in the proto and in `hone_job::spec`.
 
 use hone_job::spec::{
-    Adapter, Batch, Checkpoints, Data, DpoTask, Evaluation, JobSpec, Length, Lora, LossOn, Optimizer, Order,
-    OverLength, Precision, Resources, Schedule, ScheduleKind, SftTask, Task, Training, Violation, Warmup,
+    Adapter, Batch, Checkpoints, Data, DpoTask, Evaluation, JobSpec, Length, LossOn, Optimizer, Order, OverLength,
+    Precision, Resources, Schedule, ScheduleKind, SftTask, Task, Training, Violation, Warmup,
 };
 use hone_proto::v1 as pb;
 use pb::adapter_spec::Kind as AdapterKind;
 use pb::job_spec::Task as TaskOneof;
 use pb::schedule_spec::Warmup as WarmupOneof;
 
+mod lora;
 mod preference;
 
 /// Learning rate of dpo when the request gives none: LoRA's, far below sft's, since the losses' gradients are larger.
@@ -157,7 +158,7 @@ impl Reader {
         let defaults = Training::on(Vec::new());
         Training {
             data: self.data(&format!("{path}.data"), parts.data.unwrap_or_default()),
-            adapter: adapter(parts.adapter.unwrap_or_default()),
+            adapter: self.adapter(&format!("{path}.adapter"), parts.adapter.unwrap_or_default()),
             init_from: parts.init_from,
             optimizer: optimizer(parts.optimizer.unwrap_or_default()),
             schedule: self.schedule(&format!("{path}.schedule"), parts.schedule.unwrap_or_default()),
@@ -169,6 +170,11 @@ impl Reader {
             seed: parts.seed.unwrap_or(defaults.seed),
             order: self.choice(format!("{path}.order"), parts.order, order),
         }
+    }
+
+    fn adapter(&mut self, path: &str, adapter: pb::AdapterSpec) -> Adapter {
+        let AdapterKind::Lora(lora) = adapter.kind.unwrap_or_else(|| AdapterKind::Lora(pb::LoraSpec::default()));
+        Adapter::Lora(self.lora(&format!("{path}.lora"), lora))
     }
 
     fn data(&mut self, path: &str, data: pb::DataSpec) -> Data {
@@ -197,19 +203,6 @@ impl Reader {
             min_learning_rate_ratio: schedule.min_learning_rate_ratio.unwrap_or(defaults.min_learning_rate_ratio),
         }
     }
-}
-
-fn adapter(adapter: pb::AdapterSpec) -> Adapter {
-    let AdapterKind::Lora(lora) = adapter.kind.unwrap_or_else(|| AdapterKind::Lora(pb::LoraSpec::default()));
-    let defaults = Lora::default();
-    let rank = lora.rank.unwrap_or(defaults.rank);
-    Adapter::Lora(Lora {
-        rank,
-        alpha: lora.alpha.unwrap_or(2.0 * f64::from(rank)),
-        dropout: lora.dropout.unwrap_or(defaults.dropout),
-        target_modules: if lora.target_modules.is_empty() { defaults.target_modules } else { lora.target_modules },
-        use_rslora: lora.use_rslora.unwrap_or(defaults.use_rslora),
-    })
 }
 
 fn optimizer(optimizer: pb::OptimizerSpec) -> Optimizer {
@@ -426,14 +419,7 @@ fn data_message(data: Data) -> pb::DataSpec {
 
 fn adapter_message(adapter: Adapter) -> pb::AdapterSpec {
     let Adapter::Lora(lora) = adapter;
-    let lora = pb::LoraSpec {
-        rank: Some(lora.rank),
-        alpha: Some(lora.alpha),
-        dropout: Some(lora.dropout),
-        target_modules: lora.target_modules,
-        use_rslora: Some(lora.use_rslora),
-    };
-    pb::AdapterSpec { kind: Some(AdapterKind::Lora(lora)) }
+    pb::AdapterSpec { kind: Some(AdapterKind::Lora(lora::message(lora))) }
 }
 
 fn schedule_message(schedule: Schedule) -> pb::ScheduleSpec {

@@ -36,7 +36,11 @@ fn the_defaults_are_those_the_proto_documents() {
     assert_eq!((data.max_train_examples, data.max_eval_examples, data.chat_template), (None, None, None));
     let Some(pb::adapter_spec::Kind::Lora(lora)) = sft.adapter.unwrap().kind else { panic!("no lora") };
     assert_eq!((lora.rank, lora.alpha, lora.dropout), (Some(16), Some(32.0), Some(0.0)));
-    assert_eq!((lora.target_modules, lora.use_rslora), (vec!["all-linear".to_string()], Some(false)));
+    assert_eq!((lora.use_rslora, lora.use_dora, lora.init()), (Some(false), Some(false), pb::LoraInit::Default));
+    assert_eq!(lora.target_modules, ["all-linear"]);
+    assert_eq!((lora.target_pattern, lora.exclude_modules.len(), lora.exclude_pattern), (None, 0, None));
+    let lists = [lora.layers_to_transform.len(), lora.rank_pattern.len(), lora.alpha_pattern.len()];
+    assert_eq!((lists, lora.modules_to_save.len()), ([0; 3], 0));
     let optimizer = sft.optimizer.unwrap();
     assert_eq!((optimizer.learning_rate, optimizer.beta1, optimizer.beta2), (Some(2e-4), Some(0.9), Some(0.999)));
     assert_eq!(
@@ -84,6 +88,17 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
     training.data.chat_template = Some("{{ x }}".into());
     training.data.max_train_examples = Some(9);
     training.data.max_eval_examples = Some(8);
+    training.adapter = Adapter::Lora(hone_job::spec::Lora {
+        target_modules: Vec::new(),
+        target_pattern: Some(".*_proj".into()),
+        exclude_modules: vec!["k_proj".into()],
+        rank_pattern: vec![hone_job::spec::RankPattern { pattern: "q_proj".into(), rank: 3 }],
+        alpha_pattern: vec![hone_job::spec::AlphaPattern { pattern: "q_proj".into(), alpha: 5.0 }],
+        modules_to_save: vec!["embed_tokens".into()],
+        use_rslora: true,
+        use_dora: true,
+        ..hone_job::spec::Lora::default()
+    });
     training.init_from = Some("s3://b/adapter".into());
     training.schedule.kind = ScheduleKind::Linear;
     training.schedule.warmup = Warmup::Steps(7);
@@ -141,13 +156,31 @@ fn dpo_takes_its_own_defaults() {
 }
 
 #[test]
+fn every_start_of_an_adapter_survives_the_way_out_and_in() {
+    use hone_job::spec::LoraInit::{Default, Gaussian, Olora, Orthogonal, Pissa};
+    for init in [Default, Gaussian, Orthogonal, Pissa, Olora] {
+        let mut full = spec();
+        full.task.training_mut().adapter = Adapter::Lora(hone_job::spec::Lora {
+            init,
+            layers_to_transform: vec![0, 5],
+            exclude_pattern: Some("a|b".into()),
+            ..hone_job::spec::Lora::default()
+        });
+        assert_eq!(job_spec(Some(spec::message(full.clone()))), (full, Vec::new()));
+    }
+}
+
+#[test]
 fn numbers_of_unknown_enum_values_are_violations_not_defaults() {
     let mut request = request_spec();
     let task = sft(&mut request);
     (task.precision, task.order, task.loss_on) = (9, 9, 9);
+    let lora = pb::LoraSpec { init: 9, ..Default::default() };
+    task.adapter = Some(pb::AdapterSpec { kind: Some(pb::adapter_spec::Kind::Lora(lora)) });
     task.schedule = Some(pb::ScheduleSpec { r#type: 9, ..Default::default() });
     let fields: Vec<String> = job_spec(Some(request)).1.into_iter().map(|violation| violation.field).collect();
-    let expected = ["loss_on", "schedule.type", "precision", "order"].map(|field| format!("spec.sft.{field}"));
+    let expected = ["loss_on", "adapter.lora.init", "schedule.type", "precision", "order"]
+        .map(|field| format!("spec.sft.{field}"));
     assert_eq!(fields, expected);
 }
 

@@ -37,7 +37,9 @@ pub(super) fn create(connection: &mut Connection, job: NewJob) -> Result<JobReco
     }
     let job_id = &job.record.job_id;
     insert(&transaction, &job.record)?;
-    insert_event(&transaction, job_id, &job.event)?;
+    for event in &job.events {
+        insert_event(&transaction, job_id, event)?;
+    }
     for (key, value) in &job.record.spec.labels {
         transaction.execute("INSERT INTO labels (job_id, key, value) VALUES (?1, ?2, ?3)", [job_id, key, value])?;
     }

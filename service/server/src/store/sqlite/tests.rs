@@ -10,8 +10,8 @@ use crate::testing::spec;
 async fn what_was_stored_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hone.db");
-    let (record, event) = JobRecord::new(Kind::Job.fresh(), spec(), Utc::now());
-    let job = NewJob { record, event, request: None, inputs: Vec::new(), max_queued: 1 };
+    let (record, events) = JobRecord::new(Kind::Job.fresh(), spec(), Utc::now());
+    let job = NewJob { record, events, request: None, inputs: Vec::new(), max_queued: 1 };
     let store = Sqlite::open(&path).unwrap();
     let made = store.create_job(job).await.unwrap();
     let started = Change::AttemptStarted { secret_sha256: "s".into() };

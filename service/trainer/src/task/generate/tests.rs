@@ -19,7 +19,7 @@ fn plain(model: &Decoder, adapter: Option<&Adapter>, prompt: &[u32], steps: usiz
     let mut ids: Vec<i64> = prompt.iter().map(|id| i64::from(*id)).collect();
     for _ in 0..steps {
         let hidden = tch::no_grad(|| model.forward(&Batch::single(&ids, Device::Cpu), adapter, None));
-        ids.push(model.logits(&hidden.narrow(0, ids.len() as i64 - 1, 1)).argmax(-1, false).int64_value(&[0]));
+        ids.push(model.logits(&hidden.narrow(0, ids.len() as i64 - 1, 1), adapter).argmax(-1, false).int64_value(&[0]));
     }
     ids[prompt.len()..].iter().map(|id| *id as u32).collect()
 }
@@ -27,7 +27,7 @@ fn plain(model: &Decoder, adapter: Option<&Adapter>, prompt: &[u32], steps: usiz
 /// An adapter that changes answers: A and B are both random.
 fn adapter(model: &Decoder) -> Adapter {
     let options =
-        LoraOptions { rank: 2, alpha: 8.0, dropout: 0.0, target_modules: TargetModules::AllLinear, use_rslora: false };
+        LoraOptions { rank: 2, alpha: 8.0, target_modules: TargetModules::AllLinear, ..LoraOptions::default() };
     let adapter = Adapter::new(model, &options, 3).unwrap();
     adapter.flat().shallow_clone().copy_(&tiny::random(&[adapter.num_parameters()], 5));
     adapter

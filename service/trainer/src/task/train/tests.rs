@@ -234,12 +234,35 @@ fn the_cut_into_micro_batches_does_not_change_the_result() {
 /// Dropout, shuffling over two epochs with a short last step, and a schedule: all of it must go on where it was.
 #[test]
 fn a_resumed_run_ends_with_the_weights_of_the_unbroken_one_to_the_bit() {
+    ends_as_the_unbroken_one(spec::Lora { rank: 4, alpha: 8.0, dropout: 0.2, ..spec::Lora::default() });
+}
+
+/// Its checkpoints hold the adapter converted to twice the rank.
+#[test]
+fn a_resumed_run_of_pissa_goes_on_with_the_rank_it_had() {
+    ends_as_the_unbroken_one(spec::Lora { rank: 4, alpha: 8.0, init: spec::LoraInit::Pissa, ..spec::Lora::default() });
+}
+
+#[test]
+fn a_resumed_run_keeps_lengths_embedding_and_head() {
+    ends_as_the_unbroken_one(spec::Lora {
+        rank: 4,
+        alpha: 8.0,
+        dropout: 0.1,
+        target_modules: vec!["q_proj".into(), "up_proj".into(), "embed_tokens".into()],
+        rank_pattern: vec![spec::RankPattern { pattern: "q_proj".into(), rank: 2 }],
+        modules_to_save: vec!["lm_head".into()],
+        use_dora: true,
+        ..spec::Lora::default()
+    });
+}
+
+fn ends_as_the_unbroken_one(lora: spec::Lora) {
     let change = |training: &mut Training| {
         training.length = Length::MaxSteps(16);
         training.batch.examples_per_step = 10;
         training.data.eval_fraction = 0.1;
-        training.adapter =
-            spec::Adapter::Lora(spec::Lora { rank: 4, alpha: 8.0, dropout: 0.2, ..spec::Lora::default() });
+        training.adapter = spec::Adapter::Lora(lora.clone());
     };
     let whole = Case::new("llama", change);
     let (_, expected) = whole.run(None);
@@ -256,6 +279,32 @@ fn a_resumed_run_ends_with_the_weights_of_the_unbroken_one_to_the_bit() {
     assert_eq!(broken.weights("step-000016"), whole.weights("step-000016"));
     let moments = |case: &Case| std::fs::read(case.checkpoint("step-000016").join(resume::OPTIMIZER)).unwrap();
     assert_eq!(moments(&broken), moments(&whole));
+}
+
+/// An adapter of PiSSA that PEFT saved without converting it belongs to another base; it is converted at the first save.
+#[test]
+fn a_run_starts_from_adapters_with_every_feature_and_learns() {
+    for (model, adapter) in
+        [("mistral", "mistral_pissa"), ("qwen2", "qwen2_dora"), ("llama_rope_llama3", "llama3_saved")]
+    {
+        let case = Case::new(model, |training| {
+            training.init_from = Some(uri(&fixtures().join("adapters").join(adapter)));
+            training.data.eval_fraction = 0.2;
+            training.schedule.warmup = Warmup::Steps(0);
+        });
+        let (_, events) = case.run(None);
+        let losses: Vec<f64> = evaluations(&events).iter().map(|one| one.loss.unwrap()).collect();
+        assert!(losses[losses.len() - 1] < losses[0] - 0.05, "{adapter}: {losses:?}");
+        let code = |event: &Event| if let Event::Warning(one) = event { Some(one.code.clone()) } else { None };
+        let codes: Vec<String> = events.iter().filter_map(code).collect();
+        let warns = |code: &str| codes.iter().any(|other| other == code);
+        assert_eq!(warns("adapter_shape_from_init"), adapter != "mistral_pissa", "{adapter}: {codes:?}");
+        assert_eq!(warns("adapter_not_for_vllm"), adapter != "mistral_pissa", "{adapter}: {codes:?}");
+        let model =
+            Decoder::load(&fixtures().join("models").join(model), Kind::Float, Device::Cpu, &mut |_, _| {}).unwrap();
+        let trained = peft::load(&case.checkpoint("step-000006"), &model, 0.0).unwrap();
+        assert_eq!(trained.options().rank, if adapter == "mistral_pissa" { 8 } else { 4 });
+    }
 }
 
 #[test]
