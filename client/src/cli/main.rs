@@ -21,6 +21,7 @@ mod labels;
 mod locate;
 mod models;
 mod narrate;
+mod optim;
 mod output;
 mod plot;
 mod preview;
