@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 import dpo_curve
 import dpo_losses
+import optim_curves
 import parquet_rows
 import reference
 import sample_texts
@@ -406,6 +407,7 @@ def main():
         make_chat(fresh / "chat", fresh / "tokenizers", fresh / "models")
         make_ropes(fresh / "rope.json")
         parquet_rows.make(fresh / "rows")
+        optim_curves.make(fresh / "optim")
         for item in fresh.iterdir():
             replace(out / item.name, item)
 

@@ -8,6 +8,7 @@ import torch
 import gguf_nll
 import hone
 import make_fixtures
+import optim_curves
 import reference
 import sft_curve
 import tiny_models
@@ -149,6 +150,37 @@ def test_loss_curve_equals_trl(service, tmp_path, name):
         for folder in (trained, tmp_path / "trl")
     ]
     assert_same_scores(*scores, 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("ours", "name", "settings"), optim_curves.SCHEDULES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_rates_equal_transformers(service, llama, ours, name, settings):
+    """A run takes its steps at the rates that transformers' scheduler gives."""
+    num_steps, warmup_steps = 16, 3
+    given = {key: value for key, value in ours.items() if value is not None}
+    for field in ("type", "decay_shape"):
+        if field in given:
+            given[field] = f"{'SCHEDULE_TYPE' if field == 'type' else 'DECAY_SHAPE'}_{given[field].upper()}"
+    model, rows = llama
+    _, steps = service.train(
+        hone.sft_spec(
+            model,
+            rows,
+            max_steps=num_steps,
+            batch={"examples_per_step": 1},
+            optimizer={"learning_rate": optim_curves.LEARNING_RATE},
+            schedule={**given, "warmup_steps": warmup_steps},
+        )
+    )
+    theirs = optim_curves.rates(name, settings, num_steps, warmup_steps)[:num_steps]
+    assert [step.get("learning_rate", 0.0) for step in steps] == pytest.approx(theirs, rel=1e-12)
+
+
+@pytest.fixture(scope="session")
+def llama(service):
+    """The tiny llama and the training rows, uploaded."""
+    return service.upload_model(MODELS / "llama"), service.upload_rows(FIXTURES / "sft/rows.jsonl")
 
 
 def curve_settings(adapter, adapter_config):

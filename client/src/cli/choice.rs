@@ -10,6 +10,11 @@ const SCHEDULE: &[Word] = &[
     ("cosine", "half a cosine down to the floor"),
     ("linear", "a straight line down to the floor"),
     ("constant", "flat"),
+    ("cosine-with-restarts", "half cosines, each from the peak down to the floor"),
+    ("polynomial", "what is left of the run to some power, down to the floor"),
+    ("inverse-sqrt", "one over the square root of the steps"),
+    ("warmup-stable-decay", "flat, then down to the floor at the end of the run"),
+    ("plateau", "flat, and lower whenever the held-out loss has stopped falling"),
 ];
 const LORA_INIT: &[Word] = &[
     ("default", "A random, B zero"),
@@ -18,6 +23,15 @@ const LORA_INIT: &[Word] = &[
     ("pissa", "the largest singular components, taken off the base"),
     ("olora", "the start of the QR decomposition, taken off the base"),
 ];
+const DECAY_SHAPE: &[Word] =
+    &[("cosine", "half a cosine"), ("linear", "a straight line"), ("one-minus-sqrt", "steep first, then flat")];
+const OPTIMIZER: &[Word] = &[
+    ("adamw", "Adam with decoupled weight decay"),
+    ("lion", "the sign of a moment"),
+    ("sgd", "gradient descent with momentum"),
+];
+const MOMENTS: &[Word] =
+    &[("float32", "IEEE single precision"), ("block8", "blocks of 8-bit codes: a quarter of the memory")];
 const OVER_LENGTH: &[Word] = &[
     ("drop", "left out, counted and listed by row number"),
     ("truncate", "cut, the end token kept"),
@@ -79,6 +93,21 @@ pub(crate) fn lora_init() -> impl TypedValueParser<Value = v1::LoraInit> {
     choice(LORA_INIT, "LORA_INIT_", v1::LoraInit::from_str_name)
 }
 
+/// Shape of the decay of a warmup-stable-decay schedule.
+pub(crate) fn decay_shape() -> impl TypedValueParser<Value = v1::DecayShape> {
+    choice(DECAY_SHAPE, "DECAY_SHAPE_", v1::DecayShape::from_str_name)
+}
+
+/// The rule by which gradients become updates.
+pub(crate) fn optimizer() -> impl TypedValueParser<Value = v1::OptimizerType> {
+    choice(OPTIMIZER, "OPTIMIZER_TYPE_", v1::OptimizerType::from_str_name)
+}
+
+/// Number format of the optimizer's moments.
+pub(crate) fn moments() -> impl TypedValueParser<Value = v1::MomentFormat> {
+    choice(MOMENTS, "MOMENT_FORMAT_", v1::MomentFormat::from_str_name)
+}
+
 /// What happens to a training row longer than the longest.
 pub(crate) fn over_length() -> impl TypedValueParser<Value = v1::OverLength> {
     choice(OVER_LENGTH, "OVER_LENGTH_", v1::OverLength::from_str_name)
@@ -128,7 +157,12 @@ fn choice<T: Clone + Send + Sync + 'static>(
         false => PossibleValue::new(word).help(help),
     };
     PossibleValuesParser::new(words.iter().map(possible))
-        .try_map(move |word| read(&format!("{prefix}{}", word.to_uppercase())).ok_or("not known"))
+        .try_map(move |word| read(&value_name(prefix, &word)).ok_or("not known"))
+}
+
+/// The name of an enum's value for a word: `ORDER_SEQUENTIAL`.
+fn value_name(prefix: &str, word: &str) -> String {
+    format!("{prefix}{}", word.to_uppercase().replace('-', "_"))
 }
 
 #[cfg(test)]
@@ -141,6 +175,9 @@ mod tests {
         for (name, prefix, words) in [
             ("ScheduleType", "SCHEDULE_TYPE_", SCHEDULE),
             ("LoraInit", "LORA_INIT_", LORA_INIT),
+            ("DecayShape", "DECAY_SHAPE_", DECAY_SHAPE),
+            ("OptimizerType", "OPTIMIZER_TYPE_", OPTIMIZER),
+            ("MomentFormat", "MOMENT_FORMAT_", MOMENTS),
             ("OverLength", "OVER_LENGTH_", OVER_LENGTH),
             ("LossOn", "LOSS_ON_", LOSS_ON),
             ("Precision", "PRECISION_", PRECISION),
@@ -152,7 +189,7 @@ mod tests {
             let descriptor = pool().get_enum_by_name(&format!("hone.v1.{name}")).expect(name);
             let values = descriptor.values().filter(|value| value.number() != 0);
             let named: Vec<_> = values.map(|value| value.name().to_owned()).collect();
-            let offered: Vec<_> = words.iter().map(|(word, _)| format!("{prefix}{}", word.to_uppercase())).collect();
+            let offered: Vec<_> = words.iter().map(|(word, _)| value_name(prefix, word)).collect();
             assert_eq!(offered, named);
         }
     }

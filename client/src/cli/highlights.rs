@@ -132,15 +132,29 @@ fn adapter(adapter: &v1::AdapterSpec) -> Option<String> {
 }
 
 fn optimizer(sft: &v1::SftTask) -> String {
-    let mut parts = vec!["AdamW".to_owned()];
+    let rule = sft.optimizer.as_ref().map(v1::OptimizerSpec::r#type).unwrap_or_default();
+    let mut parts = vec![
+        match rule {
+            v1::OptimizerType::Unspecified | v1::OptimizerType::Adamw => "AdamW",
+            v1::OptimizerType::Lion => "Lion",
+            v1::OptimizerType::Sgd => "SGD",
+        }
+        .to_owned(),
+    ];
     if let Some(optimizer) = &sft.optimizer {
         parts.extend(optimizer.learning_rate.map(|rate| format!("learning rate {}", setting(rate))));
         parts.extend(optimizer.weight_decay.map(|decay| format!("weight decay {}", setting(decay))));
         parts.extend(optimizer.max_grad_norm.map(|norm| format!("clipped at {}", setting(norm))));
+        let ratio = optimizer.lora_plus_ratio.filter(|ratio| *ratio != 1.0);
+        parts.extend(ratio.map(|ratio| format!("LoRA+ ratio {}", setting(ratio))));
+        if optimizer.moments() == v1::MomentFormat::Block8 {
+            parts.push("8-bit moments".to_owned());
+        }
     }
     if let Some(schedule) = &sft.schedule {
         if schedule.r#type() != v1::ScheduleType::Unspecified {
-            parts.push(word(schedule.r#type().as_str_name()));
+            let name = schedule.r#type().as_str_name();
+            parts.push(name.trim_start_matches("SCHEDULE_TYPE_").to_lowercase().replace('_', " "));
         }
         parts.extend(schedule.warmup.map(|warmup| match warmup {
             Warmup::WarmupSteps(steps) => format!("warmup {} steps", count(steps)),
@@ -203,6 +217,20 @@ mod tests {
         ];
         let told = of(&spec.expect("a spec"));
         assert_eq!(told, expected.map(|(heading, text)| (heading, text.to_owned())));
+    }
+
+    #[test]
+    fn another_optimizer_and_schedule_are_named() {
+        let spec = job_spec(
+            r#"{"base_model": {"uri": "m"}, "sft": {
+                "optimizer": {"type": "OPTIMIZER_TYPE_LION", "lora_plus_ratio": 16, "moments": "MOMENT_FORMAT_BLOCK8"},
+                "schedule": {"type": "SCHEDULE_TYPE_WARMUP_STABLE_DECAY", "warmup_steps": 5}
+            }}"#,
+            "test",
+        );
+        let told = of(&spec.expect("a spec"));
+        let expected = "Lion, LoRA+ ratio 16, 8-bit moments, warmup stable decay, warmup 5 steps";
+        assert_eq!(told.last(), Some(&("optimizer", expected.to_owned())));
     }
 
     #[test]

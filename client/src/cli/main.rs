@@ -23,6 +23,7 @@ mod locate;
 mod lora;
 mod models;
 mod narrate;
+mod optim;
 mod output;
 mod plot;
 mod preview;

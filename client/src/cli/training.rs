@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 use hone_client::v1;
 
-use crate::choice::{order, over_length, precision, schedule};
+use crate::choice::{order, over_length, precision};
 use crate::failure::Failure;
 use crate::labels::label;
 use crate::lora::LoraArgs;
+use crate::optim::{OptimizerArgs, ScheduleArgs};
 
 /// Settings of training.
 #[derive(Debug, Args)]
@@ -33,21 +34,10 @@ pub(crate) struct TrainingArgs {
     /// Optimizer steps, instead of epochs.
     #[arg(long, value_name = "N", help_heading = "Training")]
     max_steps: Option<u64>,
-    /// Peak learning rate, above 0, at most 1. Default 2e-4; in dpo 1e-5.
-    #[arg(long, value_name = "RATE", help_heading = "Training")]
-    learning_rate: Option<f64>,
-    /// Shape of the learning rate after warmup. Default cosine.
-    #[arg(long, value_name = "SHAPE", value_parser = schedule(), help_heading = "Training")]
-    schedule: Option<v1::ScheduleType>,
-    /// Share of all steps spent warming up, 0 to 1. Default 0.03.
-    #[arg(long, value_name = "SHARE", help_heading = "Training")]
-    warmup_ratio: Option<f64>,
-    /// Decoupled weight decay, 0 to 1. Default 0.
-    #[arg(long, value_name = "DECAY", help_heading = "Training")]
-    weight_decay: Option<f64>,
-    /// Norm to which gradients are clipped; 0 turns clipping off. Default 1.
-    #[arg(long, value_name = "NORM", help_heading = "Training")]
-    max_grad_norm: Option<f64>,
+    #[command(flatten)]
+    optimizer: OptimizerArgs,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
     /// Examples of one optimizer step (elsewhere: per-device batch size x gradient accumulation). Default 16.
     #[arg(long, value_name = "N", help_heading = "Training")]
     examples_per_step: Option<u32>,
@@ -160,17 +150,6 @@ impl TrainingArgs {
 
     /// The parts that these flags ask for.
     pub(crate) fn parts(&self, located: &Located) -> Result<Parts, Failure> {
-        let optimizer = v1::OptimizerSpec {
-            learning_rate: self.learning_rate,
-            weight_decay: self.weight_decay,
-            max_grad_norm: self.max_grad_norm,
-            ..Default::default()
-        };
-        let schedule = v1::ScheduleSpec {
-            r#type: self.schedule.unwrap_or_default().into(),
-            warmup: self.warmup_ratio.map(v1::schedule_spec::Warmup::WarmupRatio),
-            min_learning_rate_ratio: None,
-        };
         let batch = v1::BatchSpec {
             examples_per_step: self.examples_per_step,
             tokens_per_micro_batch: self.tokens_per_micro_batch,
@@ -183,8 +162,8 @@ impl TrainingArgs {
             adapter: given(self.lora.spec())
                 .map(|lora| v1::AdapterSpec { kind: Some(v1::adapter_spec::Kind::Lora(lora)) }),
             init_from: located.init_from.clone(),
-            optimizer: given(optimizer),
-            schedule: given(schedule),
+            optimizer: given(self.optimizer.spec()),
+            schedule: given(self.schedule.spec()),
             batch: given(batch),
             epochs: self.epochs,
             max_steps: self.max_steps,

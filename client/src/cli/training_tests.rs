@@ -61,6 +61,33 @@ fn every_flag_sets_its_field_and_no_other() {
     check(&["--max-grad-norm", "0"], json!({"sft": {"optimizer": {"max_grad_norm": 0.0}}}));
     check(&["--schedule", "constant"], json!({"sft": {"schedule": {"type": "SCHEDULE_TYPE_CONSTANT"}}}));
     check(&["--warmup-ratio", "0"], json!({"sft": {"schedule": {"warmup_ratio": 0.0}}}));
+    check(&["--warmup-steps", "5"], json!({"sft": {"schedule": {"warmup_steps": "5"}}}));
+    check(&["--min-learning-rate-ratio", "0.1"], json!({"sft": {"schedule": {"min_learning_rate_ratio": 0.1}}}));
+    check(
+        &["--schedule", "warmup-stable-decay"],
+        json!({"sft": {"schedule": {"type": "SCHEDULE_TYPE_WARMUP_STABLE_DECAY"}}}),
+    );
+    check(&["--num-cycles", "3"], json!({"sft": {"schedule": {"num_cycles": 3}}}));
+    check(&["--power", "2"], json!({"sft": {"schedule": {"power": 2.0}}}));
+    check(&["--timescale", "100"], json!({"sft": {"schedule": {"timescale": "100"}}}));
+    check(&["--decay-steps", "9"], json!({"sft": {"schedule": {"decay_steps": "9"}}}));
+    check(&["--decay-ratio", "0.2"], json!({"sft": {"schedule": {"decay_ratio": 0.2}}}));
+    check(
+        &["--decay-shape", "one-minus-sqrt"],
+        json!({"sft": {"schedule": {"decay_shape": "DECAY_SHAPE_ONE_MINUS_SQRT"}}}),
+    );
+    check(&["--plateau-factor", "0.5"], json!({"sft": {"schedule": {"plateau": {"factor": 0.5}}}}));
+    check(&["--plateau-patience", "0"], json!({"sft": {"schedule": {"plateau": {"patience": 0}}}}));
+    check(&["--plateau-threshold", "0"], json!({"sft": {"schedule": {"plateau": {"threshold": 0.0}}}}));
+    check(&["--plateau-cooldown", "1"], json!({"sft": {"schedule": {"plateau": {"cooldown": 1}}}}));
+    check(&["--optimizer", "lion"], json!({"sft": {"optimizer": {"type": "OPTIMIZER_TYPE_LION"}}}));
+    check(&["--lora-plus-ratio", "16"], json!({"sft": {"optimizer": {"lora_plus_ratio": 16.0}}}));
+    check(&["--beta1", "0.8"], json!({"sft": {"optimizer": {"beta1": 0.8}}}));
+    check(&["--beta2", "0.95"], json!({"sft": {"optimizer": {"beta2": 0.95}}}));
+    check(&["--epsilon", "1e-6"], json!({"sft": {"optimizer": {"epsilon": 1e-6}}}));
+    check(&["--momentum", "0.5"], json!({"sft": {"optimizer": {"momentum": 0.5}}}));
+    check(&["--nesterov"], json!({"sft": {"optimizer": {"nesterov": true}}}));
+    check(&["--moments", "block8"], json!({"sft": {"optimizer": {"moments": "MOMENT_FORMAT_BLOCK8"}}}));
     check(&["--examples-per-step", "8"], json!({"sft": {"batch": {"examples_per_step": 8}}}));
     check(&["--tokens-per-micro-batch", "64"], json!({"sft": {"batch": {"tokens_per_micro_batch": 64}}}));
     check(&["--precision", "bfloat16"], json!({"sft": {"precision": "PRECISION_BFLOAT16"}}));
@@ -111,6 +138,8 @@ fn settings_that_contradict_each_other_are_refused_before_anything_is_uploaded()
         &["--eval", "h", "--eval-fraction", "0.1"],
         &["--dry-run", "--detach"],
         &["--schedule", "spiral"],
+        &["--warmup-steps", "3", "--warmup-ratio", "0.1"],
+        &["--decay-steps", "3", "--decay-ratio", "0.1"],
         &["--label", "team"],
         &["--target-modules", "q_proj", "--target-pattern", "a"],
         &["--rank-pattern", "q_proj"],

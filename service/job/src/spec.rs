@@ -10,10 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::event::Warning;
 
 mod lora;
+mod optimizer;
 mod preference;
+mod schedule;
 
 pub use lora::{AlphaPattern, Lora, LoraInit, NOT_FOR_VLLM, RankPattern};
+pub use optimizer::{MomentFormat, Optimizer, UpdateRule};
 pub use preference::{Divergence, DpoTask, Preference, PreferenceLoss, Reference, WeightedLoss};
+pub use schedule::{Decay, DecayShape, Plateau, Schedule, ScheduleKind, Warmup};
 
 /// One field that is wrong, as a path in the request, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,79 +181,6 @@ pub enum Adapter {
     Lora(Lora),
 }
 
-/// AdamW (arXiv 1711.05101).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Optimizer {
-    /// Peak learning rate. Default 2e-4, which suits LoRA (about ten times that of full training).
-    pub learning_rate: f64,
-    /// Decay of the first moment. Default 0.9.
-    pub beta1: f64,
-    /// Decay of the second moment. Default 0.999.
-    pub beta2: f64,
-    /// Added to the denominator. Default 1e-8.
-    pub epsilon: f64,
-    /// Decoupled weight decay. Default 0.
-    pub weight_decay: f64,
-    /// Global L2 norm to which gradients are clipped; 0 turns clipping off. Default 1.
-    pub max_grad_norm: f64,
-}
-
-impl Default for Optimizer {
-    fn default() -> Self {
-        Self { learning_rate: 2e-4, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 }
-    }
-}
-
-/// How the learning rate moves over the steps of the run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Schedule {
-    /// Shape after warmup.
-    pub kind: ScheduleKind,
-    /// Steps of linear warmup.
-    pub warmup: Warmup,
-    /// The floor, as a share of the peak. 0 to 1, default 0.
-    pub min_learning_rate_ratio: f64,
-}
-
-impl Default for Schedule {
-    fn default() -> Self {
-        Self { kind: ScheduleKind::Cosine, warmup: Warmup::Ratio(0.03), min_learning_rate_ratio: 0.0 }
-    }
-}
-
-/// Shape of the schedule after warmup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ScheduleKind {
-    /// Half a cosine down to the floor. The default.
-    #[default]
-    Cosine,
-    /// A straight line down to the floor.
-    Linear,
-    /// Flat.
-    Constant,
-}
-
-/// Length of the linear warmup.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Warmup {
-    /// A number of steps.
-    Steps(u64),
-    /// A share of all steps, rounded up. Default 0.03.
-    Ratio(f64),
-}
-
-impl Warmup {
-    /// Steps of warmup in a run of `total_steps`.
-    pub fn steps(self, total_steps: u64) -> u64 {
-        match self {
-            Warmup::Steps(steps) => steps,
-            Warmup::Ratio(ratio) => (total_steps as f64 * ratio).ceil() as u64,
-        }
-    }
-}
-
 /// How many examples make a step, and how they are cut to fit memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
@@ -320,7 +251,7 @@ impl Default for Checkpoints {
     }
 }
 
-/// Number format of base weights and activations. Adapters and optimizer state are always float32.
+/// Number format of base weights and activations. Adapters are always float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -462,23 +393,9 @@ impl Training {
         lora.validate(&mut check);
         let fresh = self.init_from.is_none() || lora.init == LoraInit::Default;
         check.that(fresh, "adapter.lora.init", "is for a fresh adapter: leave it out where init_from is given");
-        let optimizer = &self.optimizer;
-        let rate = optimizer.learning_rate;
-        check.that(
-            rate > 0.0 && rate <= 1.0,
-            "optimizer.learning_rate",
-            format!("is {rate}; must be above 0, at most 1"),
-        );
-        check.that((0.0..1.0).contains(&optimizer.beta1), "optimizer.beta1", "must be from 0 to below 1");
-        check.that((0.0..1.0).contains(&optimizer.beta2), "optimizer.beta2", "must be from 0 to below 1");
-        check.within(optimizer.epsilon, 1e-16..=1e-2, "optimizer.epsilon");
-        check.within(optimizer.weight_decay, 0.0..=1.0, "optimizer.weight_decay");
-        check.within(optimizer.max_grad_norm, 0.0..=1e6, "optimizer.max_grad_norm");
-        match self.schedule.warmup {
-            Warmup::Steps(steps) => check.that(steps <= 1 << 40, "schedule.warmup_steps", "is absurdly large"),
-            Warmup::Ratio(ratio) => check.within(ratio, 0.0..=1.0, "schedule.warmup_ratio"),
-        }
-        check.within(self.schedule.min_learning_rate_ratio, 0.0..=1.0, "schedule.min_learning_rate_ratio");
+        self.optimizer.validate(&mut check);
+        let has_held_out_rows = !self.data.eval.is_empty() || self.data.eval_fraction > 0.0;
+        self.schedule.validate(has_held_out_rows, &mut check);
         check.within(f64::from(self.batch.examples_per_step), 1.0..=65536.0, "batch.examples_per_step");
         check.within(f64::from(self.batch.tokens_per_micro_batch), 16.0..=1_048_576.0, "batch.tokens_per_micro_batch");
         match self.length {
@@ -545,7 +462,7 @@ mod tests {
         let training = bad.task.training_mut();
         training.data.train.clear();
         training.optimizer.learning_rate = -1.0;
-        training.optimizer.epsilon = f64::NAN;
+        training.optimizer.rule = UpdateRule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: f64::NAN };
         training.adapter = Adapter::Lora(Lora { rank: 0, ..Lora::default() });
         let fields: Vec<String> = bad.validate().into_iter().map(|violation| violation.field).collect();
         assert_eq!(
@@ -569,8 +486,85 @@ mod tests {
     }
 
     #[test]
+    fn what_a_schedule_or_an_optimizer_cannot_do_is_told_by_its_field() {
+        let check = |change: fn(&mut Training), expected: &[&str]| {
+            let mut bad = spec();
+            change(bad.task.training_mut());
+            let fields: Vec<String> = bad.validate().into_iter().map(|violation| violation.field).collect();
+            let expected: Vec<String> = expected.iter().map(|field| format!("spec.sft.{field}")).collect();
+            assert_eq!(fields, expected);
+        };
+        let plateau = ScheduleKind::Plateau(Plateau::default());
+        check(|training| training.schedule.kind = ScheduleKind::Plateau(Plateau::default()), &["schedule.type"]);
+        check(
+            |training| {
+                training.data.eval_fraction = 0.1;
+                training.schedule.kind =
+                    ScheduleKind::Plateau(Plateau { factor: 1.0, threshold: -0.1, ..Plateau::default() });
+            },
+            &["schedule.plateau.factor", "schedule.plateau.threshold"],
+        );
+        check(
+            |training| {
+                training.schedule.kind = ScheduleKind::Constant;
+                training.schedule.min_learning_rate_ratio = 0.1;
+            },
+            &["schedule.min_learning_rate_ratio"],
+        );
+        check(
+            |training| training.schedule.kind = ScheduleKind::CosineWithRestarts { num_cycles: 0 },
+            &["schedule.num_cycles"],
+        );
+        check(|training| training.schedule.kind = ScheduleKind::Polynomial { power: 0.0 }, &["schedule.power"]);
+        check(
+            |training| training.schedule.kind = ScheduleKind::InverseSqrt { timescale: Some(0) },
+            &["schedule.timescale"],
+        );
+        check(
+            |training| {
+                training.schedule.kind =
+                    ScheduleKind::WarmupStableDecay { decay: Decay::Ratio(1.5), shape: DecayShape::Linear };
+            },
+            &["schedule.decay_ratio"],
+        );
+        check(
+            |training| {
+                training.optimizer.rule = UpdateRule::Sgd { momentum: 0.0, nesterov: true };
+                training.optimizer.lora_plus_ratio = 0.5;
+            },
+            &["optimizer.nesterov", "optimizer.lora_plus_ratio"],
+        );
+        check(
+            |training| training.optimizer.rule = UpdateRule::Lion { beta1: 1.0, beta2: -0.1 },
+            &["optimizer.beta1", "optimizer.beta2"],
+        );
+
+        let mut good = spec();
+        good.task.training_mut().data.eval = vec!["ds-2".into()];
+        good.task.training_mut().schedule.kind = plateau;
+        assert_eq!(good.validate(), []);
+    }
+
+    #[test]
     fn survives_serde() {
-        let text = serde_json::to_string(&spec()).unwrap();
-        assert_eq!(serde_json::from_str::<JobSpec>(&text).unwrap(), spec());
+        let mut full = spec();
+        full.task.training_mut().schedule.kind =
+            ScheduleKind::WarmupStableDecay { decay: Decay::Steps(7), shape: DecayShape::OneMinusSqrt };
+        full.task.training_mut().optimizer =
+            Optimizer { moments: MomentFormat::Block8, ..Optimizer::of(UpdateRule::lion()) };
+        for spec in [spec(), full] {
+            let text = serde_json::to_string(&spec).unwrap();
+            assert_eq!(serde_json::from_str::<JobSpec>(&text).unwrap(), spec);
+        }
+    }
+
+    #[test]
+    fn a_spec_of_an_older_server_is_still_read() {
+        let optimizer = r#"{"learning_rate": 0.001, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0, "max_grad_norm": 1.0}"#;
+        let schedule = r#"{"kind": "linear", "warmup": {"steps": 3}, "min_learning_rate_ratio": 0.1}"#;
+        let expected = Optimizer { learning_rate: 1e-3, ..Optimizer::default() };
+        assert_eq!(serde_json::from_str::<Optimizer>(optimizer).unwrap(), expected);
+        let expected = Schedule { kind: ScheduleKind::Linear, warmup: Warmup::Steps(3), min_learning_rate_ratio: 0.1 };
+        assert_eq!(serde_json::from_str::<Schedule>(schedule).unwrap(), expected);
     }
 }

@@ -35,6 +35,16 @@ pub enum Error {
         /// Fingerprint of the model of this run.
         expected: String,
     },
+    /// The checkpoint holds the state of another optimizer.
+    #[error("{uri}: it holds the state of {found}, this run's optimizer is {expected}")]
+    OtherOptimizer {
+        /// The checkpoint.
+        uri: String,
+        /// The optimizer that it was made with.
+        found: String,
+        /// The optimizer of this run.
+        expected: String,
+    },
 }
 
 type Result<T, E = Error> = std::result::Result<T, E>;

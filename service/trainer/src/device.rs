@@ -10,7 +10,7 @@ use crate::error::Error;
 pub struct Compute {
     /// Where weights and activations are.
     pub device: Device,
-    /// Type of base weights and activations; adapters and optimizer state are always float32.
+    /// Type of base weights and activations; adapters are always float32.
     pub kind: Kind,
 }
 

@@ -89,7 +89,9 @@ impl Error {
     fn reason(&self) -> Reason {
         match self {
             Error::Model(_) | Error::Tokenizer(_) | Error::Peft(_) => Reason::ModelUnsupported,
-            Error::Checkpoint(checkpoint::Error::OtherBaseModel { .. }) => Reason::ModelUnsupported,
+            Error::Checkpoint(checkpoint::Error::OtherBaseModel { .. } | checkpoint::Error::OtherOptimizer { .. }) => {
+                Reason::ModelUnsupported
+            }
             Error::Data(dataset::Error::Source(source::Error::Storage(_)))
             | Error::Storage(_)
             | Error::Checkpoint(_) => Reason::Storage,
@@ -133,6 +135,9 @@ impl Error {
                 "check the URI, the credentials of the trainer and the network"
             }
             Error::Checkpoint(checkpoint::Error::Damaged { .. }) => "start from another checkpoint of the job",
+            Error::Checkpoint(checkpoint::Error::OtherOptimizer { .. }) => {
+                "set the optimizer that the checkpoint was made with, or start from its weights with init_from"
+            }
             Error::Data(dataset::Error::OverLength { .. }) => {
                 "raise max_length, or set over_length to drop or truncate"
             }
@@ -200,7 +205,7 @@ fn checkpoint_location(error: &checkpoint::Error) -> String {
     use checkpoint::Error as E;
     match error {
         E::Storage(error) => storage_location(error),
-        E::Damaged { uri, .. } | E::OtherBaseModel { uri, .. } => uri.clone(),
+        E::Damaged { uri, .. } | E::OtherBaseModel { uri, .. } | E::OtherOptimizer { uri, .. } => uri.clone(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Named tensors to the bytes of a safetensors file, and back, all in float32.
+//! Named tensors to the bytes of a safetensors file, and back: float32 all through, but for bytes, which stay bytes.
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -11,7 +11,7 @@ pub enum Error {
     #[error(transparent)]
     Format(#[from] safetensors::SafeTensorError),
     /// A tensor is stored in a type that is not read.
-    #[error("tensor {name} is stored as {dtype:?}; supported are F32, F16 and BF16")]
+    #[error("tensor {name} is stored as {dtype:?}, which is not supported here")]
     Dtype {
         /// The tensor.
         name: String,
@@ -22,34 +22,46 @@ pub enum Error {
 
 /// The bytes of a file that holds these tensors, as PyTorch would write it.
 pub fn serialize(tensors: &[(String, Tensor)]) -> Vec<u8> {
-    let bytes: Vec<Vec<u8>> = tensors.iter().map(|(_, tensor)| little_endian(tensor)).collect();
-    let views = tensors.iter().zip(&bytes).map(|((name, tensor), bytes)| {
+    let stored: Vec<(Dtype, Vec<u8>)> = tensors.iter().map(|(_, tensor)| little_endian(tensor)).collect();
+    let views = tensors.iter().zip(&stored).map(|((name, tensor), (dtype, bytes))| {
         let shape = tensor.size().iter().map(|&dim| dim as usize).collect();
-        (name.as_str(), TensorView::new(Dtype::F32, shape, bytes).expect("four bytes for each value"))
+        (name.as_str(), TensorView::new(*dtype, shape, bytes).expect("as many bytes as the values take"))
     });
     let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::serialize(views, Some(metadata)).expect("shapes and names are sound")
 }
 
-fn little_endian(tensor: &Tensor) -> Vec<u8> {
-    let flat = tensor.to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view(-1);
-    let values = Vec::<f32>::try_from(flat).expect("a flat float tensor is a vector");
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+fn little_endian(tensor: &Tensor) -> (Dtype, Vec<u8>) {
+    let flat = tensor.to_device(Device::Cpu).contiguous().view(-1);
+    if flat.kind() == Kind::Uint8 {
+        return (Dtype::U8, Vec::<u8>::try_from(flat).expect("a flat tensor of bytes is a vector"));
+    }
+    let values = Vec::<f32>::try_from(flat.to_kind(Kind::Float)).expect("a flat float tensor is a vector");
+    (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
 /// The tensors of a file, in float32 on the CPU.
 pub fn read(file: &SafeTensors<'_>) -> Result<Vec<(String, Tensor)>, Error> {
-    file.iter()
-        .map(|(name, view)| {
-            let kind = match view.dtype() {
-                Dtype::F32 => Kind::Float,
-                Dtype::F16 => Kind::Half,
-                Dtype::BF16 => Kind::BFloat16,
-                dtype => return Err(Error::Dtype { name: name.to_string(), dtype }),
-            };
-            let shape: Vec<i64> = view.shape().iter().map(|&dim| dim as i64).collect();
-            let tensor = Tensor::from_data_size(view.data(), &shape, kind);
-            Ok((name.to_string(), tensor.to_kind(Kind::Float)))
-        })
-        .collect()
+    let stored = file.iter().map(|(name, view)| match view.dtype() {
+        Dtype::U8 => Err(Error::Dtype { name: name.to_string(), dtype: Dtype::U8 }),
+        _ => stored(name, &view),
+    });
+    stored.map(|tensor| tensor.map(|(name, tensor)| (name, tensor.to_kind(Kind::Float)))).collect()
+}
+
+/// The tensors of a file in the type they are stored in, on the CPU.
+pub fn read_as_stored(file: &SafeTensors<'_>) -> Result<Vec<(String, Tensor)>, Error> {
+    file.iter().map(|(name, view)| stored(name, &view)).collect()
+}
+
+fn stored(name: &str, view: &TensorView<'_>) -> Result<(String, Tensor), Error> {
+    let kind = match view.dtype() {
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::U8 => Kind::Uint8,
+        dtype => return Err(Error::Dtype { name: name.to_string(), dtype }),
+    };
+    let shape: Vec<i64> = view.shape().iter().map(|&dim| dim as i64).collect();
+    Ok((name.to_string(), Tensor::from_data_size(view.data(), &shape, kind)))
 }

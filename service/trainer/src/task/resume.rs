@@ -1,5 +1,7 @@
 //! What a checkpoint holds of a run, written and read back: adapter, moments, progress.
 //!
+//! Moments in float32 are stored by the names of the parameters they belong to, those in 8-bit blocks as their codes and
+//! scales.
 //! A resumed run takes the very steps that the unbroken one would have taken, to the bit where arithmetic is deterministic.
 
 use bytes::Bytes;
@@ -11,35 +13,39 @@ use super::progress::{Progress, TRAINER_STATE, VERSION};
 use crate::checkpoint::{self, Opened};
 use crate::error::Error;
 use crate::model::{Adapter, Decoder};
-use crate::optim::AdamW;
+use crate::optim::{Moment, Optimizer};
 use crate::workspace::Workspace;
 use crate::{peft, tensors};
 
 /// Name of the file with the optimizer's moments.
 pub(super) const OPTIMIZER: &str = "optimizer.safetensors";
-/// What stands before a parameter's name in it, for either moment.
-const MOMENTS: [&str; 2] = ["exp_avg.", "exp_avg_sq."];
 
 /// The files of a run as it stands, all in host memory.
 pub(super) fn files(
     adapter: &Adapter,
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
     progress: &Progress,
     base_model: &str,
 ) -> Vec<(String, Bytes)> {
     let mut files: Vec<(String, Bytes)> =
         peft::files(adapter, base_model).into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
-    let moments: Vec<(String, Tensor)> = MOMENTS
-        .iter()
-        .zip(optimizer.moments())
-        .flat_map(|(prefix, moment)| {
-            adapter.named(moment).into_iter().map(move |(name, part)| (format!("{prefix}{name}"), part))
-        })
-        .collect();
-    files.push((OPTIMIZER.to_string(), tensors::serialize(&moments).into()));
+    files.push((OPTIMIZER.to_string(), tensors::serialize(&state_tensors(adapter, optimizer)).into()));
     let state = serde_json::to_vec_pretty(progress).expect("progress is plain numbers");
     files.push((TRAINER_STATE.to_string(), state.into()));
     files
+}
+
+/// All of an optimizer's tensors by the names they have in a file, as views.
+fn state_tensors(adapter: &Adapter, optimizer: &Optimizer) -> Vec<(String, Tensor)> {
+    let tensors = optimizer.moments().flat_map(|(moment, values)| match values {
+        Moment::Float32(flat) => {
+            adapter.named(flat).into_iter().map(|(name, part)| (format!("{moment}.{name}"), part)).collect::<Vec<_>>()
+        }
+        Moment::Block8(blocks) => {
+            blocks.parts().map(|(name, part)| (format!("{moment}.{name}"), part.shallow_clone())).into()
+        }
+    });
+    tensors.collect()
 }
 
 /// A checkpoint to go on from, verified.
@@ -76,7 +82,7 @@ impl Resumed {
     pub(super) fn restore(
         &self,
         adapter: &Adapter,
-        optimizer: &mut AdamW,
+        optimizer: &mut Optimizer,
         num_examples: u64,
     ) -> Result<Progress, Error> {
         let progress = self.progress()?;
@@ -89,19 +95,22 @@ impl Resumed {
                 format!("it was made with {} training examples, there are {num_examples} now", progress.num_examples);
             return Err(self.unusable(TRAINER_STATE, what));
         }
+        if progress.optimizer != optimizer.kind() {
+            let (uri, found, expected) = (self.opened.uri.clone(), progress.optimizer, optimizer.kind());
+            return Err(checkpoint::Error::OtherOptimizer { uri, found, expected }.into());
+        }
         let bytes = self.opened.file(OPTIMIZER)?;
-        let tensors =
-            SafeTensors::deserialize(bytes).map_err(tensors::Error::from).and_then(|file| tensors::read(&file));
-        let tensors = tensors.map_err(|error| self.unusable(OPTIMIZER, error.to_string()))?;
-        for (prefix, moment) in MOMENTS.iter().zip(optimizer.moments()) {
-            for (name, part) in adapter.named(moment) {
-                let wanted = format!("{prefix}{name}");
-                let found = tensors.iter().find(|(name, tensor)| *name == wanted && tensor.size() == part.size());
-                let (_, tensor) = found.ok_or_else(|| {
-                    self.unusable(OPTIMIZER, format!("tensor {wanted} is missing or has another shape"))
-                })?;
-                part.shallow_clone().copy_(tensor);
-            }
+        let tensors = SafeTensors::deserialize(bytes)
+            .map_err(tensors::Error::from)
+            .and_then(|file| tensors::read_as_stored(&file))
+            .map_err(|error| self.unusable(OPTIMIZER, error.to_string()))?;
+        for (wanted, part) in state_tensors(adapter, optimizer) {
+            let fits = |tensor: &Tensor| tensor.size() == part.size() && tensor.kind() == part.kind();
+            let found = tensors.iter().find(|(name, tensor)| *name == wanted && fits(tensor));
+            let (_, tensor) = found.ok_or_else(|| {
+                self.unusable(OPTIMIZER, format!("tensor {wanted} is missing or has another shape or type"))
+            })?;
+            part.shallow_clone().copy_(tensor);
         }
         optimizer.set_num_updates(progress.num_updates);
         Ok(progress)

@@ -12,8 +12,8 @@ use hone_data::order::Sequence;
 use hone_data::storage::Location;
 use hone_data::tokenize::Example;
 use hone_job::checkpoint::id_of_step;
-use hone_job::event::{Event, Outcome, Phase, Plan, TrainStep};
-use hone_job::spec::{JobSpec, Task, Training};
+use hone_job::event::{Event, Outcome, Phase, Plan, TrainStep, Warning};
+use hone_job::spec::{JobSpec, ScheduleKind, Task, Training};
 
 use super::evaluate::{evaluate, evaluate_pairs, finite};
 use super::objective::{Gradients, Objective, PairObjective, ReferenceLogps, Step};
@@ -29,7 +29,7 @@ use crate::error::Error;
 use crate::fingerprint::fingerprint;
 use crate::link::{Command, End, Welcome};
 use crate::model::{Adapter, Decoder};
-use crate::optim::{AdamW, Schedule, clip};
+use crate::optim::{Group, Optimizer, Schedule, acting_evaluations, clip};
 use crate::workspace::Workspace;
 
 /// Updates in a row that may be skipped because loss or gradient was not finite.
@@ -68,7 +68,7 @@ struct Run {
     model: Decoder,
     adapter: Adapter,
     objective: Objective,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     schedule: Schedule,
     train: Vec<Example>,
     eval: Vec<Example>,
@@ -106,22 +106,28 @@ impl Run {
             Some(resumed) => resumed.adapter(&model, training)?,
             None => initial_adapter(training, &model, workspace, observer.as_ref())?,
         };
-        let mut optimizer = AdamW::new(&training.optimizer, adapter.num_parameters(), compute.device);
+        let ratio = training.optimizer.lora_plus_ratio;
+        let groups = Group::lora_plus(adapter.num_a(), adapter.num_parameters(), ratio);
+        let mut optimizer = Optimizer::new(&training.optimizer, groups, compute.device);
         let progress = match &resumed {
             Some(resumed) => resumed.restore(&adapter, &mut optimizer, num_examples)?,
             None => {
                 let converted_from = Some(adapter.options().init).filter(|init| init.is_taken_off());
-                Progress { version: VERSION, num_examples, converted_from, ..Progress::default() }
+                let optimizer = optimizer.kind();
+                Progress { version: VERSION, num_examples, converted_from, optimizer, ..Progress::default() }
             }
         };
+        let schedule = Schedule::new(&training.schedule, training.optimizer.learning_rate, total_steps);
+        let eval_every_steps = eval_every_steps(training, &dataset.eval, total_steps);
+        check_plateau(&spec, &schedule, eval_every_steps, total_steps, observer.as_ref())?;
         let objective =
             objective(welcome, &model, &dataset, &base_model_fingerprint, workspace, compute, observer.as_ref())?;
         let folder = checkpoints(workspace, welcome, base_model_fingerprint)?;
         let saver = Saver::new(folder, training.checkpoints.keep_last, workspace.runtime().clone(), observer.clone())?;
         let rows = Sequence::new(training.order, training.seed, dataset.train.len(), progress.cursor);
         Ok(Run {
-            schedule: Schedule::new(&training.schedule, training.optimizer.learning_rate, total_steps),
-            eval_every_steps: eval_every_steps(training, &dataset.eval, total_steps),
+            schedule,
+            eval_every_steps,
             constant_files: tokenizer
                 .files()
                 .iter()
@@ -187,7 +193,7 @@ impl Run {
         let batch = self.spec.task.training().batch.clone();
         let indices = self.rows.next_step(batch.examples_per_step as usize);
         let gradients = self.gradients(&indices, batch.tokens_per_micro_batch as usize);
-        let learning_rate = self.schedule.learning_rate(self.progress.step);
+        let learning_rate = self.schedule.learning_rate(self.progress.step) * self.progress.plateau.scale();
         let grad_norm = clip(self.adapter.flat_grad(), self.training().optimizer.max_grad_norm);
         let is_sound = gradients.loss.is_finite() && grad_norm.is_finite();
         if is_sound {
@@ -259,7 +265,8 @@ impl Run {
         Ok(())
     }
 
-    /// Evaluates when it is time, or puts it off while it would take more than its share of the run's time.
+    /// Evaluates when it is time, or puts it off while it would take more than its share of the run's time; but never under
+    /// a plateau schedule, whose rates would depend on the clock.
     fn evaluate_if_due(&mut self) {
         if self.eval_every_steps == 0 || self.eval.is_empty() {
             return;
@@ -271,7 +278,8 @@ impl Run {
         let expected = self.progress.last_evaluation.map_or(0.0, |last| last.seconds);
         let spent = self.progress.eval_seconds_between + expected;
         let share = spent / (self.progress.train_seconds + spent);
-        self.progress.evaluation_put_off = share > self.training().evaluation.max_time_fraction;
+        let sets_the_rate = matches!(self.training().schedule.kind, ScheduleKind::Plateau(_));
+        self.progress.evaluation_put_off = share > self.training().evaluation.max_time_fraction && !sets_the_rate;
         if !self.progress.evaluation_put_off {
             let before = self.progress.eval_seconds;
             self.evaluate();
@@ -301,7 +309,17 @@ impl Run {
             self.progress.first_evaluation.get_or_insert(measured);
             self.progress.last_evaluation = Some(measured);
         }
+        self.observe_plateau(result.loss);
         self.observer.report(Event::Evaluation(result));
+    }
+
+    /// Lets a plateau schedule see a held-out loss.
+    fn observe_plateau(&mut self, loss: Option<f64>) {
+        let schedule = &self.spec.task.training().schedule;
+        if let ScheduleKind::Plateau(options) = &schedule.kind {
+            let during_warmup = self.progress.step < self.schedule.warmup_steps();
+            self.progress.plateau.observe(loss, during_warmup, options, schedule.min_learning_rate_ratio);
+        }
     }
 
     fn save_if_due(&mut self) {
@@ -406,6 +424,35 @@ fn eval_every_steps(training: &Training, eval: &[Example], total_steps: u64) -> 
         return 0;
     }
     training.evaluation.every_steps.unwrap_or_else(|| (total_steps / DEFAULT_EVALUATIONS).max(1))
+}
+
+/// Refuses a plateau schedule that has nothing to watch, and warns of one that cannot act within this run.
+fn check_plateau(
+    spec: &JobSpec,
+    schedule: &Schedule,
+    eval_every_steps: u64,
+    total_steps: u64,
+    observer: &dyn Observer,
+) -> Result<(), Error> {
+    let ScheduleKind::Plateau(plateau) = spec.task.training().schedule.kind else { return Ok(()) };
+    if eval_every_steps == 0 {
+        let place = format!("spec.{}.schedule.type", spec.task.name());
+        let what = "plateau watches the held-out loss, and no row is held out; give data.eval more rows, raise \
+                    data.eval_fraction, or choose another schedule";
+        return Err(Error::Input { place, what: what.into() });
+    }
+    let warmup_steps = schedule.warmup_steps();
+    let evaluations = acting_evaluations(eval_every_steps, warmup_steps, total_steps);
+    if evaluations <= plateau.patience.into() {
+        let message = format!(
+            "the plateau schedule cannot lower the rate in this run: of its {total_steps} steps, {warmup_steps} of them \
+             warmup, {evaluations} end in an evaluation that counts, and more than schedule.plateau.patience, {}, are \
+             needed; lower that or evaluation.every_steps, now {eval_every_steps}",
+            plateau.patience
+        );
+        observer.report(Event::Warning(Warning { code: "plateau_cannot_act".into(), message }));
+    }
+    Ok(())
 }
 
 fn checkpoints(workspace: &Workspace, welcome: &Welcome, base_model_fingerprint: String) -> Result<Folder, Error> {

@@ -1,19 +1,25 @@
 //! The job spec, there and back. What is absent takes the default written in the proto and in `hone_job::spec`.
 
 use hone_job::spec::{
-    Adapter, Batch, Checkpoints, Data, DpoTask, Evaluation, JobSpec, Length, LossOn, Optimizer, Order, OverLength,
-    Precision, Resources, Schedule, ScheduleKind, SftTask, Task, Training, Violation, Warmup,
+    Adapter, Batch, Checkpoints, Data, DpoTask, Evaluation, JobSpec, Length, LossOn, Order, OverLength, Precision,
+    Resources, SftTask, Task, Training, Violation,
 };
 use hone_proto::v1 as pb;
 use pb::adapter_spec::Kind as AdapterKind;
 use pb::job_spec::Task as TaskOneof;
-use pb::schedule_spec::Warmup as WarmupOneof;
 
 mod lora;
+mod optim;
 mod preference;
 
 /// Learning rate of dpo when the request gives none: LoRA's, far below sft's, since the losses' gradients are larger.
-const DPO_LEARNING_RATE: f64 = 1e-5;
+fn dpo_learning_rate(optimizer: pb::OptimizerType) -> f64 {
+    match optimizer {
+        pb::OptimizerType::Unspecified | pb::OptimizerType::Adamw => 1e-5,
+        pb::OptimizerType::Lion => 1e-6,
+        pb::OptimizerType::Sgd => 1e-4,
+    }
+}
 
 /// The effective spec of a request, and everything that is wrong with it by itself.
 pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Violation>) {
@@ -136,12 +142,13 @@ impl Reader {
             pb::dpo_task::Length::MaxSteps(steps) => Length::MaxSteps(steps),
         });
         let mut optimizer = task.optimizer.unwrap_or_default();
-        optimizer.learning_rate.get_or_insert(DPO_LEARNING_RATE);
+        let default_rate = dpo_learning_rate(optimizer.r#type());
+        optimizer.learning_rate.get_or_insert(default_rate);
         let parts = Parts {
             data: task.data,
             adapter: task.adapter,
             init_from: task.init_from,
-            optimizer: Some(optimizer),
+            optimizer: task.optimizer,
             schedule: task.schedule,
             batch: task.batch,
             length,
@@ -151,7 +158,11 @@ impl Reader {
             seed: task.seed,
             order: task.order,
         };
-        DpoTask { training: self.training(path, parts), preference }
+        let mut training = self.training(path, parts);
+        if !rate_is_given {
+            training.optimizer.learning_rate /= DPO_LEARNING_RATE_DIVISOR;
+        }
+        DpoTask { training, preference }
     }
 
     fn training(&mut self, path: &str, parts: Parts) -> Training {
@@ -160,7 +171,7 @@ impl Reader {
             data: self.data(&format!("{path}.data"), parts.data.unwrap_or_default()),
             adapter: self.adapter(&format!("{path}.adapter"), parts.adapter.unwrap_or_default()),
             init_from: parts.init_from,
-            optimizer: optimizer(parts.optimizer.unwrap_or_default()),
+            optimizer: self.optimizer(&format!("{path}.optimizer"), parts.optimizer.unwrap_or_default()),
             schedule: self.schedule(&format!("{path}.schedule"), parts.schedule.unwrap_or_default()),
             batch: batch(parts.batch.unwrap_or_default()),
             length: parts.length.unwrap_or(defaults.length),
@@ -189,31 +200,6 @@ impl Reader {
             max_train_examples: data.max_train_examples,
             max_eval_examples: data.max_eval_examples,
         }
-    }
-
-    fn schedule(&mut self, path: &str, schedule: pb::ScheduleSpec) -> Schedule {
-        let defaults = Schedule::default();
-        Schedule {
-            kind: self.choice(format!("{path}.type"), schedule.r#type, schedule_kind),
-            warmup: match schedule.warmup {
-                Some(WarmupOneof::WarmupSteps(steps)) => Warmup::Steps(steps),
-                Some(WarmupOneof::WarmupRatio(ratio)) => Warmup::Ratio(ratio),
-                None => defaults.warmup,
-            },
-            min_learning_rate_ratio: schedule.min_learning_rate_ratio.unwrap_or(defaults.min_learning_rate_ratio),
-        }
-    }
-}
-
-fn optimizer(optimizer: pb::OptimizerSpec) -> Optimizer {
-    let defaults = Optimizer::default();
-    Optimizer {
-        learning_rate: optimizer.learning_rate.unwrap_or(defaults.learning_rate),
-        beta1: optimizer.beta1.unwrap_or(defaults.beta1),
-        beta2: optimizer.beta2.unwrap_or(defaults.beta2),
-        epsilon: optimizer.epsilon.unwrap_or(defaults.epsilon),
-        weight_decay: optimizer.weight_decay.unwrap_or(defaults.weight_decay),
-        max_grad_norm: optimizer.max_grad_norm.unwrap_or(defaults.max_grad_norm),
     }
 }
 
@@ -258,15 +244,6 @@ fn over_length(value: pb::OverLength) -> OverLength {
         pb::OverLength::Truncate => OverLength::Truncate,
         pb::OverLength::Split => OverLength::Split,
         pb::OverLength::Fail => OverLength::Fail,
-    }
-}
-
-fn schedule_kind(value: pb::ScheduleType) -> ScheduleKind {
-    match value {
-        pb::ScheduleType::Unspecified => ScheduleKind::default(),
-        pb::ScheduleType::Cosine => ScheduleKind::Cosine,
-        pb::ScheduleType::Linear => ScheduleKind::Linear,
-        pb::ScheduleType::Constant => ScheduleKind::Constant,
     }
 }
 
@@ -355,8 +332,8 @@ fn parts(training: Training) -> Parts {
         data: Some(data_message(training.data)),
         adapter: Some(adapter_message(training.adapter)),
         init_from: training.init_from,
-        optimizer: Some(optimizer_message(training.optimizer)),
-        schedule: Some(schedule_message(training.schedule)),
+        optimizer: Some(optim::optimizer_message(training.optimizer)),
+        schedule: Some(optim::schedule_message(training.schedule)),
         batch: Some(pb::BatchSpec {
             examples_per_step: Some(training.batch.examples_per_step),
             tokens_per_micro_batch: Some(training.batch.tokens_per_micro_batch),
@@ -420,20 +397,4 @@ fn data_message(data: Data) -> pb::DataSpec {
 fn adapter_message(adapter: Adapter) -> pb::AdapterSpec {
     let Adapter::Lora(lora) = adapter;
     pb::AdapterSpec { kind: Some(AdapterKind::Lora(lora::message(lora))) }
-}
-
-fn schedule_message(schedule: Schedule) -> pb::ScheduleSpec {
-    pb::ScheduleSpec {
-        r#type: match schedule.kind {
-            ScheduleKind::Cosine => pb::ScheduleType::Cosine,
-            ScheduleKind::Linear => pb::ScheduleType::Linear,
-            ScheduleKind::Constant => pb::ScheduleType::Constant,
-        }
-        .into(),
-        warmup: Some(match schedule.warmup {
-            Warmup::Steps(steps) => WarmupOneof::WarmupSteps(steps),
-            Warmup::Ratio(ratio) => WarmupOneof::WarmupRatio(ratio),
-        }),
-        min_learning_rate_ratio: Some(schedule.min_learning_rate_ratio),
-    }
 }

@@ -1,8 +1,8 @@
 //! Defaults equal what the protos promise, and what goes out comes in again.
 
 use hone_job::spec::{
-    Adapter, DpoTask, Length, Precision, Preference, PreferenceLoss, Reference, ScheduleKind, Task, Warmup,
-    WeightedLoss,
+    Adapter, Decay, DecayShape, DpoTask, JobSpec, Length, MomentFormat, Optimizer, Plateau, Precision, Preference,
+    PreferenceLoss, Reference, ScheduleKind, Task, UpdateRule, Warmup, WeightedLoss,
 };
 use hone_proto::v1 as pb;
 
@@ -47,6 +47,8 @@ fn the_defaults_are_those_the_proto_documents() {
         (optimizer.epsilon, optimizer.weight_decay, optimizer.max_grad_norm),
         (Some(1e-8), Some(0.0), Some(1.0))
     );
+    assert_eq!((optimizer.r#type(), optimizer.moments()), (pb::OptimizerType::Adamw, pb::MomentFormat::Float32));
+    assert_eq!((optimizer.lora_plus_ratio, optimizer.momentum, optimizer.nesterov), (Some(1.0), None, None));
     let schedule = sft.schedule.unwrap();
     assert_eq!(schedule.r#type(), pb::ScheduleType::Cosine);
     assert_eq!(schedule.warmup, Some(pb::schedule_spec::Warmup::WarmupRatio(0.03)));
@@ -100,17 +102,40 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
         ..hone_job::spec::Lora::default()
     });
     training.init_from = Some("s3://b/adapter".into());
-    training.schedule.kind = ScheduleKind::Linear;
     training.schedule.warmup = Warmup::Steps(7);
+    training.schedule.min_learning_rate_ratio = 0.1;
+    training.optimizer.lora_plus_ratio = 16.0;
+    training.optimizer.moments = MomentFormat::Block8;
     training.length = Length::MaxSteps(11);
     training.evaluation.every_steps = Some(3);
     training.precision = Precision::Bfloat16;
     training.order = hone_job::spec::Order::Sequential;
     training.seed = 0;
     let training = training.clone();
-    let (back, violations) = job_spec(Some(spec::message(full.clone())));
-    assert_eq!(violations, []);
-    assert_eq!(back, full);
+    let survives = |full: &JobSpec| {
+        let (back, violations) = job_spec(Some(spec::message(full.clone())));
+        assert_eq!(violations, []);
+        assert_eq!(&back, full);
+    };
+    survives(&full);
+    let plateau = Plateau { factor: 0.5, patience: 3, threshold: 0.0, cooldown: 1 };
+    for kind in [
+        ScheduleKind::Linear,
+        ScheduleKind::CosineWithRestarts { num_cycles: 3 },
+        ScheduleKind::Polynomial { power: 2.0 },
+        ScheduleKind::InverseSqrt { timescale: None },
+        ScheduleKind::InverseSqrt { timescale: Some(5) },
+        ScheduleKind::WarmupStableDecay { decay: Decay::Steps(5), shape: DecayShape::OneMinusSqrt },
+        ScheduleKind::WarmupStableDecay { decay: Decay::Ratio(0.2), shape: DecayShape::Linear },
+        ScheduleKind::Plateau(plateau),
+    ] {
+        full.task.training_mut().schedule.kind = kind;
+        survives(&full);
+    }
+    for rule in [UpdateRule::lion(), UpdateRule::Sgd { momentum: 0.5, nesterov: true }] {
+        full.task.training_mut().optimizer = Optimizer::of(rule);
+        survives(&full);
+    }
 
     for kind in PreferenceLoss::ALL {
         let losses = vec![WeightedLoss { kind, weight: 0.5 }];
@@ -123,9 +148,7 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
             ..Preference::with(losses)
         };
         full.task = Task::Dpo(DpoTask { training: training.clone(), preference });
-        let (back, violations) = job_spec(Some(spec::message(full.clone())));
-        assert_eq!(violations, []);
-        assert_eq!(back, full);
+        survives(&full);
     }
 }
 
@@ -146,6 +169,10 @@ fn dpo_takes_its_own_defaults() {
     let task = converted(&[]);
     assert_eq!(task.preference, Preference::default());
     assert_eq!(task.training.optimizer.learning_rate, 1e-5);
+    let mut lion = request(&[]);
+    let Some(pb::job_spec::Task::Dpo(dpo)) = &mut lion.task else { panic!("a dpo job") };
+    dpo.optimizer = Some(pb::OptimizerSpec { r#type: pb::OptimizerType::Lion.into(), ..Default::default() });
+    assert_eq!(job_spec(Some(lion)).0.task.training().optimizer.learning_rate, 1e-6);
     assert_eq!(converted(&[pb::PreferenceLossType::Simpo]).preference.beta, 2.0);
     let bad = pb::PreferenceLoss { r#type: 99, weight: Some(-1.0) };
     let mut request = request(&[]);
@@ -171,16 +198,71 @@ fn every_start_of_an_adapter_survives_the_way_out_and_in() {
 }
 
 #[test]
+fn settings_of_another_optimizer_or_schedule_are_refused_by_name() {
+    let mut request = request_spec();
+    let task = sft(&mut request);
+    task.optimizer = Some(pb::OptimizerSpec {
+        r#type: pb::OptimizerType::Sgd.into(),
+        beta1: Some(0.9),
+        epsilon: Some(1e-8),
+        ..Default::default()
+    });
+    task.schedule = Some(pb::ScheduleSpec {
+        r#type: pb::ScheduleType::Polynomial.into(),
+        power: Some(2.0),
+        num_cycles: Some(2),
+        decay: Some(pb::schedule_spec::Decay::DecayRatio(0.1)),
+        plateau: Some(pb::PlateauSpec::default()),
+        ..Default::default()
+    });
+    let found: Vec<_> = job_spec(Some(request)).1.into_iter().map(|one| (one.field, one.description)).collect();
+    let expected = [
+        ("optimizer.beta1", "sgd"),
+        ("optimizer.epsilon", "sgd"),
+        ("schedule.num_cycles", "polynomial"),
+        ("schedule.decay_ratio", "polynomial"),
+        ("schedule.plateau", "polynomial"),
+    ];
+    let expected = expected
+        .map(|(field, chosen)| (format!("spec.sft.{field}"), format!("{chosen} has no such setting; leave it out")));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_default_learning_rate_is_the_chosen_optimizers() {
+    for (chosen, rate, beta2, momentum) in [
+        (pb::OptimizerType::Unspecified, 2e-4, Some(0.999), None),
+        (pb::OptimizerType::Lion, 2e-5, Some(0.99), None),
+        (pb::OptimizerType::Sgd, 1e-3, None, Some(0.9)),
+    ] {
+        let mut request = request_spec();
+        sft(&mut request).optimizer = Some(pb::OptimizerSpec { r#type: chosen.into(), ..Default::default() });
+        let mut shown = spec::message(job_spec(Some(request)).0);
+        let shown = sft(&mut shown).optimizer.unwrap();
+        assert_eq!((shown.learning_rate, shown.beta2, shown.momentum), (Some(rate), beta2, momentum));
+    }
+}
+
+#[test]
 fn numbers_of_unknown_enum_values_are_violations_not_defaults() {
     let mut request = request_spec();
     let task = sft(&mut request);
     (task.precision, task.order, task.loss_on) = (9, 9, 9);
     let lora = pb::LoraSpec { init: 9, ..Default::default() };
     task.adapter = Some(pb::AdapterSpec { kind: Some(pb::adapter_spec::Kind::Lora(lora)) });
+    task.optimizer = Some(pb::OptimizerSpec { r#type: 9, moments: 9, ..Default::default() });
     task.schedule = Some(pb::ScheduleSpec { r#type: 9, ..Default::default() });
     let fields: Vec<String> = job_spec(Some(request)).1.into_iter().map(|violation| violation.field).collect();
-    let expected = ["loss_on", "adapter.lora.init", "schedule.type", "precision", "order"]
-        .map(|field| format!("spec.sft.{field}"));
+    let expected = [
+        "loss_on",
+        "adapter.lora.init",
+        "optimizer.type",
+        "optimizer.moments",
+        "schedule.type",
+        "precision",
+        "order",
+    ];
+    let expected = expected.map(|field| format!("spec.sft.{field}"));
     assert_eq!(fields, expected);
 }
 

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use hone_job::event::{Evaluation, PreferenceMetrics};
-use hone_job::spec::{self, Length, LossOn, Order, Precision, Resources, ScheduleKind, SftTask, Warmup};
+use hone_job::spec::{
+    self, Length, LossOn, MomentFormat, Order, Plateau, Precision, Resources, SftTask, UpdateRule, Warmup,
+};
 use serde_json::Value;
 use tch::{Device, Kind};
 
@@ -305,6 +307,126 @@ fn a_run_starts_from_adapters_with_every_feature_and_learns() {
         let trained = peft::load(&case.checkpoint("step-000006"), &model, 0.0).unwrap();
         assert_eq!(trained.options().rank, if adapter == "mistral_pissa" { 8 } else { 4 });
     }
+}
+
+/// A plateau that finds nothing good enough, so that every evaluation after the first lowers the rate.
+fn falling_plateau() -> spec::Schedule {
+    let plateau = Plateau { factor: 0.5, patience: 0, threshold: 0.9, cooldown: 0 };
+    spec::Schedule { kind: ScheduleKind::Plateau(plateau), warmup: Warmup::Steps(2), min_learning_rate_ratio: 0.2 }
+}
+
+#[test]
+fn every_optimizer_and_a_plateau_resume_to_the_bit() {
+    for (rule, moments, lora_plus_ratio) in [
+        (UpdateRule::adamw(), MomentFormat::Block8, 4.0),
+        (UpdateRule::lion(), MomentFormat::Float32, 1.0),
+        (UpdateRule::Sgd { momentum: 0.9, nesterov: true }, MomentFormat::Block8, 1.0),
+    ] {
+        let change = |training: &mut Training| {
+            training.length = Length::MaxSteps(12);
+            training.data.eval_fraction = 0.1;
+            training.evaluation.every_steps = Some(2);
+            training.schedule = falling_plateau();
+            let optimizer = spec::Optimizer::of(rule);
+            training.optimizer = spec::Optimizer { moments, lora_plus_ratio, learning_rate: 1e-3, ..optimizer };
+        };
+        let whole = Case::new("llama", change);
+        let (_, expected) = whole.run(None);
+
+        let mut broken = Case::new("llama", change);
+        let (_, mut events) = broken.run(Some((7, Command::Stop)));
+        broken.welcome.resume_from = Some(uri(&broken.checkpoint("step-000007")));
+        events.extend(broken.run(None).1);
+        let rates = |events: &[Event]| steps(events).iter().map(|step| step.learning_rate).collect::<Vec<_>>();
+        assert_eq!(rates(&events), rates(&expected));
+        assert_eq!(losses(&events), losses(&expected));
+        let read = |case: &Case, file: &str| std::fs::read(case.checkpoint("step-000012").join(file)).unwrap();
+        assert_eq!(read(&broken, peft::WEIGHTS), read(&whole, peft::WEIGHTS), "{rule:?}");
+        assert_eq!(read(&broken, resume::OPTIMIZER), read(&whole, resume::OPTIMIZER), "{rule:?}");
+        let plateau = |case: &Case| {
+            serde_json::from_slice::<Progress>(&read(case, super::super::progress::TRAINER_STATE)).unwrap().plateau
+        };
+        assert_eq!(plateau(&broken), plateau(&whole));
+    }
+}
+
+#[test]
+fn another_optimizers_state_is_refused_by_name() {
+    let mut case = Case::new("llama", |_| {});
+    case.run(Some((2, Command::Stop)));
+    case.welcome.resume_from = Some(uri(&case.checkpoint("step-000002")));
+    case.welcome.spec.task.training_mut().optimizer = spec::Optimizer::of(UpdateRule::lion());
+    let failure = case.try_run(None).0.unwrap_err().failure();
+    let expected = "holds the state of adamw with float32 moments, this run's optimizer is lion with float32 moments";
+    assert!(failure.message.contains(expected), "{failure}");
+}
+
+#[test]
+fn a_plateau_lowers_the_rate_after_its_warmup_however_long_evaluations_take() {
+    let case = Case::new("llama", |training| {
+        training.length = Length::MaxSteps(8);
+        training.data.eval_fraction = 0.1;
+        training.evaluation = spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0 };
+        training.optimizer.learning_rate = 1e-3;
+        training.schedule = falling_plateau();
+    });
+    let (_, events) = case.run(None);
+    assert_eq!(evaluations(&events).len(), 9);
+    // Two steps of warmup; the evaluation before the third step is the first that counts.
+    let rates = steps(&events).iter().map(|step| step.learning_rate / 1e-3).collect::<Vec<_>>();
+    assert_eq!(rates, [0.0, 0.5, 0.5, 0.25, 0.2, 0.2, 0.2, 0.2]);
+    assert_eq!(warnings(&events), [""; 0]);
+}
+
+#[test]
+fn a_plateau_that_cannot_act_is_told_when_the_run_is_planned() {
+    let case = |eval_fraction: f64, every_steps: u64| {
+        Case::new("llama", |training| {
+            training.data.eval_fraction = eval_fraction;
+            training.evaluation.every_steps = Some(every_steps);
+            let plateau = Plateau { patience: 2, ..Plateau::default() };
+            training.schedule.kind = ScheduleKind::Plateau(plateau);
+            training.schedule.warmup = Warmup::Steps(0);
+        })
+    };
+    // Six steps: evaluations that count end steps 2 and 4, or 1 to 5.
+    let (_, events) = case(0.2, 2).run(None);
+    assert_eq!(warnings(&events), ["plateau_cannot_act"]);
+    let warned = events.iter().position(|event| matches!(event, Event::Warning(_)));
+    let planned = events.iter().position(|event| matches!(event, Event::Plan(_)));
+    assert!(warned < planned);
+    assert_eq!(warnings(&case(0.2, 1).run(None).1), [""; 0]);
+
+    let failure = case(1e-9, 1).try_run(None).0.unwrap_err().failure();
+    assert_eq!(failure.reason, hone_job::failure::Reason::InvalidData);
+    assert!(failure.message.starts_with("spec.sft.schedule.type: plateau watches"), "{failure}");
+}
+
+fn warnings(events: &[Event]) -> Vec<String> {
+    let codes =
+        events.iter().filter_map(|event| if let Event::Warning(one) = event { Some(one.code.clone()) } else { None });
+    codes.collect()
+}
+
+#[test]
+fn a_run_with_moments_in_eight_bits_follows_one_in_thirty_two() {
+    let run = |moments| {
+        let case = Case::new("llama", |training| {
+            training.length = Length::MaxSteps(20);
+            training.optimizer.moments = moments;
+        });
+        let losses = losses(&case.run(None).1);
+        let state = std::fs::metadata(case.checkpoint("step-000020").join(resume::OPTIMIZER)).unwrap().len();
+        (losses, state)
+    };
+    let ((exact, whole), (near, fewer)) = (run(MomentFormat::Float32), run(MomentFormat::Block8));
+    assert!(exact[19] < exact[0] - 0.3, "{exact:?}");
+    for (exact, near) in exact.iter().zip(&near) {
+        assert!((exact - near).abs() < 0.02, "{exact} against {near}");
+    }
+    assert_ne!(exact, near);
+    // The file's header with a name for each tensor is the rest.
+    assert!(fewer * 3 < whole, "{fewer} bytes of {whole}");
 }
 
 #[test]
