@@ -20,12 +20,16 @@ pub struct Group {
 }
 
 impl Group {
-    /// The groups of LoRA+ (Hayou et al. 2024, arXiv:2402.12354) over a vector with `num_a` values of A's first: what
-    /// follows has `ratio` times the rate. Both are decayed alike, as in PEFT's `create_loraplus_optimizer`.
-    pub fn lora_plus(num_a: i64, len: i64, ratio: f64) -> Vec<Group> {
+    /// The groups of LoRA+ (Hayou et al. 2024, arXiv:2402.12354) over a vector of `len` values that begins with `num_a` of
+    /// A's and `num_b` of B's and of DoRA's lengths: these have `ratio` times the rate, as in PEFT's
+    /// `create_loraplus_optimizer`. What comes after, the embedding's matrices and what is trained whole, has the rate of A.
+    /// All are decayed alike.
+    pub fn lora_plus(num_a: i64, num_b: i64, len: i64, ratio: f64) -> Vec<Group> {
+        let borders = [0, num_a, num_a + num_b, len];
+        let groups = borders.windows(2).zip([1.0, ratio, 1.0]);
         match ratio {
             1.0 => vec![Group { values: 0..len, rate: 1.0 }],
-            ratio => vec![Group { values: 0..num_a, rate: 1.0 }, Group { values: num_a..len, rate: ratio }],
+            _ => groups.map(|(pair, rate)| Group { values: pair[0]..pair[1], rate }).collect(),
         }
     }
 }

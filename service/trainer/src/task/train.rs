@@ -107,7 +107,7 @@ impl Run {
             None => initial_adapter(training, &model, workspace, observer.as_ref())?,
         };
         let ratio = training.optimizer.lora_plus_ratio;
-        let groups = Group::lora_plus(adapter.num_a(), adapter.num_parameters(), ratio);
+        let groups = Group::lora_plus(adapter.num_a(), adapter.num_b(), adapter.num_parameters(), ratio);
         let mut optimizer = Optimizer::new(&training.optimizer, groups, compute.device);
         let progress = match &resumed {
             Some(resumed) => resumed.restore(&adapter, &mut optimizer, num_examples)?,

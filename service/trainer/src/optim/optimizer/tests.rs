@@ -16,7 +16,7 @@ fn read(name: &str) -> Vec<u8> {
 
 /// One group over `len` values.
 fn whole(options: &spec::Optimizer, len: i64) -> Optimizer {
-    Optimizer::new(options, Group::lora_plus(0, len, 1.0), Device::Cpu)
+    Optimizer::new(options, Group::lora_plus(0, len, len, 1.0), Device::Cpu)
 }
 
 /// Gradients whose sizes lie decades apart, as those of different modules do.
@@ -57,7 +57,8 @@ fn fifty_updates_are_those_of_torch_and_of_peft() {
         let name = case["name"].as_str().unwrap();
         let options: spec::Optimizer = serde_json::from_value(case["optimizer"].clone()).unwrap();
         let weights = tensor("weights").copy();
-        let groups = Group::lora_plus(file["num_a"].as_i64().unwrap(), weights.numel() as i64, options.lora_plus_ratio);
+        let (num_a, len) = (file["num_a"].as_i64().unwrap(), weights.numel() as i64);
+        let groups = Group::lora_plus(num_a, len - num_a, len, options.lora_plus_ratio);
         let mut optimizer = Optimizer::new(&options, groups, Device::Cpu);
         for (step, rate) in step_rates.iter().enumerate() {
             let gradient = tensor("gradients").get(step as i64);
@@ -66,6 +67,15 @@ fn fifty_updates_are_those_of_torch_and_of_peft() {
             assert!(weights.allclose(&want, 1e-5, 1e-6, false), "{name} at {step}: {weights:?} against {want:?}");
         }
     }
+}
+
+#[test]
+fn lora_plus_is_for_b_and_not_for_what_is_trained_whole() {
+    let options = spec::Optimizer::of(UpdateRule::Sgd { momentum: 0.0, nesterov: false });
+    let mut optimizer = Optimizer::new(&options, Group::lora_plus(2, 3, 6, 16.0), Device::Cpu);
+    let weights = Tensor::zeros([6], (Kind::Float, Device::Cpu));
+    optimizer.update(&weights, &Tensor::ones([6], (Kind::Float, Device::Cpu)), 1.0);
+    assert_eq!(weights, Tensor::from_slice(&[-1f32, -1.0, -16.0, -16.0, -16.0, -1.0]));
 }
 
 #[test]
