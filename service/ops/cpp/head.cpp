@@ -160,6 +160,7 @@ extern "C" char* hone_head_nll(
   return hone::guarded([&] {
     check(*hidden, *weight, *targets, tile);
     const bool with_gradient = at::GradMode::is_enabled() && hidden->requires_grad();
+    const bool is_trained = at::GradMode::is_enabled() && weight->requires_grad();
     auto results = is_trained
         ? TrainedHeadNll::apply(*hidden, *weight, *targets, soft_cap, tile)
         : HeadNll::apply(*hidden, weight->detach().to(hidden->scalar_type()), *targets, soft_cap, tile, with_gradient);

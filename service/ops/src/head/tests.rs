@@ -54,18 +54,25 @@ fn a_trained_head_gets_its_gradient_whatever_the_tile() {
     {
         let (hidden, weight, targets) = case(kind);
         let weight = weight.to_kind(master).set_requires_grad(true);
-        let (want, want_correct) = plain(&hidden, &weight.to_kind(kind), &targets);
-        let slope = Tensor::arange(11, (Kind::Float, Device::Cpu)).sin().to_kind(want.kind());
-        let want_grad = Tensor::run_backward(&[(&want * &slope).sum(want.kind())], &[&hidden, &weight], false, false);
-        for tile in [1, 4, 100] {
-            let (nll, correct) = head_nll(&hidden, &weight, &targets, tile);
-            close(&nll, &want, tolerance);
-            assert_eq!(correct, want_correct);
-            let grad = Tensor::run_backward(&[(&nll * &slope).sum(nll.kind())], &[&hidden, &weight], false, false);
-            close(&grad[0], &want_grad[0], tolerance);
-            close(&grad[1], &want_grad[1], tolerance);
+        let slope = Tensor::arange(11, (Kind::Float, Device::Cpu)).sin();
+        for cap in [None, Some(2.0)] {
+            let (want, want_correct) = plain(&hidden, &weight.to_kind(kind), &targets, cap);
+            let slope = slope.to_kind(want.kind());
+            let gradients = |nll: &Tensor| {
+                Tensor::run_backward(&[(nll * &slope).sum(nll.kind())], &[&hidden, &weight], false, false)
+            };
+            let want_grad = gradients(&want);
+            for tile in [1, 4, 100] {
+                let (nll, correct) = head_nll(&hidden, &weight, &targets, cap, tile);
+                close(&nll, &want, tolerance);
+                assert_eq!(correct, want_correct);
+                let grad = gradients(&nll);
+                close(&grad[0], &want_grad[0], tolerance);
+                close(&grad[1], &want_grad[1], tolerance);
+            }
         }
         // Without a gradient asked for, the same loss.
+        let (want, _) = plain(&hidden, &weight.to_kind(kind), &targets, None);
         close(&head_logprobs(&hidden, &weight, &targets, 4), &-want, tolerance);
     }
 }

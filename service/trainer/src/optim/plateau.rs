@@ -36,7 +36,9 @@ impl Plateau {
 
     /// Takes a held-out loss, absent if it was not finite. `floor` is the lowest scale.
     pub fn observe(&mut self, loss: Option<f64>, during_warmup: bool, options: &spec::Plateau, floor: f64) {
-        let wanted = self.best.map_or(f64::INFINITY, |best| best - options.threshold * best.abs());
+        // As torch reckons it, so that ties fall alike; a negative best must be passed downwards too.
+        let share = |best: f64| if best < 0.0 { 1.0 + options.threshold } else { 1.0 - options.threshold };
+        let wanted = self.best.map_or(f64::INFINITY, |best| best * share(best));
         let is_better = loss.is_some_and(|loss| loss < wanted);
         if is_better {
             self.best = loss;

@@ -148,7 +148,7 @@ impl Reader {
             data: task.data,
             adapter: task.adapter,
             init_from: task.init_from,
-            optimizer: task.optimizer,
+            optimizer: Some(optimizer),
             schedule: task.schedule,
             batch: task.batch,
             length,
@@ -158,11 +158,7 @@ impl Reader {
             seed: task.seed,
             order: task.order,
         };
-        let mut training = self.training(path, parts);
-        if !rate_is_given {
-            training.optimizer.learning_rate /= DPO_LEARNING_RATE_DIVISOR;
-        }
-        DpoTask { training, preference }
+        DpoTask { training: self.training(path, parts), preference }
     }
 
     fn training(&mut self, path: &str, parts: Parts) -> Training {
@@ -361,17 +357,6 @@ fn parts(training: Training) -> Parts {
             Order::Sequential => pb::Order::Sequential,
         }
         .into(),
-    }
-}
-
-fn optimizer_message(optimizer: Optimizer) -> pb::OptimizerSpec {
-    pb::OptimizerSpec {
-        learning_rate: Some(optimizer.learning_rate),
-        beta1: Some(optimizer.beta1),
-        beta2: Some(optimizer.beta2),
-        epsilon: Some(optimizer.epsilon),
-        weight_decay: Some(optimizer.weight_decay),
-        max_grad_norm: Some(optimizer.max_grad_norm),
     }
 }
 

@@ -253,15 +253,8 @@ fn numbers_of_unknown_enum_values_are_violations_not_defaults() {
     task.optimizer = Some(pb::OptimizerSpec { r#type: 9, moments: 9, ..Default::default() });
     task.schedule = Some(pb::ScheduleSpec { r#type: 9, ..Default::default() });
     let fields: Vec<String> = job_spec(Some(request)).1.into_iter().map(|violation| violation.field).collect();
-    let expected = [
-        "loss_on",
-        "adapter.lora.init",
-        "optimizer.type",
-        "optimizer.moments",
-        "schedule.type",
-        "precision",
-        "order",
-    ];
+    let expected =
+        ["loss_on", "adapter.lora.init", "optimizer.type", "optimizer.moments", "schedule.type", "precision", "order"];
     let expected = expected.map(|field| format!("spec.sft.{field}"));
     assert_eq!(fields, expected);
 }

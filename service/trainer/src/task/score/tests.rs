@@ -66,7 +66,7 @@ fn scores_of_every_fixture_equal_those_of_transformers_and_peft() {
         .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".json")?.to_string()))
         .collect();
     names.sort();
-    assert_eq!(names.len(), 23, "8 models, 13 adapters and 2 GGUF files: {names:?}");
+    assert_eq!(names.len(), 41, "16 models, 19 adapters and 6 GGUF files: {names:?}");
     for name in names {
         let want = expected(&root().join(format!("tests/fixtures/scores/{name}.json")));
         let (model, adapter) = place(&name);
