@@ -24,7 +24,7 @@ pub(super) fn understand(
         }
         (Value::Array(_), Value::Array(_)) => {
             let (chosen, rejected) = (messages("chosen", chosen)?, messages("rejected", rejected)?);
-            let (prompt, chosen, rejected) = turns(prompt, chosen, rejected)?;
+            let Turns { prompt, chosen, rejected } = turns(prompt, chosen, rejected)?;
             Ok(Content::ChatPreference { prompt, chosen, rejected, context: context(row)? })
         }
         _ => Err(format!(
@@ -35,18 +35,21 @@ pub(super) fn understand(
     }
 }
 
-/// Prompt, chosen and rejected turns. Without a prompt it is the turns that both begin with, save the last of either, which
-/// is always an answer. A prompt that is a text is accepted when both lists begin with a message that says it: some
-/// published datasets carry it twice.
-fn turns(
-    prompt: Option<&Value>,
+/// The messages of a pair.
+struct Turns {
+    prompt: Vec<Value>,
     chosen: Vec<Value>,
     rejected: Vec<Value>,
-) -> Result<(Vec<Value>, Vec<Value>, Vec<Value>), String> {
+}
+
+/// Takes the prompt off both lists. Without a prompt it is the turns that both begin with, save the last of either, which
+/// is always an answer. A prompt that is a text is accepted when both lists begin with a message that says it: some
+/// published datasets carry it twice.
+fn turns(prompt: Option<&Value>, chosen: Vec<Value>, rejected: Vec<Value>) -> Result<Turns, String> {
     match prompt {
         Some(Value::Array(_)) => {
             let prompt = messages("prompt", prompt.unwrap_or(&Value::Null))?;
-            return Ok((prompt, chosen, rejected));
+            return Ok(Turns { prompt, chosen, rejected });
         }
         Some(Value::String(text)) => {
             let says = |turns: &[Value]| turns[0]["role"] == "user" && turns[0]["content"] == *text;
@@ -69,7 +72,7 @@ fn turns(
                 .into(),
         );
     }
-    Ok((prompt, chosen[common..].to_vec(), rejected[common..].to_vec()))
+    Ok(Turns { prompt, chosen: chosen[common..].to_vec(), rejected: rejected[common..].to_vec() })
 }
 
 #[cfg(test)]
