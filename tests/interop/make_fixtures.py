@@ -326,6 +326,7 @@ def make_chat(out, tokenizers, models):
                     for case, messages in sample_texts.CONVERSATIONS.items()
                 ],
                 "prompt_completion": trl_rows(tokenizers / name, models / base, sample_texts.PROMPT_COMPLETIONS),
+                "tokens": token_rows(tokenizers / name, models / base),
                 "conversational_prompt_completion": trl_rows(
                     tokenizers / name,
                     models / base,
@@ -363,6 +364,18 @@ def trl_rows(tokenizer_folder, model_folder, rows):
         {**row, "input_ids": encoded["input_ids"], "labels": encoded["labels"]}
         for row, encoded in zip(rows, tokenized, strict=True)
     ]
+
+
+def token_rows(tokenizer_folder, model_folder):
+    """Rows that are tokens already, with the labels that TRL trains on."""
+    found = []
+    for row in sample_texts.TOKEN_ROWS:
+        for completion_only in (True, False):
+            settings = {"completion_only_loss": completion_only}
+            (encoded,) = sft_curve.tokenize_with_trl(tokenizer_folder, model_folder, [row], **settings)
+            trained = {"input_ids": encoded["input_ids"], "labels": encoded["labels"]}
+            found.append({"row": row, "completion_only": completion_only, **trained})
+    return found
 
 
 def make_ropes(path):

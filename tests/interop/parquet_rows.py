@@ -49,6 +49,8 @@ def make(out):
                 row[name] = float(str(round(value, 6)))
             elif name == "scores" and value is not None:
                 row[name] = dict(value)
+            elif name == "messages" and value is not None:
+                row[name] = [{key: text for key, text in message.items() if text is not None} for message in value]
             elif name in ("day", "price") and value is not None:
                 row[name] = str(value)
     reference.write_json(out / "pyarrow.json", rows)

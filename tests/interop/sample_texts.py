@@ -87,6 +87,15 @@ CONVERSATIONS = {
     ],
 }
 
+TOKEN_ROWS = [
+    {"input_ids": [9, 30, 31, 32, 2]},
+    {"input_ids": [9, 30, 31, 32, 2], "labels": [-100, -100, 31, -100, 2]},
+    {"input_ids": [9, 30, 31, 32, 2], "completion_mask": [0, 0, 1, 1, 1]},
+    {"input_ids": [9, 30, 31, 32, 2], "assistant_masks": [0, 1, 1, 0, 0]},
+    {"input_ids": [9, 30, 31, 32, 2], "completion_mask": [0, 0, 1, 1, 1], "assistant_masks": [0, 1, 1, 1, 0]},
+    {"input_ids": [9, 30, 31, 32, 2], "labels": [-100, 30, -100, -100, 2], "completion_mask": [0, 0, 1, 1, 1]},
+]
+
 PROMPT_COMPLETIONS = [
     {"prompt": "Capital of France?", "completion": " Paris"},
     {"prompt": "No space between", "completion": "and the answer"},

@@ -43,6 +43,10 @@ const LOSS_ON: &[Word] = &[
     ("assistant", "every assistant turn of a conversation"),
     ("all", "every token, prompt included"),
 ];
+const MIX_UNTIL: &[Word] = &[
+    ("first_exhausted", "with the first source that has no example left"),
+    ("all_exhausted", "when every source has come whole; the small ones start over"),
+];
 const PRECISION: &[Word] = &[("float32", "IEEE single precision"), ("bfloat16", "brain floating point")];
 const ORDER: &[Word] =
     &[("shuffled", "a new permutation each epoch, from the seed"), ("sequential", "as in the files")];
@@ -118,6 +122,11 @@ pub(crate) fn loss_on() -> impl TypedValueParser<Value = v1::LossOn> {
     choice(LOSS_ON, "LOSS_ON_", v1::LossOn::from_str_name)
 }
 
+/// When an epoch over mixed sources ends.
+pub(crate) fn mix_until() -> impl TypedValueParser<Value = v1::MixUntil> {
+    choice(MIX_UNTIL, "MIX_UNTIL_", v1::MixUntil::from_str_name)
+}
+
 /// Number format of base weights and activations.
 pub(crate) fn precision() -> impl TypedValueParser<Value = v1::Precision> {
     choice(PRECISION, "PRECISION_", v1::Precision::from_str_name)
@@ -180,6 +189,7 @@ mod tests {
             ("MomentFormat", "MOMENT_FORMAT_", MOMENTS),
             ("OverLength", "OVER_LENGTH_", OVER_LENGTH),
             ("LossOn", "LOSS_ON_", LOSS_ON),
+            ("MixUntil", "MIX_UNTIL_", MIX_UNTIL),
             ("Precision", "PRECISION_", PRECISION),
             ("Order", "ORDER_", ORDER),
             ("Divergence", "DIVERGENCE_", DIVERGENCE),

@@ -8,7 +8,7 @@ use crate::follow::Ending;
 use crate::human::{counted, printable};
 use crate::locate;
 use crate::output::{Output, Paint};
-use crate::report::{base_name, histogram, reasons, totals};
+use crate::report::{base_name, histogram, reasons, sources, totals};
 
 /// What marks trained text where there are no colours.
 const MARKS: (&str, &str) = ("⟦", "⟧");
@@ -35,6 +35,7 @@ pub(crate) fn text(response: &v1::PreviewDatasetResponse, paint: Paint) -> Strin
     for report in &response.reports {
         lines.push(paint.bold(&totals(report)));
         lines.extend(reasons(report, paint).into_iter().map(|line| format!("  {line}")));
+        lines.extend(sources(report).into_iter().map(|line| format!("  {line}")));
         lines.push("  lengths, in tokens".to_owned());
         lines.extend(histogram(report, paint).into_iter().map(|line| format!("  {line}")));
         lines.push(String::new());

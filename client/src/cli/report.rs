@@ -15,7 +15,18 @@ pub(crate) fn summary(report: &v1::DatasetReport, paint: Paint) -> Vec<String> {
         let name = format!("{:<width$}", printable(&one.reason));
         format!("  {}  {}: {}", paint.yellow(&name), counted(one.count, "row"), row_numbers(one))
     };
-    std::iter::once(totals(report)).chain(report.reasons.iter().map(reason)).collect()
+    let shares = sources(report).into_iter().map(|line| format!("  {line}"));
+    std::iter::once(totals(report)).chain(report.reasons.iter().map(reason)).chain(shares).collect()
+}
+
+/// The sources that are mixed, a line each.
+pub(crate) fn sources(report: &v1::DatasetReport) -> Vec<String> {
+    let line = |share: &v1::SourceShare| {
+        let taken = counted(share.examples_per_epoch, "example");
+        let name = base_name(&share.uri);
+        format!("mixed in with weight {}: {taken} an epoch of the {} in {name}", share.weight, count(share.examples))
+    };
+    report.sources.iter().map(line).collect()
 }
 
 /// What became of a split, in a line.
@@ -130,6 +141,7 @@ pub(crate) mod tests {
                 v1::LengthBucket { up_to_tokens: 2048, rows: 0 },
             ],
             longest_tokens: 811,
+            sources: Vec::new(),
         }
     }
 
@@ -141,6 +153,26 @@ pub(crate) mod tests {
             "  malformed            2 rows: 1 of a.jsonl; 9 of b.jsonl",
         ];
         assert_eq!(summary(&example(), Paint::plain()), expected);
+    }
+
+    #[test]
+    fn mixed_sources_say_what_an_epoch_takes_of_them() {
+        let share = |uri: &str, weight, examples, examples_per_epoch| v1::SourceShare {
+            uri: uri.into(),
+            weight,
+            examples,
+            examples_per_epoch,
+        };
+        let mixed = v1::DatasetReport {
+            sources: vec![share("s3://b/chat.jsonl", 3.0, 1_200, 900), share("file:///d/code", 1.0, 300, 300)],
+            reasons: Vec::new(),
+            ..example()
+        };
+        let expected = [
+            "  mixed in with weight 3: 900 examples an epoch of the 1,200 in chat.jsonl",
+            "  mixed in with weight 1: 300 examples an epoch of the 300 in code",
+        ];
+        assert_eq!(summary(&mixed, Paint::plain())[1..], expected);
     }
 
     #[test]

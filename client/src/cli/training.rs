@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use hone_client::v1;
 
-use crate::choice::{order, over_length, precision};
+use crate::choice::{mix_until, order, over_length, precision};
 use crate::failure::Failure;
 use crate::labels::label;
 use crate::lora::LoraArgs;
@@ -108,6 +108,15 @@ pub(crate) struct DataArgs {
     /// At most this many held-out rows, a uniform sample. Default: all.
     #[arg(long, value_name = "N", help_heading = "Model and rows")]
     max_eval_examples: Option<u64>,
+    /// Mix the training sources by these weights, one for each --train, such as 3,1. Default: every row once an epoch.
+    #[arg(long, value_name = "WEIGHTS", value_delimiter = ',', help_heading = "Model and rows")]
+    mix: Vec<f64>,
+    /// When an epoch over mixed sources ends. Default first_exhausted.
+    #[arg(long, value_name = "WHEN", value_parser = mix_until(), requires = "mix", help_heading = "Model and rows")]
+    mix_until: Option<v1::MixUntil>,
+    /// Leave out training rows that say the same as an earlier one. Default: they are counted and take part.
+    #[arg(long, help_heading = "Model and rows")]
+    drop_duplicates: bool,
 }
 
 /// Where things are once local files have been uploaded: ids and URIs only.
@@ -189,6 +198,8 @@ impl DataArgs {
             chat_template: self.chat_template.as_ref().map(read).transpose()?,
             max_train_examples: self.max_train_examples,
             max_eval_examples: self.max_eval_examples,
+            mix: given(v1::MixSpec { weights: self.mix.clone(), until: self.mix_until.unwrap_or_default().into() }),
+            drop_duplicates: self.drop_duplicates,
         })
     }
 }

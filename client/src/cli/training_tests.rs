@@ -53,6 +53,15 @@ fn every_flag_sets_its_field_and_no_other() {
     check(&["--over-length", "split"], json!({"sft": {"data": {"over_length": "OVER_LENGTH_SPLIT"}}}));
     check(&["--max-train-examples", "9"], json!({"sft": {"data": {"max_train_examples": "9"}}}));
     check(&["--max-eval-examples", "9"], json!({"sft": {"data": {"max_eval_examples": "9"}}}));
+    check(
+        &["--train", "e", "--mix", "3,1"],
+        json!({"sft": {"data": {"train": ["d", "e"], "mix": {"weights": [3.0, 1.0]}}}}),
+    );
+    check(
+        &["--mix", "1", "--mix-until", "all_exhausted"],
+        json!({"sft": {"data": {"mix": {"weights": [1.0], "until": "MIX_UNTIL_ALL_EXHAUSTED"}}}}),
+    );
+    check(&["--drop-duplicates"], json!({"sft": {"data": {"drop_duplicates": true}}}));
     check(&["--loss-on", "assistant"], json!({"sft": {"loss_on": "LOSS_ON_ASSISTANT"}}));
     check(&["--epochs", "2.5"], json!({"sft": {"epochs": 2.5}}));
     check(&["--max-steps", "70"], json!({"sft": {"max_steps": "70"}}));
@@ -140,6 +149,7 @@ fn settings_that_contradict_each_other_are_refused_before_anything_is_uploaded()
         &["--schedule", "spiral"],
         &["--warmup-steps", "3", "--warmup-ratio", "0.1"],
         &["--decay-steps", "3", "--decay-ratio", "0.1"],
+        &["--mix-until", "all_exhausted"],
         &["--label", "team"],
         &["--target-modules", "q_proj", "--target-pattern", "a"],
         &["--rank-pattern", "q_proj"],

@@ -33,6 +33,20 @@ pub mod reason {
     pub const HELD_OUT: &str = "held_out_for_evaluation";
     /// Not in the sample that max_train_examples or max_eval_examples asks for.
     pub const NOT_SAMPLED: &str = "not_sampled";
+    /// Says the same as an earlier row of its split, and was left out since that was asked for.
+    pub const DUPLICATE_DROPPED: &str = "duplicate_dropped";
+    /// Says the same as an earlier row of its split; takes part.
+    pub const DUPLICATE: &str = "duplicate";
+    /// An evaluation row that says the same as a training row; takes part.
+    pub const IN_TRAINING_ROWS: &str = "in_training_rows";
+    /// Trained on, but no token that ends an answer is; takes part.
+    pub const END_NOT_TRAINED: &str = "end_token_not_trained";
+
+    /// Whether rows of this fate take no part. The others are examples all the same, whole or changed: each row that was
+    /// read either takes part or is counted under exactly one reason that removes it.
+    pub fn removes(reason: &str) -> bool {
+        ![OVER_LENGTH_TRUNCATED, OVER_LENGTH_SPLIT, DUPLICATE, IN_TRAINING_ROWS, END_NOT_TRAINED].contains(&reason)
+    }
 }
 
 /// What happens to long training rows.
@@ -47,7 +61,7 @@ pub struct LengthPolicy {
 }
 
 /// How far from its end a row's end token may stand and still be its end: templates write a line break behind it.
-const END_WITHIN: usize = 4;
+pub(crate) const END_WITHIN: usize = 4;
 
 impl LengthPolicy {
     /// Applies the policy to a training row and puts what remains into `admitted`.
@@ -189,6 +203,7 @@ impl Tally {
                 .map(|(&up_to_tokens, &rows)| LengthBucket { up_to_tokens, rows })
                 .collect(),
             longest_tokens: self.longest_tokens,
+            sources: Vec::new(),
         }
     }
 }

@@ -2,18 +2,20 @@
 //!
 //! One thread reads, several tokenise; the result is in reading order whatever their number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
-use hone_job::event::{DatasetReport, ReasonCount, RowNote};
-use hone_job::spec::{Data, OverLength, Task};
+use hone_job::event::{DatasetReport, ReasonCount, RowNote, SourceShare};
+use hone_job::spec::{Data, Mix, Order, OverLength, Task};
 use tokio::runtime::Handle;
 
 use crate::admit::{LengthPolicy, Tally, keep_if_trainable, reason};
+use crate::ends::{Ends, is_endless};
 use crate::example::understand;
-use crate::order::{RowHash, sample};
+use crate::mix::{self, Mixture};
+use crate::order::{Cursor, RowHash, Sequence, sample};
 use crate::source::{self, Row, RowResult};
 use crate::storage::Location;
 use crate::template;
@@ -51,6 +53,10 @@ pub struct Options {
     pub max_train_examples: Option<u64>,
     /// At most this many evaluation rows, a uniform sample.
     pub max_eval_examples: Option<u64>,
+    /// How the training sources are mixed; one weight a source.
+    pub mix: Option<Mix>,
+    /// Whether a training row that says the same as an earlier one is left out.
+    pub drop_duplicates: bool,
     /// Threads that tokenise.
     pub threads: usize,
 }
@@ -74,6 +80,8 @@ impl Options {
             eval_fraction: data.eval_fraction,
             max_train_examples: data.max_train_examples,
             max_eval_examples: data.max_eval_examples,
+            mix: data.mix.clone(),
+            drop_duplicates: data.drop_duplicates,
             threads: thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -107,6 +115,9 @@ pub enum Error {
         /// The first of them.
         notes: Vec<RowNote>,
     },
+    /// Sources cannot be mixed as asked.
+    #[error("data.mix: {0}")]
+    Mix(#[from] mix::Error),
     /// No row is left.
     #[error("no usable {split} rows: {}", why_none(*rows_read, reasons))]
     NoUsableRows {
@@ -169,9 +180,29 @@ pub struct Dataset {
     pub train_report: DatasetReport,
     /// What became of the evaluation rows; absent when none were asked for.
     pub eval_report: Option<DatasetReport>,
+    /// How the sources of the training examples are mixed; absent when an epoch is every example once.
+    pub mixture: Option<Mixture>,
+    /// Which kinds of training rows teach where an answer ends.
+    pub ends: Ends,
 }
 
 impl Dataset {
+    /// Examples of an epoch.
+    pub fn epoch_len(&self) -> usize {
+        self.mixture.as_ref().map_or(self.train.len(), Mixture::num_examples)
+    }
+
+    /// The training examples in the order of a run, from a cursor on.
+    ///
+    /// # Panics
+    /// When there are no training examples.
+    pub fn sequence(&self, order: Order, seed: u64, cursor: Cursor) -> Sequence {
+        match &self.mixture {
+            Some(mixture) => Sequence::mixed(order, seed, mixture.clone(), cursor),
+            None => Sequence::new(order, seed, self.train.len(), cursor),
+        }
+    }
+
     /// Reads everything. A malformed row fails the whole, after all rows were read, so that the error lists them all.
     pub async fn load(
         sources: Sources,
@@ -180,6 +211,7 @@ impl Dataset {
         progress: Progress,
     ) -> Result<Self, Error> {
         let has_eval = !sources.eval.is_empty();
+        let (mix, uris) = (options.mix.clone(), sources.train.iter().map(|source| source.uri.clone()).collect());
         let found = examine(sources, tokenizer, options, progress).await?;
         for tally in [Some(&found.train.tally), found.eval.as_ref().map(|split| &split.tally)].into_iter().flatten() {
             if let Some(ReasonCount { count, rows, .. }) = tally.reason(reason::MALFORMED) {
@@ -189,7 +221,7 @@ impl Dataset {
                 return Err(Error::OverLength { count: *count, notes: rows.clone() });
             }
         }
-        let train_report = found.train.report("train");
+        let mut train_report = found.train.report("train");
         let eval_report = found.eval.as_ref().map(|split| split.report("eval"));
         let must_have = [Some(("train", &train_report)), eval_report.as_ref().map(|report| ("eval", report))];
         for (split, report) in must_have.into_iter().flatten() {
@@ -199,8 +231,10 @@ impl Dataset {
                 return Err(Error::NoUsableRows { split, rows_read: report.rows_read, reasons });
             }
         }
+        let mixture = mix.map(|mix| found.train.mixture(&mix, uris, &mut train_report)).transpose()?;
         let eval = found.eval.map(|split| split.examples).unwrap_or_default();
-        Ok(Self { train: found.train.examples, eval, train_report, eval_report })
+        let Split { examples, ends, .. } = found.train;
+        Ok(Self { train: examples, eval, train_report, eval_report, mixture, ends })
     }
 }
 
@@ -209,11 +243,36 @@ impl Dataset {
 pub(crate) struct Split {
     pub(crate) examples: Vec<Example>,
     pub(crate) tally: Tally,
+    /// Examples of each source; those of the first come first.
+    sizes: Vec<usize>,
+    ends: Ends,
 }
 
 impl Split {
     pub(crate) fn report(&self, split: &str) -> DatasetReport {
         self.tally.report(split, &self.examples)
+    }
+
+    /// Mixes the sources, and says in the report what an epoch takes of each.
+    pub(crate) fn mixture(
+        &self,
+        mix: &Mix,
+        uris: Vec<String>,
+        report: &mut DatasetReport,
+    ) -> Result<Mixture, mix::Error> {
+        let mixture = Mixture::new(&self.sizes, mix)?;
+        let taken = mixture.taken();
+        report.sources = uris
+            .into_iter()
+            .enumerate()
+            .map(|(index, uri)| SourceShare {
+                uri,
+                weight: mix.weights[index],
+                examples: self.sizes[index] as u64,
+                examples_per_epoch: taken[index] as u64,
+            })
+            .collect();
+        Ok(mixture)
     }
 }
 
@@ -234,7 +293,7 @@ pub(crate) async fn examine(
     let mut objects = [Vec::new(), Vec::new()];
     for (objects, sources) in objects.iter_mut().zip([&sources.train, &sources.eval]) {
         for source in sources {
-            objects.extend(source::objects(source).await?);
+            objects.push(source::objects(source).await?);
         }
     }
     let runtime = Handle::current();
@@ -245,20 +304,42 @@ pub(crate) async fn examine(
             over_length: options.over_length,
             end_ids: tokenizer.stop_ids().to_vec(),
         };
+        let end_ids = policy.end_ids.clone();
         let rows = RowTokenizer::new(tokenizer, options.chat_template.as_deref(), options.form)?;
-        let mut reading = Reading { rows: &rows, runtime: &runtime, threads: options.threads, progress, rows_read: 0 };
-        let train = reading.outcomes(&train)?;
-        let eval = if eval.is_empty() { None } else { Some(reading.outcomes(&eval)?) };
+        let mut reading = Reading {
+            rows: &rows,
+            end_ids: &end_ids,
+            runtime: &runtime,
+            threads: options.threads,
+            progress,
+            rows_read: 0,
+        };
+        let mut sources = |sources: &[Vec<Location>]| -> Result<Vec<_>, Error> {
+            sources.iter().map(|objects| reading.outcomes(objects)).collect()
+        };
+        let train = sources(&train)?;
+        let eval = if eval.is_empty() { None } else { Some(sources(&eval)?) };
         Ok(divide(train, eval, &policy, &options))
     };
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Interrupted(error.to_string()))?
 }
 
 /// What became of a row before the length policy.
-type Outcome = Result<(Example, RowHash), RowNote>;
+type Outcome = Result<Understood, RowNote>;
+
+/// A row with what must be known of it beside its tokens.
+struct Understood {
+    example: Example,
+    hash: RowHash,
+    /// Name of its kind.
+    kind: &'static str,
+    /// Whether a trained stretch of it ends without an end token.
+    is_endless: bool,
+}
 
 struct Reading<'a> {
     rows: &'a RowTokenizer,
+    end_ids: &'a [u32],
     runtime: &'a Handle,
     threads: usize,
     progress: Progress,
@@ -272,7 +353,7 @@ impl Reading<'_> {
         let threads = self.threads.max(1);
         let (send, receive) = mpsc::sync_channel::<(usize, Vec<RowResult>)>(2 * threads);
         let receive = Mutex::new(receive);
-        let rows = self.rows;
+        let (rows, end_ids) = (self.rows, self.end_ids);
         let read = thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
@@ -280,7 +361,7 @@ impl Reading<'_> {
                         // In a statement of its own, so that the lock is open while rows are tokenised.
                         let chunk = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok((number, chunk)) = chunk else { break };
-                        let outcomes = chunk.into_iter().map(|row| outcome(rows, row?)).collect();
+                        let outcomes = chunk.into_iter().map(|row| outcome(rows, end_ids, row?)).collect();
                         done.lock().unwrap_or_else(PoisonError::into_inner).insert(number, outcomes);
                     }
                 });
@@ -318,36 +399,66 @@ impl Reading<'_> {
     }
 }
 
-fn outcome(rows: &RowTokenizer, row: Row) -> Outcome {
+fn outcome(rows: &RowTokenizer, end_ids: &[u32], row: Row) -> Outcome {
     let content = understand(&row.value).map_err(|what| row.note(what))?;
     let example = rows.example(&content, row.object.clone(), row.number);
     let hash = RowHash::of(&row.value);
-    Ok((example.map_err(|error| row.note(error.to_string()))?, hash))
+    let example = example.map_err(|error| row.note(error.to_string()))?;
+    let is_endless = example.documents.iter().any(|document| is_endless(&document.labels, end_ids));
+    Ok(Understood { is_endless, example, hash, kind: content.kind() })
 }
 
-/// Divides rows into splits, applies the policy to the training rows, and samples.
-fn divide(train: Vec<Outcome>, eval: Option<Vec<Outcome>>, policy: &LengthPolicy, options: &Options) -> Examined {
+/// Divides rows into splits, applies the policy to the training rows, and samples. Rows come by source.
+fn divide(
+    train: Vec<Vec<Outcome>>,
+    eval: Option<Vec<Vec<Outcome>>>,
+    policy: &LengthPolicy,
+    options: &Options,
+) -> Examined {
     let mut held_out = Vec::new();
     let mut split = Gathered::default();
-    for outcome in train {
-        match outcome {
-            Ok((example, hash)) if hash.is_held_out(options.eval_fraction) => {
-                split.tally.rows_read += 1;
-                split.tally.count(reason::HELD_OUT, &example, "");
-                held_out.push(Ok((example, hash)));
-            }
-            outcome => split.take(outcome, |example, tally, admitted| policy.admit(example, tally, admitted)),
-        }
-    }
-    let train = split.sampled(options.max_train_examples);
-    let eval = eval.or((options.eval_fraction > 0.0).then_some(held_out)).map(|outcomes| {
-        let mut split = Gathered::default();
+    for outcomes in train {
         for outcome in outcomes {
+            match outcome {
+                Ok(row) if row.hash.is_held_out(options.eval_fraction) => {
+                    split.tally.rows_read += 1;
+                    split.tally.count(reason::HELD_OUT, &row.example, "");
+                    held_out.push(Ok(row));
+                }
+                Ok(row) if options.drop_duplicates && split.is_repeated(&row) => split.leave_out(&row),
+                outcome => split.take(outcome, |example, tally, admitted| policy.admit(example, tally, admitted)),
+            }
+        }
+        split.end_source();
+    }
+    let seen = split.take_seen();
+    let train = split.sampled(options.max_train_examples);
+    let eval = eval.or((options.eval_fraction > 0.0).then(|| vec![held_out])).map(|sources| {
+        let mut split = Gathered::default();
+        for outcome in sources.into_iter().flatten() {
+            if let Ok(row) = &outcome
+                && let Some(place) = seen.get(&row.hash)
+            {
+                split.tally.count(reason::IN_TRAINING_ROWS, &row.example, place.said());
+            }
             split.take(outcome, keep_if_trainable);
         }
+        split.end_source();
         split.sampled(options.max_eval_examples)
     });
     Examined { train, eval }
+}
+
+/// Where a row stands that a later one repeats.
+struct Place {
+    object: Arc<str>,
+    row: u64,
+}
+
+impl Place {
+    fn said(&self) -> String {
+        format!("the same as {} row {}", self.object, self.row)
+    }
 }
 
 /// A split on its way, with the rank of each example in a sample.
@@ -356,33 +467,74 @@ struct Gathered {
     examples: Vec<Example>,
     ranks: Vec<u64>,
     tally: Tally,
+    /// The first row that says what it says, by hash.
+    seen: HashMap<RowHash, Place>,
+    /// Examples gathered when a source ended.
+    ends_of_sources: Vec<usize>,
+    ends: Ends,
 }
 
 impl Gathered {
     fn take(&mut self, outcome: Outcome, admit: impl Fn(Example, &mut Tally, &mut Vec<Example>)) {
         self.tally.rows_read += 1;
-        match outcome {
-            Err(note) => self.tally.note(reason::MALFORMED, note),
-            Ok((example, hash)) => {
-                self.tally.measure(&example);
-                admit(example, &mut self.tally, &mut self.examples);
-                // The parts of a split row have its rank in common.
-                self.ranks.resize(self.examples.len(), hash.sample_rank());
+        let Understood { example, hash, kind, is_endless } = match outcome {
+            Ok(row) => row,
+            Err(note) => return self.tally.note(reason::MALFORMED, note),
+        };
+        let place = Place { object: example.object.clone(), row: example.row };
+        if let Some(first) = self.seen.get(&hash) {
+            self.tally.count(reason::DUPLICATE, &example, first.said());
+        }
+        self.tally.measure(&example);
+        let before = self.examples.len();
+        admit(example, &mut self.tally, &mut self.examples);
+        if self.examples.len() > before {
+            self.ends.count(kind, is_endless);
+            if is_endless {
+                let note = format!("{kind}: what is trained on does not end with a token that ends an answer");
+                let note = RowNote { object: place.object.to_string(), row: place.row, note };
+                self.tally.note(reason::END_NOT_TRAINED, note);
             }
         }
+        self.seen.entry(hash).or_insert(place);
+        // The parts of a split row have its rank in common.
+        self.ranks.resize(self.examples.len(), hash.sample_rank());
+    }
+
+    fn is_repeated(&self, row: &Understood) -> bool {
+        self.seen.contains_key(&row.hash)
+    }
+
+    /// Counts a row that says what an earlier one said, and forgets it.
+    fn leave_out(&mut self, row: &Understood) {
+        self.tally.rows_read += 1;
+        let said = self.seen.get(&row.hash).map(Place::said).unwrap_or_default();
+        self.tally.count(reason::DUPLICATE_DROPPED, &row.example, said);
+    }
+
+    fn end_source(&mut self) {
+        self.ends_of_sources.push(self.examples.len());
+    }
+
+    fn take_seen(&mut self) -> HashMap<RowHash, Place> {
+        std::mem::take(&mut self.seen)
     }
 
     fn sampled(mut self, most: Option<u64>) -> Split {
         let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+        let taken = sample(&self.ranks, most);
+        let mut start = 0;
+        let mut size =
+            |end: &usize| taken[std::mem::replace(&mut start, *end)..*end].iter().filter(|kept| **kept).count();
+        let sizes = self.ends_of_sources.iter().map(&mut size).collect();
         if self.examples.len() > most {
-            let taken = sample(&self.ranks, most);
             let (kept, left): (Vec<_>, Vec<_>) = self.examples.into_iter().zip(taken).partition(|(_, taken)| *taken);
             for (example, _) in left {
                 self.tally.count(reason::NOT_SAMPLED, &example, "");
             }
             self.examples = kept.into_iter().map(|(example, _)| example).collect();
         }
-        Split { examples: self.examples, tally: self.tally }
+        Split { examples: self.examples, tally: self.tally, sizes, ends: self.ends }
     }
 }
 

@@ -1,11 +1,16 @@
-//! What a row is: text, prompt and completion, a conversation, or a pair of answers. Each row is looked at on its own, and one of a wrong
-//! shape is told apart by name, never guessed.
+//! What a row is: text, prompt and completion, a conversation, tokens, or a pair of answers. Each row is looked at on its own,
+//! and one of a wrong shape is told apart by name, never guessed.
 
 use serde_json::{Map, Value};
 
 use crate::template::ChatContext;
 
+mod alpaca;
 mod preference;
+mod share_gpt;
+mod tokenised;
+
+pub use tokenised::Tokenised;
 
 /// A row, understood.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,9 +60,20 @@ pub enum Content {
         /// What comes with the messages.
         context: ChatContext,
     },
+    /// `{"input_ids"}`: tokens already.
+    Tokens(Tokenised),
 }
 
 impl Content {
+    /// Whether the row is plain text, of which every part is as good as the whole, so that it may be split.
+    pub fn is_text(&self) -> bool {
+        match self {
+            Content::Text(_) => true,
+            Content::Tokens(tokens) => tokens.is_text(),
+            _ => false,
+        }
+    }
+
     /// Name of the kind, for people.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -67,43 +83,83 @@ impl Content {
             Content::Chat { .. } => "messages",
             Content::Preference { .. } => "a pair of answers",
             Content::ChatPreference { .. } => "a pair of answers in messages",
+            Content::Tokens(_) => "tokens",
         }
     }
 }
 
-/// The columns that make a row what it is. Others are ignored, and do not count in its hash.
-pub const COLUMNS: [&str; 9] = [
-    "messages",
-    "conversations",
-    "prompt",
-    "completion",
-    "text",
-    "tools",
-    "chat_template_kwargs",
-    "chosen",
-    "rejected",
-];
+/// The columns that make a row what it is, unless [`columns`] knows better. Others are ignored, and do not count in its
+/// hash.
+const COLUMNS: [&str; 7] =
+    ["messages", "conversations", "prompt", "completion", "text", "tools", "chat_template_kwargs"];
 
-const EXPECTED: &str =
-    "expected {\"messages\": [..]}, {\"prompt\", \"completion\"}, {\"text\"} or {\"chosen\", \"rejected\"}";
+/// The columns that make this row what it is: those of the kind that [`understand`] finds.
+pub fn columns(row: &Value) -> &'static [&'static str] {
+    let Value::Object(row) = row else { return &[] };
+    match Kind::of(row) {
+        Kind::Preference => &preference::COLUMNS,
+        Kind::Tokenised => &tokenised::COLUMNS,
+        Kind::ShareGpt => &share_gpt::COLUMNS,
+        Kind::Alpaca => &alpaca::COLUMNS,
+        Kind::Other => &COLUMNS,
+    }
+}
+
+/// Kinds of rows that are understood in files of their own.
+enum Kind {
+    Preference,
+    Tokenised,
+    ShareGpt,
+    Alpaca,
+    Other,
+}
+
+impl Kind {
+    fn of(row: &Map<String, Value>) -> Self {
+        let has = |name: &str| row.get(name).is_some_and(|value| !value.is_null());
+        if has("chosen") || has("rejected") {
+            Self::Preference
+        } else if has("input_ids") {
+            Self::Tokenised
+        } else if has("messages") {
+            Self::Other
+        } else if has("conversations") {
+            Self::ShareGpt
+        } else if !(has("prompt") && has("completion")) && alpaca::is_alpaca(row) {
+            Self::Alpaca
+        } else {
+            Self::Other
+        }
+    }
+}
+
+const EXPECTED: &str = "expected {\"messages\": [..]}, {\"prompt\", \"completion\"}, {\"text\"}, {\"instruction\", \"output\"}, \
+                        {\"conversations\": [..]}, {\"input_ids\": [..]} or {\"chosen\", \"rejected\"}";
 
 /// Understands a row; the error says what was found and what was expected. A row with several kinds of columns is the
-/// first of: chosen and rejected, messages, conversations, prompt and completion, text. A null column counts as absent, since Parquet has
-/// every column in every row.
+/// first of: chosen and rejected, input_ids, messages, conversations, prompt and completion, instruction and output, text. A null column counts
+/// as absent, since Parquet has every column in every row.
 pub fn understand(row: &Value) -> Result<Content, String> {
     let Value::Object(row) = row else { return Err(format!("the row is {}; {EXPECTED}", kind(row))) };
     let column = |name: &str| row.get(name).filter(|value| !value.is_null());
-    match (column("chosen"), column("rejected")) {
-        (Some(chosen), Some(rejected)) => return preference::understand(column("prompt"), chosen, rejected, row),
-        (Some(_), None) => return Err("chosen stands without rejected; expected both".into()),
-        (None, Some(_)) => return Err("rejected stands without chosen; expected both".into()),
-        (None, None) => {}
+    match Kind::of(row) {
+        Kind::Preference => {
+            return match (column("chosen"), column("rejected")) {
+                (Some(chosen), Some(rejected)) => preference::understand(column("prompt"), chosen, rejected, row),
+                (Some(_), None) => Err("chosen stands without rejected; expected both".into()),
+                _ => Err("rejected stands without chosen; expected both".into()),
+            };
+        }
+        Kind::Tokenised => return tokenised::understand(&row["input_ids"], row),
+        Kind::ShareGpt => {
+            let messages = share_gpt::understand(&row["conversations"], row)?;
+            return Ok(Content::Chat { messages, context: context(row)? });
+        }
+        Kind::Alpaca => return alpaca::understand(row),
+        Kind::Other => {}
     }
     if let Some(turns) = column("messages") {
         return Ok(Content::Chat { messages: messages("messages", turns)?, context: context(row)? });
-    }
-    if let Some(turns) = column("conversations") {
-        return Ok(Content::Chat { messages: conversations(turns)?, context: context(row)? });
     }
     match (column("prompt"), column("completion"), column("text")) {
         (Some(prompt), Some(completion), _) => prompt_completion(prompt, completion, row),
@@ -170,36 +226,19 @@ fn check_message(turn: &Value) -> Result<(), String> {
     }
 }
 
-/// The ShareGPT form: `from` and `value` instead of `role` and `content`, with its own names of the roles.
-fn conversations(value: &Value) -> Result<Vec<Value>, String> {
-    let Value::Array(turns) = value else {
-        return Err(format!("conversations is {}; expected a list of {{\"from\", \"value\"}}", kind(value)));
-    };
-    let renamed = turns.iter().enumerate().map(|(index, turn)| match (turn.get("from"), turn.get("value")) {
-        (Some(Value::String(from)), Some(Value::String(value))) => {
-            let role = match from.as_str() {
-                "human" => "user",
-                "gpt" | "chatgpt" | "model" => "assistant",
-                other => other,
-            };
-            Ok(serde_json::json!({"role": role, "content": value}))
-        }
-        _ if turn.get("role").is_some() => Ok(turn.clone()),
-        _ => Err(format!("conversations[{index}] is not {{\"from\": text, \"value\": text}}")),
-    });
-    messages("conversations", &Value::Array(renamed.collect::<Result<_, _>>()?))
-}
-
 fn context(row: &Map<String, Value>) -> Result<ChatContext, String> {
     let tools = match row.get("tools") {
         None | Some(Value::Null) => None,
         Some(Value::Array(tools)) => Some(Value::Array(tools.clone())),
+        Some(Value::String(text)) if text.trim().is_empty() => None,
         Some(Value::String(text)) => match serde_json::from_str(text) {
             Ok(Value::Array(tools)) => Some(Value::Array(tools)),
             _ => return Err("tools is a text, but not the JSON of a list".into()),
         },
         Some(other) => return Err(format!("tools is {}; expected a list", kind(other))),
     };
+    // An empty list is no tools: some templates would announce tools and then name none.
+    let tools = tools.filter(|tools| *tools != Value::Array(Vec::new()));
     let variables = match row.get("chat_template_kwargs") {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(variables)) => variables.clone(),

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::example::COLUMNS;
+use crate::example::columns;
+use crate::mix::Mixture;
 
 /// Where a run stands in its data: the next example is number `position` of the order of `epoch`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,9 +28,27 @@ pub struct Cursor {
 pub struct Sequence {
     order: Order,
     seed: u64,
-    num_examples: usize,
+    examples: Examples,
     cursor: Cursor,
     permutation: Vec<u32>,
+}
+
+/// What an epoch is made of.
+#[derive(Debug, Clone)]
+enum Examples {
+    /// Every example once, by their number.
+    All(usize),
+    /// What a mixture takes of each source.
+    Mixed(Mixture),
+}
+
+impl Examples {
+    fn order(&self, order: Order, seed: u64, epoch: u64) -> Vec<u32> {
+        match self {
+            Examples::All(num_examples) => permutation(order, seed, epoch, *num_examples),
+            Examples::Mixed(mixture) => mixture.order(order, seed, epoch),
+        }
+    }
 }
 
 impl Sequence {
@@ -38,9 +57,18 @@ impl Sequence {
     /// # Panics
     /// When there are no examples, or more than `u32::MAX`.
     pub fn new(order: Order, seed: u64, num_examples: usize, cursor: Cursor) -> Self {
-        assert!(num_examples > 0, "there must be examples");
-        let permutation = permutation(order, seed, cursor.epoch, num_examples);
-        Self { order, seed, num_examples, cursor, permutation }
+        Self::over(order, seed, Examples::All(num_examples), cursor)
+    }
+
+    /// The same over sources that are mixed by weight.
+    pub fn mixed(order: Order, seed: u64, mixture: Mixture, cursor: Cursor) -> Self {
+        Self::over(order, seed, Examples::Mixed(mixture), cursor)
+    }
+
+    fn over(order: Order, seed: u64, examples: Examples, cursor: Cursor) -> Self {
+        let permutation = examples.order(order, seed, cursor.epoch);
+        assert!(!permutation.is_empty(), "there must be examples");
+        Self { order, seed, examples, cursor, permutation }
     }
 
     /// Where the next step begins; save it with a checkpoint.
@@ -48,15 +76,20 @@ impl Sequence {
         self.cursor
     }
 
+    /// Examples of an epoch; every epoch has as many.
+    pub fn epoch_len(&self) -> usize {
+        self.permutation.len()
+    }
+
     /// Indices of the examples of the next step. The last step of an epoch may be short: a step never mixes epochs, so
-    /// that every epoch sees every example once.
+    /// that every epoch sees what it is made of once.
     pub fn next_step(&mut self, examples_per_step: usize) -> Vec<usize> {
-        if self.cursor.position >= self.num_examples as u64 {
+        if self.cursor.position >= self.epoch_len() as u64 {
             self.cursor = Cursor { epoch: self.cursor.epoch + 1, position: 0 };
-            self.permutation = permutation(self.order, self.seed, self.cursor.epoch, self.num_examples);
+            self.permutation = self.examples.order(self.order, self.seed, self.cursor.epoch);
         }
         let start = self.cursor.position as usize;
-        let end = (start + examples_per_step.max(1)).min(self.num_examples);
+        let end = (start + examples_per_step.max(1)).min(self.epoch_len());
         self.cursor.position = end as u64;
         self.permutation[start..end].iter().map(|&index| index as usize).collect()
     }
@@ -67,12 +100,19 @@ impl Sequence {
 /// # Panics
 /// When there are more than `u32::MAX` examples.
 pub fn permutation(order: Order, seed: u64, epoch: u64, num_examples: usize) -> Vec<u32> {
+    source_permutation(order, seed, 0, epoch, num_examples)
+}
+
+/// The order of a pass over one source of several; the sources are numbered from 1, so that none has the order that all
+/// examples would have.
+pub(crate) fn source_permutation(order: Order, seed: u64, source: u64, pass: u64, num_examples: usize) -> Vec<u32> {
     let count = u32::try_from(num_examples).expect("examples of a run are counted in 32 bits");
     let mut indices: Vec<u32> = (0..count).collect();
     if order == Order::Shuffled {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
-        key[8..16].copy_from_slice(&epoch.to_le_bytes());
+        key[8..16].copy_from_slice(&pass.to_le_bytes());
+        key[16..24].copy_from_slice(&source.to_le_bytes());
         let mut rng = ChaCha12Rng::from_seed(key);
         for last in (1..count).rev() {
             indices.swap(last as usize, below(&mut rng, last + 1) as usize);
@@ -101,7 +141,7 @@ impl RowHash {
     /// Hashes a row.
     pub fn of(row: &Value) -> Self {
         let mut hash = Sha256::new();
-        for column in COLUMNS {
+        for column in columns(row) {
             if let Some(value) = row.get(column).filter(|value| !value.is_null()) {
                 hash.update(column.as_bytes());
                 hash.update(b"=");

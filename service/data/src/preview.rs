@@ -50,10 +50,14 @@ pub async fn preview(
     num_rows: usize,
     progress: Progress,
 ) -> Result<Preview, Error> {
+    let (mix, uris) = (options.mix.clone(), sources.train.iter().map(|source| source.uri.clone()).collect());
     let found = examine(sources, tokenizer.clone(), options, progress).await?;
     let first = found.train.examples.iter().take(num_rows);
     let rows = first.map(|example| preview_row(example, &tokenizer)).collect::<Result<_, _>>();
     let mut reports = vec![found.train.report("train")];
+    if let Some(mix) = mix {
+        found.train.mixture(&mix, uris, &mut reports[0])?;
+    }
     reports.extend(found.eval.map(|split| split.report("eval")));
     Ok(Preview { reports, rows: rows.map_err(|error| Error::Interrupted(error.to_string()))? })
 }

@@ -20,6 +20,9 @@ use crate::template::{self, ChatContext, ChatTemplate};
 use crate::tokenizer::{self, Encoded, Tokenizer};
 
 mod preference;
+mod turns;
+
+use turns::Turns;
 
 /// Label of a position that is not trained on.
 pub const IGNORE_INDEX: i64 = -100;
@@ -107,16 +110,18 @@ pub enum Error {
     #[error("it is a conversation, and the model brings no chat template; set data.chat_template")]
     NoTemplate,
     /// `loss_on` asks for turns that the row does not have.
-    #[error("it is {kind}, which has no assistant turns; loss_on assistant needs messages")]
+    #[error(
+        "it is {kind}, which has no assistant turns; loss_on assistant needs messages, or tokens with assistant_masks"
+    )]
     NoTurns {
         /// Kind of the row.
         kind: &'static str,
     },
     /// The template has no generation tags and does not render turn by turn.
     #[error(
-        "the chat template does not mark what the assistant wrote ({{% generation %}}), and its text up to {turn} is not \
-         the beginning of the whole, so the turns cannot be told apart; use loss_on completion or a template with \
-         generation tags"
+        "the chat template does not mark what the assistant wrote ({{% generation %}}), and {turn} cannot be found in its \
+         text, since the template writes it differently when more follows; use a template with generation tags, or loss_on \
+         completion on rows that end with the answer"
     )]
     NotIncremental {
         /// Which part.
@@ -131,6 +136,22 @@ pub enum Error {
         task: &'static str,
         /// What it needs.
         expected: &'static str,
+    },
+    /// The prompt is rendered differently when more follows, and what follows is not the assistant's.
+    #[error(
+        "the chat template renders the prompt differently when more follows, so the completion cannot be told apart; begin \
+         the completion with an assistant message"
+    )]
+    PromptChanges,
+    /// An id of a row of tokens is not in the vocabulary.
+    #[error("input_ids[{index}] is {id}; the tokenizer's ids go up to {largest_id}")]
+    UnknownId {
+        /// Where in the row.
+        index: usize,
+        /// The id.
+        id: u32,
+        /// The largest id there is.
+        largest_id: u64,
     },
     /// Rendering failed.
     #[error(transparent)]
@@ -179,6 +200,7 @@ impl Tokens {
 #[derive(Debug)]
 pub struct RowTokenizer {
     tokenizer: Arc<Tokenizer>,
+    vocab_size: u64,
     template: Option<ChatTemplate>,
     form: Form,
     loss_on: LossOn,
@@ -195,7 +217,7 @@ impl RowTokenizer {
         let loss_on = if let Form::Sft(loss_on) = form { loss_on } else { LossOn::Completion };
         let source = chat_template.or(tokenizer.chat_template());
         let template = source.map(|source| ChatTemplate::new(source, tokenizer.special_tokens())).transpose()?;
-        Ok(Self { tokenizer, template, form, loss_on })
+        Ok(Self { vocab_size: tokenizer.vocab_size(), tokenizer, template, form, loss_on })
     }
 
     /// The tokenizer.
@@ -205,7 +227,7 @@ impl RowTokenizer {
 
     /// The example that a row gives.
     pub fn example(&self, content: &Content, object: Arc<str>, row: u64) -> Result<Example, Error> {
-        let is_text = matches!(content, Content::Text(_));
+        let is_text = content.is_text();
         match self.form {
             Form::Sft(_) => Ok(self.tokenize(content)?.into_example(object, row, is_text)),
             Form::Preference => {
@@ -245,6 +267,19 @@ impl RowTokenizer {
                 LossOn::Assistant => self.assistant_turns(messages, context),
                 LossOn::All => self.whole(messages, context),
             },
+            Content::Tokens(tokens) => {
+                self.check_ids(&tokens.input_ids)?;
+                let trained = tokens.trained(self.loss_on).ok_or(Error::NoTurns { kind: content.kind() })?;
+                Ok(Tokens { ids: tokens.input_ids.clone(), trained })
+            }
+        }
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<(), Error> {
+        let largest_id = self.vocab_size.saturating_sub(1);
+        match ids.iter().enumerate().find(|(_, id)| u64::from(**id) > largest_id) {
+            Some((index, &id)) => Err(Error::UnknownId { index, id, largest_id }),
+            None => Ok(()),
         }
     }
 
@@ -285,20 +320,47 @@ impl RowTokenizer {
     }
 
     /// Trains on `messages[start..end]`: what follows the tokens of the prompt, which ends where the assistant is to
-    /// speak.
+    /// speak. Where the template renders the prompt differently when more follows, the turn is looked for in the whole.
     fn last_part(&self, messages: &[Value], start: usize, end: usize, context: &ChatContext) -> Result<Tokens, Error> {
-        let ids = self.ids(messages, context, false)?;
-        let first = match self.ids(&messages[..start], context, true) {
-            Ok(prompt) => common_prefix(&prompt, &ids),
+        let template = self.template()?;
+        let whole = template.render(messages, context, false)?.text;
+        let prompt = match template.render(&messages[..start], context, true) {
+            Ok(rendered) => rendered.text,
             // Many templates cannot render nothing at all.
-            Err(Error::Template(_)) if start == 0 => 0,
-            Err(error) => return Err(error),
+            Err(_) if start == 0 => String::new(),
+            Err(error) => return Err(error.into()),
         };
-        let last = match end == messages.len() {
-            true => ids.len(),
-            false => common_prefix(&self.ids(&messages[..end], context, false)?, &ids),
-        };
+        if !whole.starts_with(&prompt) || end < messages.len() {
+            if !is_assistant(&messages[start]) {
+                return Err(Error::PromptChanges);
+            }
+            let turns = self.turns(template, messages, context, &whole);
+            let end = if end < messages.len() { turns.end(end - 1)? } else { whole.len() };
+            let span = turns.start(start)?..end;
+            return self.within_text(&whole, &[span]);
+        }
+        let ids = self.tokenizer.encode(&whole, false)?;
+        let first = common_prefix(&self.tokenizer.encode(&prompt, false)?, &ids);
+        let last = ids.len();
         Ok(Tokens::within(ids, first..last))
+    }
+
+    /// Trains on stretches of a rendered text, in bytes.
+    fn within_text(&self, text: &str, spans: &[Range<usize>]) -> Result<Tokens, Error> {
+        let encoded = self.tokenizer.encode_with_offsets(text, false)?;
+        let trained = touched(&encoded, spans);
+        Ok(Tokens { ids: encoded.ids, trained })
+    }
+
+    fn turns<'a>(
+        &'a self,
+        template: &'a ChatTemplate,
+        messages: &'a [Value],
+        context: &'a ChatContext,
+        whole: &'a str,
+    ) -> Turns<'a> {
+        let eos = self.tokenizer.special_token("eos_token").unwrap_or_default();
+        Turns { template, messages, context, whole, eos }
     }
 
     fn assistant_turns(&self, messages: &[Value], context: &ChatContext) -> Result<Tokens, Error> {
@@ -306,11 +368,9 @@ impl RowTokenizer {
         let rendered = template.render(messages, context, false)?;
         let spans = match template.has_generation() {
             true => rendered.generation,
-            false => turn_spans(template, messages, context, &rendered.text)?,
+            false => self.turns(template, messages, context, &rendered.text).spans()?,
         };
-        let encoded = self.tokenizer.encode_with_offsets(&rendered.text, false)?;
-        let trained = touched(&encoded, &spans);
-        Ok(Tokens { ids: encoded.ids, trained })
+        self.within_text(&rendered.text, &spans)
     }
 }
 
@@ -320,33 +380,6 @@ fn is_assistant(message: &Value) -> bool {
 
 fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
-}
-
-/// Where each assistant turn lies in the text of a template without generation tags: between the text that asks for it
-/// and the text that ends with it. Both must be beginnings of the whole, or the turns cannot be told apart.
-fn turn_spans(
-    template: &ChatTemplate,
-    messages: &[Value],
-    context: &ChatContext,
-    whole: &str,
-) -> Result<Vec<Range<usize>>, Error> {
-    let mut spans = Vec::new();
-    for turn in (0..messages.len()).filter(|&turn| is_assistant(&messages[turn])) {
-        let asked = match template.render(&messages[..turn], context, true) {
-            Ok(rendered) => rendered.text,
-            Err(_) if turn == 0 => String::new(),
-            Err(error) => return Err(error.into()),
-        };
-        let answered = template.render(&messages[..=turn], context, false)?.text;
-        if !whole.starts_with(&answered) {
-            return Err(Error::NotIncremental { turn: format!("the end of turn {}", turn + 1) });
-        }
-        if !answered.starts_with(&asked) {
-            return Err(Error::NotIncremental { turn: format!("the start of turn {}", turn + 1) });
-        }
-        spans.push(asked.len()..answered.len());
-    }
-    Ok(spans)
 }
 
 /// Which tokens share a byte with a span. Byte-level tokenizers may leave the spaces that a token begins with out of its

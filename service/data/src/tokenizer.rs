@@ -50,9 +50,11 @@ pub enum Error {
     },
     /// Token ids go past the model's embedding.
     #[error(
-        "the tokenizer does not fit the model: its ids go up to {largest_id}, the model's vocab_size is {vocab_size}"
+        "{origin}: the tokenizer does not fit the model: its ids go up to {largest_id}, the model's vocab_size is {vocab_size}"
     )]
     DoesNotFit {
+        /// The tokenizer's file.
+        origin: String,
         /// Largest id of the tokenizer.
         largest_id: u32,
         /// Rows of the model's embedding.
@@ -72,6 +74,8 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The file it was read from, for messages.
+    origin: String,
     eos_id: Option<u32>,
     bos_id: Option<u32>,
     pad_id: Option<u32>,
@@ -110,14 +114,16 @@ impl Tokenizer {
     /// Reads the tokenizer of a model: a Hugging Face folder, a GGUF file, or a folder that holds one.
     pub fn open(model: &Path) -> Result<Self> {
         if model.is_file() {
-            return Self::from_gguf(&Gguf::open(model)?);
+            return Self::open_gguf(model);
         }
-        if !model.join("tokenizer.json").is_file()
-            && let Some(file) = gguf_in(model)?
-        {
-            return Self::from_gguf(&Gguf::open(&file)?);
+        match gguf_in(model)? {
+            Some(file) if !model.join("tokenizer.json").is_file() => Self::open_gguf(&file),
+            _ => Self::from_folder(model),
         }
-        Self::from_folder(model)
+    }
+
+    fn open_gguf(file: &Path) -> Result<Self> {
+        Ok(Self { origin: file.display().to_string(), ..Self::from_gguf(&Gguf::open(file)?)? })
     }
 
     /// Reads the tokenizer of a Hugging Face folder.
@@ -149,6 +155,7 @@ impl Tokenizer {
             special_tokens.extend(special_tokens_of(source));
         }
         let mut tokenizer = Self::assemble(inner, special_tokens, chat_template, files.clone());
+        tokenizer.origin = origin("tokenizer.json");
         if config.get("add_bos_token").and_then(Value::as_bool) == Some(true) {
             tokenizer.ensure_bos()?;
         }
@@ -178,6 +185,7 @@ impl Tokenizer {
         let (eos_id, bos_id, pad_id) = (id_of("eos_token"), id_of("bos_token"), id_of("pad_token"));
         Self {
             stop_ids: eos_id.into_iter().collect(),
+            origin: "the GGUF metadata".into(),
             inner,
             eos_id,
             bos_id,
@@ -230,7 +238,10 @@ impl Tokenizer {
     /// Checks that every id has a row in the model's embedding; a model may have more rows than the tokenizer ids.
     pub fn check_fits(&self, vocab_size: u64) -> Result<()> {
         let largest_id = self.largest_id();
-        if u64::from(largest_id) < vocab_size { Ok(()) } else { Err(Error::DoesNotFit { largest_id, vocab_size }) }
+        match u64::from(largest_id) < vocab_size {
+            true => Ok(()),
+            false => Err(Error::DoesNotFit { origin: self.origin.clone(), largest_id, vocab_size }),
+        }
     }
 
     /// The token that ends a text.

@@ -86,12 +86,28 @@ pub struct DatasetReport {
     pub tokens: u64,
     /// Tokens trained on.
     pub trained_tokens: u64,
-    /// Rows left out or changed, by reason.
+    /// Rows left out, changed or worth a look, by reason.
     pub reasons: Vec<ReasonCount>,
     /// Rows per length.
     pub length_histogram: Vec<LengthBucket>,
     /// Longest example, in tokens.
     pub longest_tokens: u64,
+    /// The training sources and what an epoch takes of each; empty unless they are mixed by weight.
+    #[serde(default)]
+    pub sources: Vec<SourceShare>,
+}
+
+/// A source of training rows that is mixed with others.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceShare {
+    /// Where its rows are.
+    pub uri: String,
+    /// Its weight.
+    pub weight: f64,
+    /// Examples it has.
+    pub examples: u64,
+    /// Examples that an epoch takes of it; more than it has when it starts over.
+    pub examples_per_epoch: u64,
 }
 
 /// How many rows met one fate, and which were the first.

@@ -156,6 +156,32 @@ pub struct Data {
     pub max_train_examples: Option<u64>,
     /// At most this many evaluation rows, a uniform sample. Default: all.
     pub max_eval_examples: Option<u64>,
+    /// How the sources of `train` are mixed. Default: an epoch is every row of every source once.
+    #[serde(default)]
+    pub mix: Option<Mix>,
+    /// Whether a training row that says the same as an earlier one is left out. Default: counted, not left out.
+    #[serde(default)]
+    pub drop_duplicates: bool,
+}
+
+/// How sources of training rows are mixed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mix {
+    /// One weight a source, in the order of `train`: its share of the examples, relative to the others. 1e-6 to 1e6.
+    pub weights: Vec<f64>,
+    /// When an epoch ends.
+    pub until: MixUntil,
+}
+
+/// When an epoch over mixed sources ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MixUntil {
+    /// When a source has no example left: none comes twice in an epoch. The default.
+    #[default]
+    FirstExhausted,
+    /// When every source has come whole: the small ones start over.
+    AllExhausted,
 }
 
 /// What happens to a training row longer than `max_length`.
@@ -301,6 +327,8 @@ impl Training {
                 chat_template: None,
                 max_train_examples: None,
                 max_eval_examples: None,
+                mix: None,
+                drop_duplicates: false,
             },
             adapter: Adapter::Lora(Lora::default()),
             init_from: None,
@@ -433,6 +461,17 @@ impl Data {
         }
         check.that(self.max_train_examples != Some(0), "data.max_train_examples", "must be at least 1");
         check.that(self.max_eval_examples != Some(0), "data.max_eval_examples", "must be at least 1");
+        if let Some(mix) = &self.mix {
+            let (weights, sources) = (mix.weights.len(), self.train.len());
+            check.that(
+                weights == sources,
+                "data.mix.weights",
+                format!("has {weights} weights for {sources} sources; give one for each entry of train"),
+            );
+            for weight in &mix.weights {
+                check.within(*weight, 1e-6..=1e6, "data.mix.weights");
+            }
+        }
     }
 }
 
@@ -475,6 +514,30 @@ mod tests {
                 "spec.sft.optimizer.epsilon"
             ]
         );
+    }
+
+    #[test]
+    fn weights_are_one_for_each_source() {
+        let check = |weights: &[f64], expected: &[&str]| {
+            let mut spec = spec();
+            let training = spec.task.training_mut();
+            training.data.train = vec!["ds-1".into(), "ds-2".into()];
+            training.data.mix = Some(Mix { weights: weights.to_vec(), until: MixUntil::default() });
+            let found: Vec<String> = spec.validate().into_iter().map(|violation| violation.description).collect();
+            assert_eq!(found.len(), expected.len(), "{weights:?}: {found:?}");
+            assert!(found.iter().zip(expected).all(|(found, expected)| found.contains(expected)), "{found:?}");
+        };
+        check(&[1.0, 2.5], &[]);
+        check(&[1.0], &["has 1 weights for 2 sources"]);
+        check(&[0.0, f64::NAN], &["is 0; must be from", "is NaN; must be from"]);
+    }
+
+    #[test]
+    fn a_spec_from_before_mixing_reads_as_without() {
+        let mut old = serde_json::to_value(spec()).unwrap();
+        let data = old["task"]["sft"]["training"]["data"].as_object_mut().unwrap();
+        assert!(data.remove("mix").is_some() && data.remove("drop_duplicates").is_some());
+        assert_eq!(serde_json::from_value::<JobSpec>(old).unwrap(), spec());
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl Error {
     fn location(&self) -> Option<String> {
         match self {
             Error::Model(error) => model_location(error),
+            Error::Tokenizer(error) => tokenizer_location(error),
             Error::Data(error) => data_location(error),
             Error::Storage(error) => Some(storage_location(error)),
             Error::Peft(error) => Some(peft_location(error)),
@@ -115,7 +116,7 @@ impl Error {
             Error::Input { place, .. } => Some(place.clone()),
             Error::Io { path, .. } => Some(path.display().to_string()),
             Error::NonFinite { step, .. } => Some(format!("step {step}")),
-            Error::Tokenizer(_) | Error::Template(_) | Error::Device(_) | Error::Thread(_) | Error::Panic(_) => None,
+            Error::Template(_) | Error::Device(_) | Error::Thread(_) | Error::Panic(_) => None,
         }
     }
 
@@ -177,6 +178,15 @@ fn model_location(error: &model::Error) -> Option<String> {
     Some(path.display().to_string())
 }
 
+fn tokenizer_location(error: &tokenizer::Error) -> Option<String> {
+    use tokenizer::Error as E;
+    match error {
+        E::Io { path, .. } | E::Missing { path, .. } => Some(path.display().to_string()),
+        E::Malformed { origin, .. } | E::DoesNotFit { origin, .. } => Some(origin.clone()),
+        E::Unsupported { .. } | E::Gguf(_) | E::Failed(_) => None,
+    }
+}
+
 fn data_location(error: &dataset::Error) -> Option<String> {
     use dataset::Error as E;
     match error {
@@ -191,6 +201,7 @@ fn data_location(error: &dataset::Error) -> Option<String> {
         E::Source(source::Error::Read { object, row, .. } | source::Error::Parquet { object, row, .. }) => {
             Some(format!("{object}:{row}"))
         }
+        E::Mix(_) => Some("data.mix".into()),
         E::Template(_) | E::Interrupted(_) => None,
     }
 }

@@ -1,5 +1,7 @@
 //! Each choice on the same long row, and the count of all of them.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::tokenize::{IGNORE_INDEX, Tokens};
 
@@ -103,4 +105,70 @@ fn of_a_pair_the_longer_text_counts_and_each_is_cut_by_itself() {
     let (admitted, tally) = admit(OverLength::Drop, 5, pair(vec![1, 2, 3], vec![1, 2]));
     assert!(admitted.is_empty(), "an answer without tokens is no answer");
     assert_eq!(tally.reason(reason::NO_TRAINABLE_TOKEN).unwrap().count, 1);
+}
+
+fn row() -> impl Strategy<Value = (Example, usize)> {
+    let ids = prop::collection::vec(prop_oneof![9 => 1u32..50, 1 => Just(END)], 1..60);
+    (ids, 0usize..20, 2usize..40).prop_map(|(ids, prompt, max_length)| (example(ids, prompt, true), max_length))
+}
+
+fn ids(example: &Example) -> &[u32] {
+    &example.documents[0].input_ids
+}
+
+fn targets(example: &Example) -> Vec<i64> {
+    example.documents[0].labels.iter().copied().filter(|label| *label != IGNORE_INDEX).collect()
+}
+
+/// Whether every target is the token that follows.
+fn is_shifted(example: &Example) -> bool {
+    let next = example.documents[0].labels.iter().zip(ids(example).iter().skip(1));
+    next.into_iter().all(|(label, next)| *label == IGNORE_INDEX || *label == i64::from(*next))
+}
+
+proptest! {
+    #[test]
+    fn a_split_loses_no_token_and_no_target((row, max_length) in row()) {
+        prop_assume!(row.num_targets() > 0 && row.len() > max_length);
+        // Parts without a target are left out and counted; all tokens of a text are targets.
+        let row = example(ids(&row).to_vec(), 0, true);
+        let (admitted, tally) = admit(OverLength::Split, max_length, row.clone());
+        prop_assert!(admitted.iter().all(|part| part.len() <= max_length));
+        let kept: Vec<u32> = admitted.iter().flat_map(|part| ids(part).to_vec()).collect();
+        prop_assert!(ids(&row).starts_with(&kept) && kept.len() + 1 >= row.len(), "a last token alone is a target already");
+        prop_assert_eq!(admitted.iter().flat_map(targets).collect::<Vec<_>>(), targets(&row));
+        prop_assert_eq!(tally.reason(reason::OVER_LENGTH_SPLIT).unwrap().count, 1);
+        prop_assert!(tally.reason(reason::NO_TRAINABLE_TOKEN).is_none());
+    }
+
+    #[test]
+    fn a_cut_row_keeps_its_end((row, max_length) in row()) {
+        prop_assume!(row.len() > max_length);
+        let (admitted, tally) = admit(OverLength::Truncate, max_length, row.clone());
+        prop_assert_eq!(tally.reason(reason::OVER_LENGTH_TRUNCATED).unwrap().count, 1);
+        for cut in admitted {
+            prop_assert_eq!(cut.len(), max_length);
+            prop_assert!(is_shifted(&cut));
+            let end = ids(&row).iter().rev().take(END_WITHIN).position(|id| *id == END);
+            if let Some(behind) = end.filter(|behind| *behind < max_length - 1) {
+                prop_assert_eq!(&ids(&cut)[max_length - behind - 1..], &ids(&row)[row.len() - behind - 1..]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_is_an_example_or_counted_once((row, max_length) in row(), choice in 0usize..3) {
+        let choice = [OverLength::Drop, OverLength::Truncate, OverLength::Fail][choice];
+        let (admitted, tally) = admit(choice, max_length, row);
+        let removed: u64 = tally.reasons.values().filter(|one| reason::removes(&one.reason)).map(|one| one.count).sum();
+        prop_assert_eq!(admitted.len() as u64 + removed, 1);
+    }
+}
+
+#[test]
+fn rows_that_fail_are_named() {
+    let (admitted, tally) = admit(OverLength::Fail, 4, long());
+    let found = &tally.reason(reason::OVER_LENGTH).unwrap().rows[0];
+    assert!(admitted.is_empty());
+    assert_eq!((found.object.as_str(), found.row, found.note.as_str()), ("o", 7, "10 tokens; max_length is 4"));
 }

@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 use super::{Content, context, kind, messages};
 
+/// The columns that make such a row what it is.
+pub(super) const COLUMNS: [&str; 5] = ["prompt", "chosen", "rejected", "tools", "chat_template_kwargs"];
+
 /// Understands `chosen` and `rejected` with the prompt that may stand beside them.
 pub(super) fn understand(
     prompt: Option<&Value>,

@@ -16,15 +16,13 @@ fn each_kind_is_recognised() {
     check(json!({"prompt": "a", "messages": turns}), "messages");
     check(json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [{}]}]}), "messages");
     check(json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}), "messages");
-}
-
-#[test]
-fn share_gpt_conversations_become_messages() {
-    let row = json!({"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "a"},
-                                       {"from": "gpt", "value": "b"}, {"role": "user", "content": "c"}]});
-    let Content::Chat { messages, .. } = understand(&row).unwrap() else { panic!("no conversation") };
-    let roles: Vec<&str> = messages.iter().map(|turn| turn["role"].as_str().unwrap()).collect();
-    assert_eq!(roles, ["system", "user", "assistant", "user"]);
+    check(json!({"conversations": [{"from": "human", "value": "a"}], "text": "a"}), "messages");
+    check(json!({"instruction": "a", "input": "", "output": "b", "text": "all of it"}), "prompt and completion");
+    check(
+        json!({"instruction": "a", "output": "b", "prompt": turns, "completion": turns}),
+        "prompt and completion messages",
+    );
+    check(json!({"input_ids": [1, 2], "text": "a", "messages": turns}), "tokens");
 }
 
 #[test]
@@ -36,6 +34,25 @@ fn tools_come_as_a_list_or_as_its_json() {
         assert_eq!(context.tools, Some(json!([{"name": "f"}])));
         assert_eq!(context.variables["enable_thinking"], json!(false));
     }
+    for none in [json!([]), json!("[]"), json!(" "), json!(null)] {
+        let row = json!({"messages": turns, "tools": none});
+        let Content::Chat { context, .. } = understand(&row).unwrap() else { panic!("no conversation") };
+        assert_eq!(context.tools, None, "{row}");
+    }
+}
+
+#[test]
+fn only_the_columns_of_its_kind_make_a_row() {
+    let check = |row: Value, expected: &[&str]| {
+        let found: Vec<&str> = columns(&row).iter().copied().filter(|name| row.get(*name).is_some()).collect();
+        assert_eq!(found, expected, "{row}");
+    };
+    check(json!({"text": "a", "input": "b", "labels": 1}), &["text"]);
+    check(json!({"input_ids": [1], "labels": [1], "text": "a"}), &["input_ids", "labels"]);
+    check(json!({"instruction": "a", "output": "b", "text": "c"}), &["instruction", "output"]);
+    check(json!({"conversations": [], "system": "s", "text": "c"}), &["conversations", "system"]);
+    check(json!({"messages": [], "system": "s", "id": 1}), &["messages"]);
+    check(json!("text"), &[]);
 }
 
 #[test]
@@ -46,7 +63,7 @@ fn wrong_shapes_are_named() {
     };
     check(json!([]), "the row is a list");
     check(json!({}), "nothing; expected");
-    check(json!({"instruction": "a", "output": "b"}), "columns instruction, output; expected {\"messages\"");
+    check(json!({"instruction": "a", "response": "b"}), "columns instruction, response; expected {\"messages\"");
     check(json!({"text": 7}), "text is a number");
     check(json!({"text": {"bytes": 3}}), "text is an object");
     check(json!({"prompt": "a"}), "prompt stands without completion");
@@ -59,6 +76,5 @@ fn wrong_shapes_are_named() {
     check(json!({"messages": [{"role": 1, "content": "a"}]}), "messages[0].role is a number");
     check(json!({"messages": [{"role": "user", "content": "a"}, {"role": "user"}]}), "messages[1] has no content");
     check(json!({"messages": [{"role": "user", "content": 1}]}), "messages[0].content is a number");
-    check(json!({"conversations": [{"from": "human"}]}), "conversations[0]");
     check(json!({"messages": [{"role": "user", "content": "a"}], "tools": "x"}), "tools is a text");
 }

@@ -54,6 +54,13 @@ fn object(record: &Record) -> Value {
     record.get_column_iter().map(|(name, field)| (name.clone(), json_of(field))).collect::<Map<_, _>>().into()
 }
 
+/// A struct as an object. Its null fields are left out: Parquet has the fields of every row in each, and to a template a
+/// message with `tool_calls: null` is one that calls tools.
+fn present(record: &Record) -> Value {
+    let fields = record.get_column_iter().filter(|(_, field)| !matches!(field, Field::Null));
+    fields.map(|(name, field)| (name.clone(), json_of(field))).collect::<Map<_, _>>().into()
+}
+
 /// A cell as JSON. Kinds that JSON has no word for become their text; bytes become an object, so that they are never
 /// mistaken for a text to train on.
 fn json_of(field: &Field) -> Value {
@@ -74,7 +81,7 @@ fn json_of(field: &Field) -> Value {
         Field::Double(value) => float(*value),
         Field::Str(text) => text.as_str().into(),
         Field::Bytes(bytes) => json!({"bytes": bytes.len()}),
-        Field::Group(record) => object(record),
+        Field::Group(record) => present(record),
         Field::ListInternal(list) => list.elements().iter().map(json_of).collect(),
         Field::MapInternal(map) => {
             map.entries().iter().map(|(key, value)| (name(key), json_of(value))).collect::<Map<_, _>>().into()

@@ -76,15 +76,25 @@ fn assistant_turns_are_found_with_and_without_generation_tags() {
 }
 
 #[test]
-fn a_template_that_looks_ahead_cannot_be_taken_apart() {
+fn a_template_that_looks_ahead_is_taken_apart_all_the_same() {
     let strips = "{% for m in messages %}{{ m.role }}:{% if loop.last %}!{% endif %}{{ m.content }};{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
     let row = json!({"messages": turns(&["user", "assistant", "user", "assistant"])});
-    let error = tokenize(&with(Some(strips), LossOn::Assistant), row.clone()).unwrap_err().to_string();
-    assert!(error.contains("{% generation %}") && error.contains("the end of turn 2"), "{error}");
-    let other =
+    let found = marked(&with(Some(strips), LossOn::Assistant), row);
+    assert_eq!(found, "user:m0;assistant:[m1;]user:m2;assistant:[!m3;]");
+}
+
+#[test]
+fn a_template_that_hides_its_turns_is_refused_by_name() {
+    let check = |template: &str, expected: &str| {
+        let row = json!({"messages": turns(&["user", "assistant", "user", "assistant"])});
+        let error = tokenize(&with(Some(template), LossOn::Assistant), row).unwrap_err().to_string();
+        assert!(error.contains("{% generation %}") && error.contains(expected), "{error}");
+    };
+    let asked_otherwise =
         "{% for m in messages %}{{ m.content }};{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
-    let error = tokenize(&with(Some(other), LossOn::Assistant), row).unwrap_err().to_string();
-    assert!(error.contains("the start of turn 2"), "{error}");
+    check(asked_otherwise, "the start of turn 2");
+    let ends_otherwise = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% if loop.last and m.role == 'assistant' %}END{% endif %}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+    check(ends_otherwise, "the end of turn 2");
 }
 
 #[test]
@@ -94,8 +104,18 @@ fn rows_that_cannot_be_trained_on_as_asked_say_why() {
         assert!(error.contains(expected), "{error:?} should say {expected:?}");
     };
     check(with(None, LossOn::Assistant), json!({"text": "a"}), "it is text, which has no assistant turns");
+    check(with(None, LossOn::Assistant), json!({"input_ids": [1]}), "it is tokens, which has no assistant turns");
+    let ids = json!({"input_ids": [1, 258, 259]});
+    check(with(None, LossOn::All), ids, "input_ids[2] is 259; the tokenizer's ids go up to 258");
     let refuses = "{{ raise_exception('no') }}";
     check(with(Some(refuses), LossOn::All), json!({"messages": turns(&["user"])}), "refuses this conversation: no");
+}
+
+#[test]
+fn rows_of_tokens_are_taken_as_they_are() {
+    let tokens =
+        tokenize(&with(None, LossOn::Completion), json!({"input_ids": [7, 8, 9], "completion_mask": [0, 1, 1]}));
+    assert_eq!(tokens.unwrap(), Tokens { ids: vec![7, 8, 9], trained: vec![false, true, true] });
 }
 
 #[test]
@@ -185,6 +205,23 @@ fn prompt_completion_rows_equal_trl() {
 }
 
 #[test]
+fn rows_of_tokens_equal_trl() {
+    for name in ["chatml", "inst"] {
+        let cases = fixture(&format!("chat/{name}.json"))["tokens"].as_array().unwrap().clone();
+        assert_eq!(cases.len(), 12);
+        for case in cases {
+            // Without completion_only_loss TRL still looks at assistant_masks.
+            let loss_on = match (&case["completion_only"], &case["row"]["assistant_masks"]) {
+                (Value::Bool(true), _) => LossOn::Completion,
+                (_, Value::Null) => LossOn::All,
+                _ => LossOn::Assistant,
+            };
+            check_trl(&folder_tokenizer(name, loss_on), case["row"].clone(), &case);
+        }
+    }
+}
+
+#[test]
 fn training_rows_equal_trl() {
     let tokenizer = folder_tokenizer("chatml", LossOn::Completion);
     let rows = std::fs::read_to_string(fixtures().join("sft/rows.jsonl")).unwrap();
@@ -216,4 +253,31 @@ fn a_gguf_file_gives_the_tokenizer_of_the_folder_it_was_made_from() {
             assert_eq!(tokenizer.encode(text, true).unwrap(), ids(&case["input_ids"]), "{name}: {text:?}");
         }
     }
+}
+
+fn stock(name: &str) -> String {
+    std::fs::read_to_string(fixtures().join(format!("templates/{name}.jinja"))).unwrap()
+}
+
+#[test]
+fn the_completion_is_found_where_the_template_writes_the_prompt_differently_when_more_follows() {
+    let check = |name: &str, roles: &[&str], expected: &str| {
+        let text = marked(&with(Some(&stock(name)), LossOn::Completion), json!({"messages": turns(roles)}));
+        assert!(text.ends_with(expected), "{name}: {text:?} should end with {expected:?}");
+        assert_eq!(text.matches('[').count() - text.matches("[INST]").count() - text.matches("[/INST]").count(), 1);
+    };
+    // The system text goes to the last question, which is the last message of the prompt alone.
+    check("mistral_nemo", &["system", "user", "assistant", "user", "assistant"], "[INST]m3[/INST][m4<|im_end|>]");
+    // Turns that are not the last lose their thought.
+    let asked_again = "<|im_start|>assistant\n[m1<|im_end|>\n]<|im_start|>user\nm2<|im_end|>\n";
+    check("qwen3", &["user", "assistant", "user"], asked_again);
+    check("phi3", &["user", "assistant", "user"], "<|assistant|>\n[m1<|end|>\n]<|user|>\nm2<|end|>\n<|im_end|>");
+}
+
+#[test]
+fn a_completion_that_cannot_be_told_apart_is_refused() {
+    let row = json!({"prompt": turns(&["system", "user"]), "completion": [{"role": "tool", "content": "7"}]});
+    let looks_ahead = "{% for m in messages %}{{ m.role }}:{% if loop.last %}!{% endif %}{{ m.content }};{% endfor %}";
+    let error = tokenize(&with(Some(looks_ahead), LossOn::Completion), row).unwrap_err().to_string();
+    assert!(error.contains("begin the completion with an assistant message"), "{error}");
 }

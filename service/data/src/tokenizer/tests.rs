@@ -129,6 +129,7 @@ fn a_saved_tokenizer_is_read_back_from_its_folder() {
     assert_eq!(read.vocab_size(), 259);
     read.check_fits(259).unwrap();
     let error = read.check_fits(100).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.json: the tokenizer does not fit"), "{error}");
     assert!(error.contains("258") && error.contains("100"), "{error}");
 }
 

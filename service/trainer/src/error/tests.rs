@@ -70,6 +70,8 @@ fn failures_say_where_and_what_to_try() {
     check(malformed.into(), Reason::InvalidData, "file:///rows.jsonl:7");
     let missing = model::Error::MissingTensor { path: "/m".into(), tensor: "lm_head.weight".into() };
     check(missing.into(), Reason::ModelUnsupported, "/m: lm_head.weight");
+    let unfit = tokenizer::Error::DoesNotFit { origin: "/m/tokenizer.json".into(), largest_id: 9, vocab_size: 5 };
+    check(unfit.into(), Reason::ModelUnsupported, "/m/tokenizer.json");
     let refused = || storage::Error::NotFound { uri: "s3://b/x".into(), step: storage::Step::Get };
     check(refused().into(), Reason::Storage, "s3://b/x");
     check(dataset::Error::Source(refused().into()).into(), Reason::Storage, "s3://b/x");

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hone_data::admit::reason;
 use hone_data::dataset::{self, Dataset, Sources};
-use hone_data::tokenize::Example;
+use hone_data::ends::Count;
 use hone_data::tokenizer::Tokenizer;
 use hone_job::event::{Event, Phase, Warning};
-use hone_job::spec::{self, LossOn, Task, Training};
+use hone_job::spec::{self, Task, Training};
 use tokio::task::JoinHandle;
 
 use super::Observer;
@@ -56,7 +57,7 @@ pub(super) fn prepare(
         teller.tell_sometimes(|| format!("{} of {} read", mebibytes(done), mebibytes(total)));
     })?;
     let dataset = data.finish(workspace)?;
-    report_dataset(&dataset, task, &tokenizer, observer.as_ref());
+    report_dataset(&dataset, observer.as_ref());
     Ok(Prepared { model, model_path, tokenizer, dataset })
 }
 
@@ -151,7 +152,7 @@ impl Reading {
     }
 }
 
-fn report_dataset(dataset: &Dataset, task: &Task, tokenizer: &Tokenizer, observer: &dyn Observer) {
+fn report_dataset(dataset: &Dataset, observer: &dyn Observer) {
     observer.report(Event::DatasetReport(dataset.train_report.clone()));
     if let Some(report) = &dataset.eval_report {
         observer.report(Event::DatasetReport(report.clone()));
@@ -161,19 +162,34 @@ fn report_dataset(dataset: &Dataset, task: &Task, tokenizer: &Tokenizer, observe
             observer.report(Event::Warning(Warning { code: "no_evaluation_rows".into(), message: message.into() }));
         }
     }
-    let answers = !matches!(task, Task::Sft(sft) if sft.loss_on == LossOn::All);
-    if answers && never_ends(&dataset.train, tokenizer.stop_ids()) {
-        let message = "no row trains a token that ends an answer, so the model will not learn to stop; let the chat template's \
-                       generation span include its end token, or end completions with it";
-        observer.report(Event::Warning(Warning { code: "end_token_not_trained".into(), message: message.into() }));
+    for warning in warnings(dataset) {
+        observer.report(Event::Warning(warning));
     }
 }
 
-/// Whether no example has an end token among its targets.
-fn never_ends(examples: &[Example], stop_ids: &[u32]) -> bool {
-    let is_stop = |label: &i64| u32::try_from(*label).is_ok_and(|label| stop_ids.contains(&label));
-    let documents = || examples.iter().flat_map(|example| &example.documents);
-    !stop_ids.is_empty() && !documents().any(|document| document.labels.iter().any(is_stop))
+/// What of the rows may spoil the run without stopping it.
+fn warnings(dataset: &Dataset) -> Vec<Warning> {
+    let mut found = Vec::new();
+    let of_kind = |(kind, count): (&str, Count)| format!("{} of {} ({kind})", count.endless, count.rows);
+    let endless: Vec<String> = dataset.ends.endless().map(of_kind).collect();
+    if !endless.is_empty() {
+        let message = format!(
+            "rows teach no end: what is trained on ends without a token that ends an answer in {}, so the model may not learn \
+             to stop; let the chat template's generation span include its end token, end completions with it, or name it in \
+             generation_config.json",
+            endless.join(", ")
+        );
+        found.push(Warning { code: "end_token_not_trained".into(), message });
+    }
+    let trained_on = dataset.eval_report.iter().flat_map(|report| &report.reasons);
+    if let Some(seen) = trained_on.into_iter().find(|reason| reason.reason == reason::IN_TRAINING_ROWS) {
+        let message = format!(
+            "evaluation rows that say the same as training rows: {}; the held-out loss flatters the run",
+            seen.count
+        );
+        found.push(Warning { code: "evaluation_rows_in_training".into(), message });
+    }
+    found
 }
 
 /// Tells how far a phase is, not more often than a person can read.
@@ -203,4 +219,26 @@ impl Teller {
 
 fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use hone_job::event::{DatasetReport, ReasonCount};
+
+    use super::*;
+
+    #[test]
+    fn rows_that_may_spoil_a_run_are_warned_of_with_their_number() {
+        assert_eq!(warnings(&Dataset::default()), []);
+        let mut dataset = Dataset::default();
+        for is_endless in [true, false, true] {
+            dataset.ends.count("messages", is_endless);
+        }
+        let seen = ReasonCount { reason: reason::IN_TRAINING_ROWS.into(), count: 4, rows: Vec::new() };
+        dataset.eval_report = Some(DatasetReport { reasons: vec![seen], ..DatasetReport::default() });
+        let [end, leak] = &warnings(&dataset)[..] else { panic!("two warnings") };
+        assert_eq!((end.code.as_str(), leak.code.as_str()), ("end_token_not_trained", "evaluation_rows_in_training"));
+        assert!(end.message.contains("2 of 3 (messages)"), "{end:?}");
+        assert!(leak.message.contains("training rows: 4;"), "{leak:?}");
+    }
 }

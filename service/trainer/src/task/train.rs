@@ -99,7 +99,7 @@ impl Run {
         let base_model_fingerprint =
             fingerprint(&model_path).map_err(|source| Error::Io { path: model_path.clone(), source })?;
         let num_examples = dataset.train.len() as u64;
-        let total_steps = training.length.total_steps(num_examples, training.batch.examples_per_step);
+        let total_steps = training.length.total_steps(dataset.epoch_len() as u64, training.batch.examples_per_step);
         let resumed = welcome.resume_from.as_deref().map(|uri| resume::open(uri, workspace, &base_model_fingerprint));
         let resumed = resumed.transpose()?;
         let adapter = match &resumed {
@@ -124,7 +124,7 @@ impl Run {
             objective(welcome, &model, &dataset, &base_model_fingerprint, workspace, compute, observer.as_ref())?;
         let folder = checkpoints(workspace, welcome, base_model_fingerprint)?;
         let saver = Saver::new(folder, training.checkpoints.keep_last, workspace.runtime().clone(), observer.clone())?;
-        let rows = Sequence::new(training.order, training.seed, dataset.train.len(), progress.cursor);
+        let rows = dataset.sequence(training.order, training.seed, progress.cursor);
         Ok(Run {
             schedule,
             eval_every_steps,
@@ -155,7 +155,7 @@ impl Run {
         let training = self.training();
         self.observer.report(Event::Plan(Plan {
             total_steps: self.total_steps,
-            steps_per_epoch: (self.train.len() as u64).div_ceil(training.batch.examples_per_step.into()),
+            steps_per_epoch: (self.rows.epoch_len() as u64).div_ceil(training.batch.examples_per_step.into()),
             warmup_steps: self.schedule.warmup_steps(),
             eval_every_steps: self.eval_every_steps,
             trainable_parameters: self.adapter.num_parameters() as u64,
@@ -235,7 +235,7 @@ impl Run {
         let steps_left = self.total_steps.saturating_sub(progress.step) as f64;
         self.observer.report(Event::TrainStep(TrainStep {
             step: progress.step,
-            epoch: progress.cursor.epoch as f64 + progress.cursor.position as f64 / self.train.len() as f64,
+            epoch: progress.cursor.epoch as f64 + progress.cursor.position as f64 / self.rows.epoch_len() as f64,
             loss: finite(gradients.loss),
             grad_norm,
             learning_rate,

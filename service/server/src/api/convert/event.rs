@@ -2,7 +2,7 @@
 
 use hone_job::event::{
     DatasetReport, Evaluation, Event, JobEvent, LengthBucket, Outcome, Plan, PreferenceMetrics, ReasonCount, RowNote,
-    TrainStep,
+    SourceShare, TrainStep,
 };
 use hone_job::failure::{Failure, Reason};
 use hone_proto::v1 as pb;
@@ -64,7 +64,13 @@ pub(in crate::api) fn report(report: DatasetReport) -> pb::DatasetReport {
         reasons: report.reasons.into_iter().map(reason_count).collect(),
         length_histogram: report.length_histogram.into_iter().map(length_bucket).collect(),
         longest_tokens: report.longest_tokens,
+        sources: report.sources.into_iter().map(source_share).collect(),
     }
+}
+
+fn source_share(share: SourceShare) -> pb::SourceShare {
+    let SourceShare { uri, weight, examples, examples_per_epoch } = share;
+    pb::SourceShare { uri, weight, examples, examples_per_epoch }
 }
 
 fn reason_count(reason: ReasonCount) -> pb::ReasonCount {

@@ -1,8 +1,8 @@
 //! The job spec, there and back. What is absent takes the default written in the proto and in `hone_job::spec`.
 
 use hone_job::spec::{
-    Adapter, Batch, Checkpoints, Data, DpoTask, Evaluation, JobSpec, Length, LossOn, Order, OverLength, Precision,
-    Resources, SftTask, Task, Training, Violation,
+    Adapter, Batch, Checkpoints, Data, DpoTask, Evaluation, JobSpec, Length, LossOn, Mix, MixUntil, Order, OverLength,
+    Precision, Resources, SftTask, Task, Training, Violation,
 };
 use hone_proto::v1 as pb;
 use pb::adapter_spec::Kind as AdapterKind;
@@ -195,6 +195,11 @@ impl Reader {
             chat_template: data.chat_template,
             max_train_examples: data.max_train_examples,
             max_eval_examples: data.max_eval_examples,
+            mix: data.mix.map(|mix| Mix {
+                until: self.choice(format!("{path}.mix.until"), mix.until, mix_until),
+                weights: mix.weights,
+            }),
+            drop_duplicates: data.drop_duplicates,
         }
     }
 }
@@ -240,6 +245,14 @@ fn over_length(value: pb::OverLength) -> OverLength {
         pb::OverLength::Truncate => OverLength::Truncate,
         pb::OverLength::Split => OverLength::Split,
         pb::OverLength::Fail => OverLength::Fail,
+    }
+}
+
+fn mix_until(value: pb::MixUntil) -> MixUntil {
+    match value {
+        pb::MixUntil::Unspecified => MixUntil::default(),
+        pb::MixUntil::FirstExhausted => MixUntil::FirstExhausted,
+        pb::MixUntil::AllExhausted => MixUntil::AllExhausted,
     }
 }
 
@@ -376,7 +389,17 @@ fn data_message(data: Data) -> pb::DataSpec {
         chat_template: data.chat_template,
         max_train_examples: data.max_train_examples,
         max_eval_examples: data.max_eval_examples,
+        mix: data.mix.map(mix_message),
+        drop_duplicates: data.drop_duplicates,
     }
+}
+
+fn mix_message(mix: Mix) -> pb::MixSpec {
+    let until = match mix.until {
+        MixUntil::FirstExhausted => pb::MixUntil::FirstExhausted,
+        MixUntil::AllExhausted => pb::MixUntil::AllExhausted,
+    };
+    pb::MixSpec { weights: mix.weights, until: until.into() }
 }
 
 fn adapter_message(adapter: Adapter) -> pb::AdapterSpec {

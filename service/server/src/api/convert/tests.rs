@@ -101,6 +101,9 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
         use_dora: true,
         ..hone_job::spec::Lora::default()
     });
+    training.data.drop_duplicates = true;
+    let until = hone_job::spec::MixUntil::AllExhausted;
+    training.data.mix = Some(hone_job::spec::Mix { weights: vec![2.5], until });
     training.init_from = Some("s3://b/adapter".into());
     training.schedule.warmup = Warmup::Steps(7);
     training.schedule.min_learning_rate_ratio = 0.1;
@@ -252,9 +255,18 @@ fn numbers_of_unknown_enum_values_are_violations_not_defaults() {
     task.adapter = Some(pb::AdapterSpec { kind: Some(pb::adapter_spec::Kind::Lora(lora)) });
     task.optimizer = Some(pb::OptimizerSpec { r#type: 9, moments: 9, ..Default::default() });
     task.schedule = Some(pb::ScheduleSpec { r#type: 9, ..Default::default() });
+    task.data.get_or_insert_default().mix = Some(pb::MixSpec { until: 9, weights: vec![1.0] });
     let fields: Vec<String> = job_spec(Some(request)).1.into_iter().map(|violation| violation.field).collect();
-    let expected =
-        ["loss_on", "adapter.lora.init", "optimizer.type", "optimizer.moments", "schedule.type", "precision", "order"];
+    let expected = [
+        "loss_on",
+        "data.mix.until",
+        "adapter.lora.init",
+        "optimizer.type",
+        "optimizer.moments",
+        "schedule.type",
+        "precision",
+        "order",
+    ];
     let expected = expected.map(|field| format!("spec.sft.{field}"));
     assert_eq!(fields, expected);
 }

@@ -430,6 +430,36 @@ fn a_run_with_moments_in_eight_bits_follows_one_in_thirty_two() {
 }
 
 #[test]
+fn a_resumed_run_over_mixed_sources_goes_on_where_it_stopped() {
+    let change = |training: &mut Training| {
+        training.length = Length::MaxSteps(7);
+        training.batch.examples_per_step = 40;
+        training.data.train.push(training.data.train[0].clone());
+        training.data.mix = Some(spec::Mix { weights: vec![1.0, 3.0], until: spec::MixUntil::FirstExhausted });
+    };
+    let whole = Case::new("llama", change);
+    let (_, expected) = whole.run(None);
+    // 96 rows of the second source and a third as many of the first: 128, four steps, the last of 8.
+    let plan = expected.iter().find_map(|event| if let Event::Plan(plan) = event { Some(plan) } else { None });
+    assert_eq!(plan.unwrap().steps_per_epoch, 4);
+    let examples: Vec<u64> = steps(&expected).iter().map(|step| step.examples).collect();
+    assert_eq!(examples[..5], [40, 40, 40, examples[3], 40]);
+    assert!((8..=9).contains(&examples[3]), "{examples:?}");
+    let reports =
+        expected.iter().find_map(|event| if let Event::DatasetReport(one) = event { Some(one) } else { None });
+    let taken: Vec<u64> = reports.unwrap().sources.iter().map(|share| share.examples_per_epoch).collect();
+    assert_eq!(taken, [120 + examples[3] - 96, 96]);
+
+    let mut broken = Case::new("llama", change);
+    let (_, mut events) = broken.run(Some((5, Command::Stop)));
+    broken.welcome.attempt = 2;
+    broken.welcome.resume_from = Some(uri(&broken.checkpoint("step-000005")));
+    events.extend(broken.run(None).1);
+    assert_eq!(losses(&events), losses(&expected));
+    assert_eq!(broken.weights("step-000007"), whole.weights("step-000007"));
+}
+
+#[test]
 fn cancel_acts_at_a_step_boundary_and_names_the_checkpoint() {
     let case = Case::new("llama", |_| {});
     let (end, events) = case.run(Some((2, Command::Cancel)));
