@@ -84,12 +84,12 @@ impl Client {
 
     async fn send_create(&self, request: pb::CreateJobRequest) -> Result<pb::Job> {
         let limit = self.options.slow_call_timeout;
-        let response = self
-            .bounded("CreateJob", "", limit, request, |request| {
-                let mut stub = self.job_stub();
-                async move { stub.create_job(request).await }
-            })
-            .await?;
+        // A spec is large, and each layer of a call holds a copy: on the heap, so that callers' futures stay small.
+        let response = Box::pin(self.bounded("CreateJob", "", limit, request, |request| {
+            let mut stub = self.job_stub();
+            async move { stub.create_job(request).await }
+        }))
+        .await?;
         response.job.ok_or_else(|| Error::contract("CreateJob", "no job in it"))
     }
 

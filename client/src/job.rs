@@ -35,7 +35,7 @@ pub struct JobHandle {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// Done, and the last upload verified.
-    Succeeded(pb::JobResult),
+    Succeeded(Box<pb::JobResult>),
     /// Ended by a failure.
     Failed(pb::Failure),
     /// Stopped by request.
@@ -183,7 +183,7 @@ impl JobHandle {
 /// How a job ended, if it has. What the server left out of a final job counts as empty.
 pub fn outcome(job: &pb::Job) -> Option<Outcome> {
     match job.state() {
-        pb::JobState::Succeeded => Some(Outcome::Succeeded(job.result.clone().unwrap_or_default())),
+        pb::JobState::Succeeded => Some(Outcome::Succeeded(Box::new(job.result.clone().unwrap_or_default()))),
         pb::JobState::Failed => Some(Outcome::Failed(job.failure.clone().unwrap_or_default())),
         pb::JobState::Cancelled => Some(Outcome::Cancelled),
         _ => None,

@@ -37,6 +37,7 @@ pub struct Hello {
 
 /// Something a fake trainer does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "few are alive at a time")]
 pub enum Act {
     /// Reports an event.
     Event(Event),

@@ -126,6 +126,7 @@ pub(crate) fn closing(finished: &Finished, in_full: bool, paint: Paint) -> Strin
 }
 
 /// Where events go.
+#[allow(clippy::large_enum_variant, reason = "there is one")]
 enum View<'a> {
     /// JSON lines.
     Json(&'a Output),

@@ -118,6 +118,7 @@ pub struct Report {
 
 /// What a report is about.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "few are alive at a time, and most are events")]
 pub enum Body {
     /// Something for the watchers.
     Event(Event),

@@ -101,10 +101,10 @@ async fn a_second_server_on_the_same_data_folder_is_refused() {
     stop.send(()).unwrap();
     soon(first).await.unwrap().unwrap();
     // The lock went with the first one. A child that another test has just forked may hold a copy of it until it execs.
-    soon(async {
+    soon(Box::pin(async {
         while let Err(error) = crate::run(bind().await.unwrap(), options.clone(), async {}).await {
             assert!(matches!(error, crate::Error::Locked { .. }), "{error}");
         }
-    })
+    }))
     .await;
 }
