@@ -129,6 +129,19 @@ class Service:
         return folder
 
 
+def dpo_spec(model, rows, **settings):
+    """A JobSpec (protobuf JSON) for preference optimisation in float32 with the rows in their own order."""
+    return {
+        "base_model": {"uri": model},
+        "dpo": {
+            "data": {"train": [rows]},
+            "precision": "PRECISION_FLOAT32",
+            "order": "ORDER_SEQUENTIAL",
+            **settings,
+        },
+    }
+
+
 def sft_spec(model, rows, **settings):
     """A JobSpec (protobuf JSON) for supervised fine-tuning in float32 with the rows in their own order."""
     return {

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import dpo_curve
 import gguf_nll
 import hone
 import make_fixtures
@@ -183,9 +184,33 @@ def llama(service):
     return service.upload_model(MODELS / "llama"), service.upload_rows(FIXTURES / "sft/rows.jsonl")
 
 
-def curve_settings(adapter, adapter_config):
-    """sft_curve.SETTINGS in hone's words."""
-    settings = sft_curve.SETTINGS
+@pytest.mark.parametrize("losses", [["sigmoid"], ["ipo"], ["apo_zero"], ["aot"], ["bco_pair", "sft"]], ids="+".join)
+def test_dpo_curve_equals_trl(service, losses):
+    """A run on pairs from a PEFT adapter, which is its reference too, follows TRL's: loss, gradient norm, rewards."""
+    adapter = FIXTURES / "adapters/llama_all_linear"
+    adapter_config = json.loads((adapter / "adapter_config.json").read_text())
+    base = MODELS / adapter_config["base_model_name_or_path"]
+    rows = FIXTURES / "dpo/pairs.jsonl"
+    # One micro-batch a step: TRL compares pairs with each other within a micro-batch only.
+    one_batch = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    theirs = dpo_curve.run_trl(base, adapter, sft_curve.read_rows(rows), loss_type=losses, **one_batch)
+    settings = curve_settings(adapter, adapter_config, dpo_curve.SETTINGS)
+    settings["losses"] = [{"type": f"PREFERENCE_LOSS_TYPE_{loss.upper()}"} for loss in losses]
+    settings["beta"] = dpo_curve.SETTINGS["beta"]
+    _, ours = service.train(hone.dpo_spec(service.upload_model(base), service.upload_rows(rows), **settings))
+
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        step, preference = other["step"], mine["preference"]
+        assert mine["loss"] == pytest.approx(other["loss"], rel=2e-3, abs=2e-3), f"step {step}"
+        assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=2e-2, abs=1e-3), f"step {step}"
+        for name, key in {"reward_chosen": "rewards/chosen", "reward_rejected": "rewards/rejected"}.items():
+            assert preference.get(name, 0.0) == pytest.approx(other[key], abs=2e-2), f"step {step}"
+        assert preference.get("accuracy", 0.0) == pytest.approx(other["rewards/accuracies"], abs=1e-6), f"step {step}"
+
+
+def curve_settings(adapter, adapter_config, settings=sft_curve.SETTINGS):
+    """The settings of a curve in hone's words."""
     return {
         "init_from": adapter.as_uri(),
         "adapter": {
