@@ -16,6 +16,9 @@ pub(crate) struct SftArgs {
     /// Which tokens are trained on. Default completion: in a conversation the last assistant turn.
     #[arg(long, value_name = "WHICH", value_parser = loss_on(), help_heading = "Model and rows")]
     loss_on: Option<v1::LossOn>,
+    /// Noise on the embeddings while training (NEFTune), 0 to 100; 5 is usual. Default 0: none.
+    #[arg(long, value_name = "ALPHA", help_heading = "Training")]
+    neftune_noise_alpha: Option<f64>,
 }
 
 impl SftArgs {
@@ -36,6 +39,7 @@ impl SftArgs {
             seed: parts.seed,
             order: parts.order,
             loss_on: self.loss_on.unwrap_or_default().into(),
+            neftune_noise_alpha: self.neftune_noise_alpha,
         };
         Ok(self.training.job(located.model, v1::job_spec::Task::Sft(task)))
     }

@@ -63,6 +63,7 @@ fn every_flag_sets_its_field_and_no_other() {
     );
     check(&["--drop-duplicates"], json!({"sft": {"data": {"drop_duplicates": true}}}));
     check(&["--loss-on", "assistant"], json!({"sft": {"loss_on": "LOSS_ON_ASSISTANT"}}));
+    check(&["--neftune-noise-alpha", "5"], json!({"sft": {"neftune_noise_alpha": 5.0}}));
     check(&["--epochs", "2.5"], json!({"sft": {"epochs": 2.5}}));
     check(&["--max-steps", "70"], json!({"sft": {"max_steps": "70"}}));
     check(&["--learning-rate", "1e-4"], json!({"sft": {"optimizer": {"learning_rate": 1e-4}}}));

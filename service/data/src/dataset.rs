@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::admit::{LengthPolicy, Tally, keep_if_trainable, reason};
 use crate::ends::{Ends, is_endless};
-use crate::example::understand;
+use crate::example::understand_for;
 use crate::mix::{self, Mixture};
 use crate::order::{Cursor, RowHash, Sequence, sample};
 use crate::source::{self, Row, RowResult};
@@ -400,7 +400,7 @@ impl Reading<'_> {
 }
 
 fn outcome(rows: &RowTokenizer, end_ids: &[u32], row: Row) -> Outcome {
-    let content = understand(&row.value).map_err(|what| row.note(what))?;
+    let content = understand_for(&row.value, rows.wants_pairs()).map_err(|what| row.note(what))?;
     let example = rows.example(&content, row.object.clone(), row.number);
     let hash = RowHash::of(&row.value);
     let example = example.map_err(|error| row.note(error.to_string()))?;

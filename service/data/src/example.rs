@@ -136,6 +136,22 @@ impl Kind {
 const EXPECTED: &str = "expected {\"messages\": [..]}, {\"prompt\", \"completion\"}, {\"text\"}, {\"instruction\", \"output\"}, \
                         {\"conversations\": [..]}, {\"input_ids\": [..]} or {\"chosen\", \"rejected\"}";
 
+/// Understands a row for a task that wants pairs, or not: published datasets often carry a conversation beside the pair it was
+/// made from, and a task that has no use for pairs takes that.
+pub fn understand_for(row: &Value, wants_pairs: bool) -> Result<Content, String> {
+    if let Value::Object(columns) = row
+        && !wants_pairs
+        && matches!(Kind::of(columns), Kind::Preference)
+    {
+        let mut rest = columns.clone();
+        rest.retain(|name, _| name != "chosen" && name != "rejected");
+        if let Ok(content) = understand(&Value::Object(rest)) {
+            return Ok(content);
+        }
+    }
+    understand(row)
+}
+
 /// Understands a row; the error says what was found and what was expected. A row with several kinds of columns is the
 /// first of: chosen and rejected, input_ids, messages, conversations, prompt and completion, instruction and output, text. A null column counts
 /// as absent, since Parquet has every column in every row.

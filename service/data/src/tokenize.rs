@@ -225,6 +225,11 @@ impl RowTokenizer {
         &self.tokenizer
     }
 
+    /// Whether rows are to be pairs of answers.
+    pub fn wants_pairs(&self) -> bool {
+        self.form == Form::Preference
+    }
+
     /// The example that a row gives.
     pub fn example(&self, content: &Content, object: Arc<str>, row: u64) -> Result<Example, Error> {
         let is_text = content.is_text();

@@ -93,6 +93,16 @@ pub struct SftTask {
     pub training: Training,
     /// Which tokens are trained on.
     pub loss_on: LossOn,
+    /// Noise on the embeddings while training (NEFTune, arXiv 2310.05914). 0 to 100, default 0: none.
+    #[serde(default)]
+    pub neftune_noise_alpha: f64,
+}
+
+impl SftTask {
+    /// Training on these tokens, with every other setting's default.
+    pub fn new(training: Training, loss_on: LossOn) -> Self {
+        Self { training, loss_on, neftune_noise_alpha: 0.0 }
+    }
 }
 
 /// Which tokens of a row are trained on.
@@ -395,11 +405,12 @@ impl JobSpec {
         let mut found = check.found;
         let path = format!("spec.{}", self.task.name());
         found.extend(self.task.training().validate(&path));
-        if let Task::Dpo(task) = &self.task {
-            let mut check = Check { path: &path, found: Vec::new() };
-            task.preference.validate(&mut check);
-            found.extend(check.found);
+        let mut check = Check { path: &path, found: Vec::new() };
+        match &self.task {
+            Task::Sft(task) => check.within(task.neftune_noise_alpha, 0.0..=100.0, "neftune_noise_alpha"),
+            Task::Dpo(task) => task.preference.validate(&mut check),
         }
+        found.extend(check.found);
         found
     }
 }
@@ -484,7 +495,7 @@ mod tests {
             display_name: String::new(),
             labels: BTreeMap::new(),
             base_model: "file:///models/a".into(),
-            task: Task::Sft(SftTask { training: Training::on(vec!["ds-1".into()]), loss_on: LossOn::default() }),
+            task: Task::Sft(SftTask::new(Training::on(vec!["ds-1".into()]), LossOn::default())),
             resources: Resources::default(),
         }
     }

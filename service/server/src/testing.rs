@@ -38,10 +38,7 @@ pub(crate) fn spec() -> JobSpec {
         display_name: String::new(),
         labels: Default::default(),
         base_model: "file:///models/a".into(),
-        task: Task::Sft(SftTask {
-            training: Training::on(vec!["file:///rows.jsonl".into()]),
-            loss_on: LossOn::default(),
-        }),
+        task: Task::Sft(SftTask::new(Training::on(vec!["file:///rows.jsonl".into()]), LossOn::default())),
         resources: Resources::default(),
     }
 }

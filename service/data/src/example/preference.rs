@@ -82,7 +82,7 @@ fn turns(prompt: Option<&Value>, chosen: Vec<Value>, rejected: Vec<Value>) -> Re
 mod tests {
     use serde_json::json;
 
-    use super::super::understand;
+    use super::super::{understand, understand_for};
     use super::*;
 
     fn user(text: &str) -> Value {
@@ -121,6 +121,16 @@ mod tests {
         // One the beginning of the other: its last message is still an answer.
         assert_eq!(split(json!({"chosen": [q, a], "rejected": [q, a, user("r"), b]})), (1, 1, 3));
         assert_eq!(split(json!({"chosen": [q, a], "rejected": [q, a]})), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_conversation_beside_a_pair_is_for_tasks_without_pairs() {
+        let (q, a, b) = (user("q"), assistant("a"), assistant("b"));
+        let row = json!({"prompt": "q", "messages": [q, a], "chosen": [q, a], "rejected": [q, b], "score": 1});
+        assert_eq!(understand_for(&row, false).unwrap().kind(), "messages");
+        assert_eq!(understand_for(&row, true).unwrap().kind(), "a pair of answers in messages");
+        let only_pair = json!({"prompt": "q", "chosen": "a", "rejected": "b"});
+        assert_eq!(understand_for(&only_pair, false).unwrap().kind(), "a pair of answers");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Tokens of a pair: the prompt with the chosen answer, and with the rejected one. The rules are TRL's (DPOTrainer), save that
 //! either side keeps a token of its own where the two begin alike.
 
+use serde_json::Value;
+
 use super::{Error, RowTokenizer, Tokens, common_prefix};
 use crate::example::Content;
 
@@ -8,33 +10,47 @@ impl RowTokenizer {
     /// Chosen, then rejected; both with the same prompt, whose tokens are not trained on. The prompt ends where its tokens and
     /// those of either whole part, since the last characters of a prompt may share a token with the first of an answer.
     pub(super) fn pair(&self, content: &Content) -> Result<[Tokens; 2], Error> {
-        let (prompt, pair) = match content {
-            Content::Preference { prompt, chosen, rejected } => {
-                let start = prompt.as_deref().unwrap_or_default();
-                let ids = |answer: &str| self.tokenizer.encode(&format!("{start}{}", self.with_eos(answer)), true);
-                let prompt = prompt.as_deref().map(|prompt| self.tokenizer.encode(prompt, true)).transpose()?;
-                (prompt, [ids(chosen)?, ids(rejected)?])
-            }
+        match content {
+            Content::Preference { prompt, chosen, rejected } => self.text_pair(prompt.as_deref(), chosen, rejected),
             Content::ChatPreference { prompt, chosen, rejected, context } => {
-                let ids = |answer: &[_]| self.ids(&[prompt, answer].concat(), context, false);
-                (Some(self.ids(prompt, context, true)?), [ids(chosen)?, ids(rejected)?])
+                let side = |answer: &[Value]| {
+                    let messages = [prompt, answer].concat();
+                    self.last_part(&messages, prompt.len(), messages.len(), context)
+                };
+                let pair = [side(chosen)?, side(rejected)?];
+                let start = pair.iter().filter_map(|side| side.trained.iter().position(|trained| *trained)).min();
+                Ok(answers_from(start.unwrap_or(usize::MAX), pair.map(|side| side.ids)))
             }
             _ => {
                 let expected = "pairs: {\"chosen\", \"rejected\"}, with or without \"prompt\"";
-                return Err(Error::WrongKind { kind: content.kind(), task: "dpo", expected });
+                Err(Error::WrongKind { kind: content.kind(), task: "dpo", expected })
             }
-        };
-        let common = match &prompt {
-            Some(prompt) => common_prefix(prompt, &pair[0]).min(common_prefix(prompt, &pair[1])),
+        }
+    }
+
+    fn text_pair(&self, prompt: Option<&str>, chosen: &str, rejected: &str) -> Result<[Tokens; 2], Error> {
+        let start = prompt.unwrap_or_default();
+        let ids = |answer: &str| self.tokenizer.encode(&format!("{start}{}", self.with_eos(answer)), true);
+        let pair = [ids(chosen)?, ids(rejected)?];
+        let common = match prompt {
+            Some(prompt) => {
+                let prompt = self.tokenizer.encode(prompt, true)?;
+                common_prefix(&prompt, &pair[0]).min(common_prefix(&prompt, &pair[1]))
+            }
             None => common_prefix(&pair[0], &pair[1]),
         };
-        let shortest = pair[0].len().min(pair[1].len());
-        let start = common.min(shortest.saturating_sub(1));
-        Ok(pair.map(|ids| {
-            let end = ids.len();
-            Tokens::within(ids, start..end)
-        }))
+        Ok(answers_from(common, pair))
     }
+}
+
+/// Both texts with what follows the first `start` tokens trained on; either keeps a token.
+fn answers_from(start: usize, pair: [Vec<u32>; 2]) -> [Tokens; 2] {
+    let shortest = pair[0].len().min(pair[1].len());
+    let start = start.min(shortest.saturating_sub(1));
+    pair.map(|ids| {
+        let end = ids.len();
+        Tokens::within(ids, start..end)
+    })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::error::Error;
 use super::linear::{Linear, LinearInfo, Pass};
 use super::lora::Adapter;
 use super::mlp::Mlp;
+use super::noise;
 use super::norm::RmsNorm;
 use super::rope::{Rotary, Tables};
 use super::softcap;
@@ -114,11 +115,28 @@ impl Decoder {
     /// `dropout_seed` decides the adapter's dropout masks; none means no dropout. In training it is to be different for
     /// every micro-batch and the same when a step is repeated.
     pub fn forward(&self, batch: &Batch, adapter: Option<&Adapter>, dropout_seed: Option<u64>) -> Tensor {
+        self.forward_with_noise(batch, adapter, dropout_seed, 0.0)
+    }
+
+    /// The same with uniform noise of up to `noise_alpha / √(tokens · E)` on the embeddings of each document (NEFTune), which
+    /// the seed decides too; 0 is none.
+    pub fn forward_with_noise(
+        &self,
+        batch: &Batch,
+        adapter: Option<&Adapter>,
+        dropout_seed: Option<u64>,
+        noise_alpha: f64,
+    ) -> Tensor {
         let pass = Pass { adapter, dropout_seed };
         let window = self.config.windows.iter().flatten().next().copied();
         let sight = Sight::new(batch, self.config.head_dim, window, softcap::of(&self.config), self.kind());
         let tables = self.rotary.tables(&batch.position_ids, batch.lengths());
         let mut hidden = self.embed(&batch.input_ids, adapter);
+        if let Some(seed) = dropout_seed.filter(|_| noise_alpha > 0.0) {
+            let noise =
+                noise::uniform(batch, self.config.hidden_size, noise_alpha, seed) * self.embed_scale.unwrap_or(1.0);
+            hidden += noise.to_kind(hidden.kind());
+        }
         for layer in &self.layers {
             hidden = layer.forward(&hidden, pass, &tables, &sight);
         }

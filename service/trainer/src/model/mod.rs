@@ -16,6 +16,7 @@ mod gguf;
 mod linear;
 mod lora;
 mod mlp;
+mod noise;
 mod norm;
 mod rope;
 mod safetensors;

@@ -19,7 +19,10 @@ use crate::model::{Adapter, Batch, Decoder};
 #[derive(Debug)]
 pub(super) enum Objective {
     /// The negative log-likelihood of targets, averaged over them.
-    Likelihood,
+    Likelihood {
+        /// Noise on the embeddings (NEFTune); 0 is none.
+        noise_alpha: f64,
+    },
     /// Losses of pairs, averaged over pairs.
     Preference(PairObjective),
 }
@@ -90,7 +93,7 @@ impl Objective {
     pub(super) fn gradients(&self, model: &Decoder, adapter: &Adapter, step: &Step<'_>) -> Gradients {
         let micro_batches = pack(&step.examples, step.tokens_per_micro_batch, model.prefixes());
         let found = match self {
-            Objective::Likelihood => likelihood(model, adapter, step, &micro_batches),
+            Objective::Likelihood { noise_alpha } => likelihood(model, adapter, step, &micro_batches, *noise_alpha),
             Objective::Preference(objective) => objective.gradients(model, adapter, step, &micro_batches),
         };
         Gradients {
@@ -110,13 +113,19 @@ impl Step<'_> {
 }
 
 /// Gradients of `Σ nll / n`, n being the targets of the whole step.
-fn likelihood(model: &Decoder, adapter: &Adapter, step: &Step<'_>, micro_batches: &[MicroBatch]) -> Gradients {
+fn likelihood(
+    model: &Decoder,
+    adapter: &Adapter,
+    step: &Step<'_>,
+    micro_batches: &[MicroBatch],
+    noise_alpha: f64,
+) -> Gradients {
     let num_targets: u64 = micro_batches.iter().map(|batch| batch.num_targets).sum();
     let device = model.device();
     let mut sum = Tensor::zeros([2], (Kind::Double, device));
     for (number, micro_batch) in micro_batches.iter().enumerate() {
         let seed = step.dropout_seed(number);
-        let hidden = model.forward(&Batch::of(micro_batch, device), Some(adapter), Some(seed));
+        let hidden = model.forward_with_noise(&Batch::of(micro_batch, device), Some(adapter), Some(seed), noise_alpha);
         let losses = token_losses(model, Some(adapter), &hidden, &Targets::new(micro_batch, device));
         let nll = losses.nll.sum(Kind::Float);
         (&nll / num_targets as f64).backward();

@@ -296,7 +296,7 @@ impl Run {
         let max_tokens = self.training().batch.tokens_per_micro_batch as usize;
         let (model, adapter, step) = (&self.model, Some(&self.adapter), self.progress.step);
         let mut result = match &self.objective {
-            Objective::Likelihood => evaluate(model, adapter, &self.eval, max_tokens, step),
+            Objective::Likelihood { .. } => evaluate(model, adapter, &self.eval, max_tokens, step),
             Objective::Preference(pairs) => evaluate_pairs(model, adapter, pairs, &self.eval, max_tokens, step),
         };
         self.progress.eval_seconds += result.seconds;
@@ -406,7 +406,10 @@ fn objective(
     compute: Compute,
     observer: &dyn Observer,
 ) -> Result<Objective, Error> {
-    let Task::Dpo(task) = &welcome.spec.task else { return Ok(Objective::Likelihood) };
+    let task = match &welcome.spec.task {
+        Task::Sft(task) => return Ok(Objective::Likelihood { noise_alpha: task.neftune_noise_alpha }),
+        Task::Dpo(task) => task,
+    };
     let preference = task.preference.clone();
     let [train, eval] = if preference.needs_reference() {
         let policy =

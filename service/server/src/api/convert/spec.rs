@@ -114,6 +114,7 @@ impl Reader {
 
     fn sft(&mut self, path: &str, task: pb::SftTask) -> SftTask {
         let loss_on = self.choice(format!("{path}.loss_on"), task.loss_on, loss_on);
+        let neftune_noise_alpha = task.neftune_noise_alpha.unwrap_or(0.0);
         let length = task.length.map(|length| match length {
             pb::sft_task::Length::Epochs(epochs) => Length::Epochs(epochs),
             pb::sft_task::Length::MaxSteps(steps) => Length::MaxSteps(steps),
@@ -132,7 +133,7 @@ impl Reader {
             seed: task.seed,
             order: task.order,
         };
-        SftTask { training: self.training(path, parts), loss_on }
+        SftTask { training: self.training(path, parts), loss_on, neftune_noise_alpha }
     }
 
     fn dpo(&mut self, path: &str, task: pb::DpoTask) -> DpoTask {
@@ -305,6 +306,7 @@ fn sft_message(task: SftTask) -> pb::SftTask {
         precision: parts.precision,
         seed: parts.seed,
         order: parts.order,
+        neftune_noise_alpha: Some(task.neftune_noise_alpha),
         loss_on: match task.loss_on {
             LossOn::Completion => pb::LossOn::Completion,
             LossOn::Assistant => pb::LossOn::Assistant,

@@ -84,6 +84,7 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
     full.labels.insert("team".into(), "a".into());
     let Task::Sft(task) = &mut full.task else { panic!("an sft job") };
     task.loss_on = hone_job::spec::LossOn::Assistant;
+    task.neftune_noise_alpha = 5.0;
     let training = &mut task.training;
     training.data.eval = vec!["s3://b/eval.jsonl".into()];
     training.data.over_length = hone_job::spec::OverLength::Split;

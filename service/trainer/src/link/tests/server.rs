@@ -184,7 +184,7 @@ fn welcome(last_number: u64) -> pb::Welcome {
         display_name: String::new(),
         labels: Default::default(),
         base_model: "file:///model".into(),
-        task: Task::Sft(SftTask { training, loss_on: Default::default() }),
+        task: Task::Sft(SftTask::new(training, Default::default())),
         resources: Resources::default(),
     };
     pb::Welcome {

@@ -68,7 +68,7 @@ impl Case {
             display_name: String::new(),
             labels: BTreeMap::new(),
             base_model: uri(&fixtures().join("models").join(model)),
-            task: spec::Task::Sft(SftTask { training, loss_on: LossOn::Completion }),
+            task: spec::Task::Sft(SftTask::new(training, LossOn::Completion)),
             resources: Resources::default(),
         };
         let welcome = Welcome {
@@ -457,6 +457,24 @@ fn a_resumed_run_over_mixed_sources_goes_on_where_it_stopped() {
     events.extend(broken.run(None).1);
     assert_eq!(losses(&events), losses(&expected));
     assert_eq!(broken.weights("step-000007"), whole.weights("step-000007"));
+}
+
+#[test]
+fn noise_on_the_embeddings_changes_the_run_and_comes_again_when_it_is_resumed() {
+    let case = |alpha: f64| {
+        let mut case = Case::new("llama", |_| {});
+        let spec::Task::Sft(task) = &mut case.welcome.spec.task else { panic!("an sft task") };
+        task.neftune_noise_alpha = alpha;
+        case
+    };
+    let (plain, noisy) = (losses(&case(0.0).run(None).1), case(20.0));
+    let (_, events) = noisy.run(None);
+    assert!(losses(&events).iter().zip(&plain).all(|(noisy, plain)| noisy != plain && (noisy - plain).abs() < 1.0));
+    let mut broken = case(20.0);
+    broken.run(Some((3, Command::Stop)));
+    broken.welcome.resume_from = Some(uri(&broken.checkpoint("step-000003")));
+    broken.run(None);
+    assert_eq!(broken.weights("step-000006"), noisy.weights("step-000006"));
 }
 
 #[test]
