@@ -7,8 +7,9 @@ import torch
 import trl
 
 import sample_texts
-from reference import exact, load_adapter, load_model
-from sft_curve import load_tokenizer
+import sft_curve
+from reference import load_adapter, load_model
+from sft_curve import RUN, load_tokenizer, steps_of
 
 SETTINGS = {
     "max_steps": 12,
@@ -25,7 +26,15 @@ SETTINGS = {
     "max_length": 128,
     "beta": 0.5,
 }
-METRICS = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected")
+METRICS = (
+    *sft_curve.METRICS,
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/accuracies",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+)
 
 
 def pairs(count, seed):
@@ -50,30 +59,9 @@ def run_trl(model_folder, adapter_folder, rows, out=None, **settings):
             model=model,
             processing_class=load_tokenizer(model_folder),
             train_dataset=datasets.Dataset.from_list(rows),
-            args=trl.DPOConfig(
-                output_dir=scratch,
-                train_sampling_strategy="sequential",
-                logging_steps=1,
-                bf16=False,
-                gradient_checkpointing=False,
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                use_cpu=True,
-                **{**SETTINGS, **settings},
-            ),
+            args=trl.DPOConfig(output_dir=scratch, **RUN, **{**SETTINGS, **settings}),
         )
         trainer.train()
     if out:
         model.save_pretrained(out, selected_adapters=["default"])
-    return [
-        {
-            "step": record["step"],
-            "loss": exact(record["loss"]),
-            "grad_norm": exact(float(record["grad_norm"])),
-            "learning_rate": exact(record["learning_rate"]),
-            **{name: exact(record[name]) for name in METRICS},
-        }
-        for record in trainer.state.log_history
-        if "loss" in record
-    ]
+    return steps_of(trainer, METRICS)

@@ -27,6 +27,20 @@ SETTINGS = {
 }
 
 
+# What every run here has alike: the CPU, float32, the rows' own order, a record of each step, nothing kept.
+RUN = {
+    "train_sampling_strategy": "sequential",
+    "logging_steps": 1,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+METRICS = ("loss", "grad_norm", "learning_rate")
+
+
 def read_rows(path):
     """Reads a JSONL file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -41,29 +55,18 @@ def run_trl(model_folder, adapter_folder, rows, out=None):
             model=model,
             processing_class=load_tokenizer(model_folder),
             train_dataset=datasets.Dataset.from_list(rows),
-            args=trl.SFTConfig(
-                output_dir=scratch,
-                train_sampling_strategy="sequential",
-                logging_steps=1,
-                bf16=False,
-                gradient_checkpointing=False,
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                use_cpu=True,
-                **SETTINGS,
-            ),
+            args=trl.SFTConfig(output_dir=scratch, **RUN, **SETTINGS),
         )
         trainer.train()
     if out:
         model.save_pretrained(out)
+    return steps_of(trainer, METRICS)
+
+
+def steps_of(trainer, metrics):
+    """What the trainer recorded of each of its steps."""
     return [
-        {
-            "step": record["step"],
-            "loss": exact(record["loss"]),
-            "grad_norm": exact(float(record["grad_norm"])),
-            "learning_rate": exact(record["learning_rate"]),
-        }
+        {"step": record["step"], **{name: exact(float(record[name])) for name in metrics}}
         for record in trainer.state.log_history
         if "loss" in record
     ]
