@@ -2,10 +2,10 @@
 .DEFAULT_GOAL := help
 CARGO_FLAGS := --workspace --features hone-client/cli
 
-.PHONY: help tools libtorch build demo run test lint interop bench
+.PHONY: help tools libtorch build demo sft-dpo run test lint interop bench
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
 
 tools: # says what is missing, before anything long starts
 	@scripts/check_tools.sh
@@ -19,6 +19,10 @@ build: libtorch ## build everything
 demo: build ## fine-tune a real model end to end and show what changed
 	@python3 scripts/fetch.py model rows grpcurl
 	@scripts/demo.sh
+
+sft-dpo: build ## a real run of SFT, then DPO on derived pairs, then an export
+	@python3 scripts/fetch.py model rows
+	@scripts/sft_then_dpo.sh
 
 run: build ## start a server on this machine, data in .hone
 	@exec $${CARGO_TARGET_DIR:-target}/debug/hone-server

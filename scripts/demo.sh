@@ -2,35 +2,11 @@
 # Fine-tunes a real model end to end on this machine: server, upload, preview, LoRA SFT, before and after. `make demo` calls it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin=${CARGO_TARGET_DIR:-target}/debug
 home=.hone/demo
 model_file=.cache/model/SmolLM2-135M-Instruct.Q4_1.gguf
 rows=.cache/rows
-
-bold='' plain=''
-if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
-say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
-trap 'echo "the demo stopped here; the server and the trainer wrote to $home/server.log" >&2' ERR
-
-# A server of the demo's own: loopback, a free port, SQLite and storage in .hone/demo. It leaves when this script does.
-# In a session of its own, so that Ctrl-C reaches it once, as this script's word to stop.
-mkdir -p "$home"
-rm -f "$home/port" "$home/job"
-setsid "$bin/hone-server" --listen 127.0.0.1:0 --port-file "$home/port" --data-dir "$home" >"$home/server.log" 2>&1 &
-server=$!
-leave() {
-    # A demo that was broken off leaves no job that the next one would have to finish first; one that ended stays.
-    if [ -s "$home/job" ]; then "$bin/hone" jobs cancel "$(cat "$home/job")" >/dev/null 2>&1 || true; fi
-    kill "$server" 2>/dev/null || true
-    wait "$server" 2>/dev/null || true
-}
-trap leave EXIT
-until [ -s "$home/port" ]; do
-    kill -0 "$server" 2>/dev/null || { echo "the server did not start:" >&2; tail -n 5 "$home/server.log" >&2; exit 1; }
-    sleep 0.1
-done
-address=$(cat "$home/port")
-export HONE_SERVER="http://$address"
+. scripts/server.sh
+start_server "$home"
 
 say "1. Upload the model and the rows (what the server holds already is not sent again)"
 model=$("$bin/hone" model upload --reuse "$model_file")

@@ -64,6 +64,7 @@ pub fn kind(event: &v1::JobEvent) -> String {
         Event::CheckpointSaved(_) => "checkpoint_saved",
         Event::ResourceUsage(_) => "resource_usage",
         Event::Warning(_) => "warning",
+        Event::ExportReport(_) => "export_report",
         Event::Failure(_) => "failure",
         Event::Result(_) => "result",
     };

@@ -7,6 +7,7 @@ use hone_client::v1;
 
 use crate::choice::{job_state, loss_on};
 use crate::dpo::DpoArgs;
+use crate::export::ExportArgs;
 use crate::labels::label;
 use crate::sft::SftArgs;
 use crate::training::DataArgs;
@@ -37,6 +38,14 @@ Examples:
   hone train dpo --model model-… --train ds-… --loss sigmoid,sft:0.1 --label-smoothing 0.1
 
 A run that starts from an SFT job's checkpoint is compared with that checkpoint.
+
+Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  hone export job-… --to merged
+  hone export job-…/step-000200 --format gguf --weight-type float16 --to for-llama.cpp
+  hone export s3://runs/adapter --model s3://models/qwen3-8b
 
 Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
 
@@ -74,6 +83,11 @@ pub(crate) enum Command {
     /// Fine-tune a model and follow the job.
     #[command(subcommand)]
     Train(TrainCommand),
+    /// Write what was trained as files that other tools load: merged, as a Hugging Face folder or for llama.cpp.
+    ///
+    /// Creates a job and follows it; its files are its only checkpoint.
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(Box<ExportArgs>),
     /// Jobs: create from a spec, show, list, watch, wait, cancel, delete.
     #[command(subcommand)]
     Jobs(JobsCommand),
@@ -163,13 +177,13 @@ pub(crate) struct PreviewArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrainCommand {
-    /// Supervised fine-tuning with LoRA on text, prompt and completion, or conversations.
+    /// Supervised fine-tuning, with LoRA or of all weights, on text, prompt and completion, or conversations.
     ///
     /// Creates the job and follows it to its end. What is left out takes the server's default, which the help of each
     /// flag names. Ctrl-C stops following; the job goes on.
     #[command(after_help = SFT_EXAMPLES)]
     Sft(Box<SftArgs>),
-    /// Learn from pairs of answers, one better than the other: DPO and its kin, with LoRA.
+    /// Learn from pairs of answers, one better than the other: DPO and its kin.
     ///
     /// Rows have chosen and rejected, and a prompt or a common beginning. Creates the job and follows it to its end, as sft.
     #[command(after_help = DPO_EXAMPLES)]

@@ -75,6 +75,10 @@ const PREFERENCE_LOSS: &[Word] = &[
     ("orpo", ""),
     ("simpo", ""),
 ];
+const EXPORT_FORMAT: &[Word] =
+    &[("hugging-face", "a folder for transformers, vLLM and others"), ("gguf", "one file for llama.cpp")];
+const WEIGHT_TYPE: &[Word] =
+    &[("float32", "IEEE single precision"), ("bfloat16", "brain floating point"), ("float16", "IEEE half precision")];
 const JOB_STATE: &[Word] = &[
     ("queued", ""),
     ("preparing", ""),
@@ -100,6 +104,16 @@ pub(crate) fn lora_init() -> impl TypedValueParser<Value = v1::LoraInit> {
 /// Shape of the decay of a warmup-stable-decay schedule.
 pub(crate) fn decay_shape() -> impl TypedValueParser<Value = v1::DecayShape> {
     choice(DECAY_SHAPE, "DECAY_SHAPE_", v1::DecayShape::from_str_name)
+}
+
+/// Layout of exported files.
+pub(crate) fn export_format() -> impl TypedValueParser<Value = v1::ExportFormat> {
+    choice(EXPORT_FORMAT, "EXPORT_FORMAT_", v1::ExportFormat::from_str_name)
+}
+
+/// Number format of exported weights.
+pub(crate) fn weight_type() -> impl TypedValueParser<Value = v1::WeightType> {
+    choice(WEIGHT_TYPE, "WEIGHT_TYPE_", v1::WeightType::from_str_name)
 }
 
 /// The rule by which gradients become updates.
@@ -194,6 +208,8 @@ mod tests {
             ("Order", "ORDER_", ORDER),
             ("Divergence", "DIVERGENCE_", DIVERGENCE),
             ("PreferenceLossType", "PREFERENCE_LOSS_TYPE_", PREFERENCE_LOSS),
+            ("ExportFormat", "EXPORT_FORMAT_", EXPORT_FORMAT),
+            ("WeightType", "WEIGHT_TYPE_", WEIGHT_TYPE),
             ("JobState", "JOB_STATE_", JOB_STATE),
         ] {
             let descriptor = pool().get_enum_by_name(&format!("hone.v1.{name}")).expect(name);

@@ -23,8 +23,8 @@ pub(crate) struct DpoArgs {
     /// Share of pairs taken to be labelled the wrong way round, 0 to below 0.5. Default 0.
     #[arg(long, value_name = "SHARE", help_heading = "Preference")]
     label_smoothing: Option<f64>,
-    /// What the policy is compared with: initial (as it was before the first step), base (the model without adapter), or an
-    /// adapter: a URI, JOB/CHECKPOINT, or JOB for its last checkpoint. Default initial.
+    /// What the policy is compared with: initial (as it was before the first step), base (the model without adapter), or a
+    /// checkpoint: a URI, JOB/CHECKPOINT, or JOB for its last checkpoint. Default initial.
     #[arg(long, value_name = "POLICY", help_heading = "Preference")]
     pub(crate) reference: Option<String>,
     /// What holds the policy to the reference. Default reverse_kl.
@@ -42,6 +42,9 @@ pub(crate) struct DpoArgs {
     /// Margin that simpo asks for. Default 0.5.
     #[arg(long, value_name = "X", help_heading = "Preference")]
     simpo_gamma: Option<f64>,
+    /// Temperature of discopop's blend. Default 0.05.
+    #[arg(long, value_name = "X", help_heading = "Preference")]
+    discopop_tau: Option<f64>,
 }
 
 /// The word of the reference that is no adapter.
@@ -81,9 +84,9 @@ impl DpoArgs {
             length_alpha: self.length_alpha,
             use_weighting: self.use_weighting.then_some(true),
             simpo_gamma: self.simpo_gamma,
-            discopop_tau: None,
+            discopop_tau: self.discopop_tau,
         };
-        Ok(self.training.job(located.model, v1::job_spec::Task::Dpo(task)))
+        Ok(self.training.submission.job(located.model, v1::job_spec::Task::Dpo(task)))
     }
 }
 
@@ -138,6 +141,8 @@ mod tests {
         check(&["--length-alpha", "0.5"], json!({"length_alpha": 0.5}));
         check(&["--use-weighting"], json!({"use_weighting": true}));
         check(&["--simpo-gamma", "1"], json!({"simpo_gamma": 1.0}));
+        check(&["--discopop-tau", "0.1"], json!({"discopop_tau": 0.1}));
+        check(&["--full"], json!({"adapter": {"full": {}}}));
         check(
             &["--learning-rate", "5e-6", "--max-steps", "3"],
             json!({"optimizer": {"learning_rate": 5e-6}, "max_steps": "3"}),

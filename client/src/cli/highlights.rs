@@ -18,6 +18,11 @@ pub(crate) fn of(spec: &v1::JobSpec) -> Vec<(&'static str, String)> {
     let shared = match &spec.task {
         Some(Task::Sft(sft)) => Some(("sft", sft.clone(), Vec::new())),
         Some(Task::Dpo(dpo)) => Some(("dpo", shared_with_sft(dpo), preference(dpo))),
+        Some(Task::Export(task)) => {
+            lines.extend(task.checkpoint.as_ref().map(|uri| ("trained", printable(uri))));
+            lines.push(("task", export(task)));
+            None
+        }
         None => None,
     };
     if let Some((name, sft, extra)) = shared {
@@ -87,6 +92,21 @@ fn preference(dpo: &v1::DpoTask) -> Vec<String> {
     parts
 }
 
+fn export(task: &v1::ExportTask) -> String {
+    let format = match task.format() {
+        v1::ExportFormat::Gguf => "a GGUF file",
+        v1::ExportFormat::Unspecified | v1::ExportFormat::HuggingFace => "a Hugging Face folder",
+    };
+    let mut parts = vec![format!("export as {format}")];
+    if task.weight_type() != v1::WeightType::Unspecified {
+        parts.push(word(task.weight_type().as_str_name()));
+    }
+    if task.dequantize_base {
+        parts.push("of dequantised weights".to_owned());
+    }
+    parts.join(", ")
+}
+
 fn task(name: &str, sft: &v1::SftTask, extra: Vec<String>) -> String {
     let mut parts = vec![name.to_owned()];
     parts.extend(extra);
@@ -115,7 +135,11 @@ fn task(name: &str, sft: &v1::SftTask, extra: Vec<String>) -> String {
 }
 
 fn adapter(adapter: &v1::AdapterSpec) -> Option<String> {
-    let Some(Kind::Lora(lora)) = &adapter.kind else { return None };
+    let lora = match &adapter.kind {
+        Some(Kind::Lora(lora)) => lora,
+        Some(Kind::Full(_)) => return Some("none: all weights are trained".to_owned()),
+        None => return None,
+    };
     let mut parts = vec![match lora.rank {
         Some(rank) => format!("LoRA rank {rank}"),
         None => "LoRA".to_owned(),
@@ -231,6 +255,17 @@ mod tests {
         let told = of(&spec.expect("a spec"));
         let expected = "Lion, LoRA+ ratio 16, 8-bit moments, warmup stable decay, warmup 5 steps";
         assert_eq!(told.last(), Some(&("optimizer", expected.to_owned())));
+    }
+
+    #[test]
+    fn an_export_says_what_becomes_of_what() {
+        let spec = job_spec(
+            r#"{"base_model": {"uri": "m"}, "export": {"checkpoint": "s3://b/step-000010",
+                "format": "EXPORT_FORMAT_GGUF", "weight_type": "WEIGHT_TYPE_FLOAT16"}}"#,
+            "test",
+        );
+        let expected = [("model", "m"), ("trained", "s3://b/step-000010"), ("task", "export as a GGUF file, float16")];
+        assert_eq!(of(&spec.expect("a spec")), expected.map(|(heading, text)| (heading, text.to_owned())));
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub(crate) async fn rows(given: &[String], client: &Client, out: &Output) -> Res
     Ok(located)
 }
 
-/// The adapter that `given` names: JOB/CHECKPOINT, or JOB for its last checkpoint, as a URI; a URI passes through.
-pub(crate) async fn adapter(given: &str, client: &Client) -> Result<String, Failure> {
+/// The checkpoint that `given` names: JOB/CHECKPOINT, or JOB for its last checkpoint, as a URI; a URI passes through.
+pub(crate) async fn checkpoint(given: &str, client: &Client) -> Result<String, Failure> {
     if given.contains("://") || !given.starts_with("job-") {
         return Ok(given.to_owned());
     }

@@ -11,6 +11,7 @@ mod choice;
 mod curve;
 mod datasets;
 mod dpo;
+mod export;
 mod failure;
 mod follow;
 mod highlights;
@@ -63,6 +64,7 @@ async fn run(cli: Cli, out: &Output) -> Result<Ending, Failure> {
         Command::Model(command) => models::run(command, &client, out).await,
         Command::Data(command) => datasets::run(command, &client, out).await,
         Command::Train(command) => train::run(command, &client, out).await,
+        Command::Export(args) => export::run(*args, &client, out).await,
         Command::Jobs(command) => jobs::run(command, &client, out).await,
         Command::Checkpoints(command) => checkpoints::run(command, &client, out).await,
         Command::Plot(command) => plot::run(command, &client, out).await,

@@ -77,6 +77,7 @@ impl Narrator {
                 let code = paint.yellow(&format!("warning {}:", printable(&warning.code)));
                 format!("{code} {}", printable(&warning.message))
             }
+            Some(Event::ExportReport(report)) => export_text(report, paint),
             Some(Event::Failure(failure)) => failure_text(failure, paint),
             Some(Event::Result(result)) => result_text(result, paint),
             Some(Event::TrainStep(_) | Event::Phase(_) | Event::ResourceUsage(_)) => return None,
@@ -243,6 +244,32 @@ fn checkpoint(saved: &v1::CheckpointSaved, paint: Paint) -> String {
     )
 }
 
+/// What an export came to, and how much of the training it lost.
+fn export_text(report: &v1::ExportReport, paint: Paint) -> String {
+    let mut text = format!(
+        "{} {} in {}, {} parameters",
+        paint.cyan("exported"),
+        printable(&report.format),
+        printable(&report.weight_type),
+        short_count(report.parameters),
+    );
+    if let (Some(lost), Some(unchanged)) = (report.update_lost, report.unchanged_fraction) {
+        text += &format!(
+            "\n{} changed; rounding took {} of the update away, {} of their weights came out as in the base model",
+            counted(report.merged_tensors, "tensor"),
+            percent(lost),
+            percent(unchanged),
+        );
+    }
+    if let Some(lost) = report.worst_update_lost.filter(|lost| *lost > 0.0) {
+        text += &format!("\nmost of it in {}: {}", printable(&report.worst_tensor), percent(lost));
+    }
+    if report.untied {
+        text += "\nembedding and head are tied no more";
+    }
+    text
+}
+
 fn usage_text(usage: &v1::ResourceUsage) -> String {
     let mut text = format!("machine: {} of memory, {:.1} cores", bytes(usage.host_memory_bytes), usage.cpu_cores);
     if let Some(memory) = usage.device_memory_bytes {
@@ -256,13 +283,16 @@ fn usage_text(usage: &v1::ResourceUsage) -> String {
 
 /// What came out of a job.
 pub(crate) fn result_text(result: &v1::JobResult, paint: Paint) -> String {
-    let mut text = format!(
-        "{}, {} ({} trained on), {} of training",
-        counted(result.steps, "step"),
-        counted(result.tokens, "token"),
-        count(result.trained_tokens),
-        duration(result.train_seconds),
-    );
+    let mut text = match result.steps {
+        0 => "done".to_owned(),
+        steps => format!(
+            "{}, {} ({} trained on), {} of training",
+            counted(steps, "step"),
+            counted(result.tokens, "token"),
+            count(result.trained_tokens),
+            duration(result.train_seconds),
+        ),
+    };
     if result.eval_seconds > 0.0 {
         text += &format!(", {} of evaluation", duration(result.eval_seconds));
     }

@@ -232,3 +232,24 @@ fn above_a_bar_steps_and_phases_need_no_lines() {
     let phase = v1::Phase { name: "training".into(), detail: String::new() };
     assert_eq!(narrator().told(&at(0.0, Event::Phase(phase))), None);
 }
+
+#[test]
+fn an_export_says_what_rounding_took() {
+    let report = v1::ExportReport {
+        format: "hugging_face".into(),
+        weight_type: "bfloat16".into(),
+        parameters: 134_515_008,
+        merged_tensors: 210,
+        update_lost: Some(0.0421),
+        unchanged_fraction: Some(0.5),
+        worst_tensor: "model.layers.0.mlp.up_proj.weight".into(),
+        worst_update_lost: Some(0.093),
+        untied: true,
+    };
+    let expected = "\
+16:08:03  exported hugging_face in bfloat16, 134.5M parameters
+          210 tensors changed; rounding took 4.2% of the update away, 50.0% of their weights came out as in the base model
+          most of it in model.layers.0.mlp.up_proj.weight: 9.3%
+          embedding and head are tied no more";
+    check(Event::ExportReport(report), expected);
+}

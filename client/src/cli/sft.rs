@@ -41,6 +41,6 @@ impl SftArgs {
             loss_on: self.loss_on.unwrap_or_default().into(),
             neftune_noise_alpha: self.neftune_noise_alpha,
         };
-        Ok(self.training.job(located.model, v1::job_spec::Task::Sft(task)))
+        Ok(self.training.submission.job(located.model, v1::job_spec::Task::Sft(task)))
     }
 }

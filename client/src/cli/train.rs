@@ -1,7 +1,8 @@
 //! `train`: uploads what is local, creates the job, follows it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use hone_client::{Client, v1};
 use serde_json::json;
 
@@ -9,6 +10,7 @@ use crate::args::TrainCommand;
 use crate::dpo::{BASE, INITIAL};
 use crate::failure::Failure;
 use crate::follow::{Ending, follow};
+use crate::labels::label;
 use crate::output::Output;
 use crate::training::{Located, TrainingArgs};
 use crate::{jobs, locate};
@@ -17,15 +19,15 @@ pub(crate) async fn run(command: TrainCommand, client: &Client, out: &Output) ->
     match command {
         TrainCommand::Sft(args) => {
             let located = locate(&args.training, client, out).await?;
-            train(args.spec(located)?, &args.training, client, out).await
+            Ok(submit(args.spec(located)?, &args.training.submission, client, out).await?.0)
         }
         TrainCommand::Dpo(args) => {
             let located = locate(&args.training, client, out).await?;
             let reference = match args.reference.as_deref() {
                 None | Some(INITIAL | BASE) => None,
-                Some(adapter) => Some(locate::adapter(adapter, client).await?),
+                Some(named) => Some(locate::checkpoint(named, client).await?),
             };
-            train(args.spec(located, reference)?, &args.training, client, out).await
+            Ok(submit(args.spec(located, reference)?, &args.training.submission, client, out).await?.0)
         }
     }
 }
@@ -36,28 +38,68 @@ async fn locate(args: &TrainingArgs, client: &Client, out: &Output) -> Result<Lo
         train: locate::rows(&args.train, client, out).await?,
         eval: locate::rows(&args.data.eval, client, out).await?,
         init_from: match &args.init_from {
-            Some(adapter) => Some(locate::adapter(adapter, client).await?),
+            Some(named) => Some(locate::checkpoint(named, client).await?),
             None => None,
         },
     })
 }
 
-async fn train(spec: v1::JobSpec, args: &TrainingArgs, client: &Client, out: &Output) -> Result<Ending, Failure> {
-    if args.dry_run {
+/// What a job is called, and whether it is followed.
+#[derive(Debug, Args)]
+pub(crate) struct Submission {
+    /// A name for people.
+    #[arg(long, help_heading = "Job")]
+    name: Option<String>,
+    /// A label to filter lists by; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label, help_heading = "Job")]
+    label: Vec<(String, String)>,
+    /// Write the job's id to this file once the job exists.
+    #[arg(long, value_name = "FILE", help_heading = "Job")]
+    job_file: Option<PathBuf>,
+    /// Create the job and leave; do not follow it.
+    #[arg(long, help_heading = "Job")]
+    detach: bool,
+    /// Check everything and print the spec with every default filled in; create no job.
+    #[arg(long, conflicts_with_all = ["detach", "job_file"], help_heading = "Job")]
+    dry_run: bool,
+}
+
+impl Submission {
+    /// A spec of this task on this model.
+    pub(crate) fn job(&self, model: String, task: v1::job_spec::Task) -> v1::JobSpec {
+        v1::JobSpec {
+            display_name: self.name.clone().unwrap_or_default(),
+            labels: self.label.iter().cloned().collect(),
+            base_model: Some(v1::BaseModel { uri: model }),
+            task: Some(task),
+            resources: None,
+        }
+    }
+}
+
+/// Creates the job and follows it, as far as is asked for. Gives the job's id where there is one.
+pub(crate) async fn submit(
+    spec: v1::JobSpec,
+    submission: &Submission,
+    client: &Client,
+    out: &Output,
+) -> Result<(Ending, Option<String>), Failure> {
+    if submission.dry_run {
         jobs::validate(spec, client, out).await?;
-        return Ok(Ending::Done);
+        return Ok((Ending::Done, None));
     }
     let job = client.create_job(spec).await?;
-    if let Some(file) = &args.job_file {
+    if let Some(file) = &submission.job_file {
         write_whole(file, &format!("{}\n", job.id()))?;
     }
-    if args.detach {
+    let job_id = Some(job.id().to_owned());
+    if submission.detach {
         let created = job.get().await?;
         out.show("Job", &created, || format!("{}\nwatch it: hone jobs watch {}", job.id(), job.id()))?;
-        return Ok(Ending::Done);
+        return Ok((Ending::Done, job_id));
     }
     out.note_with(&format!("created {}", job.id()), json!({ "job_id": job.id() }));
-    follow(&job, 0, out).await
+    Ok((follow(&job, 0, out).await?, job_id))
 }
 
 /// Writes a file so that whoever reads it finds all of it or nothing.

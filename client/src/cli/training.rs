@@ -8,9 +8,9 @@ use hone_client::v1;
 
 use crate::choice::{mix_until, order, over_length, precision};
 use crate::failure::Failure;
-use crate::labels::label;
 use crate::lora::LoraArgs;
 use crate::optim::{OptimizerArgs, ScheduleArgs};
+use crate::train::Submission;
 
 /// Settings of training.
 #[derive(Debug, Args)]
@@ -23,9 +23,9 @@ pub(crate) struct TrainingArgs {
     pub(crate) train: Vec<String>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Start from this adapter: URI of a checkpoint or PEFT folder, or JOB/CHECKPOINT, or JOB for its last checkpoint.
-    /// Default: a fresh adapter.
-    #[arg(long, value_name = "ADAPTER", help_heading = "Model and rows")]
+    /// Start from what a job has trained: URI of a checkpoint or PEFT folder, or JOB/CHECKPOINT, or JOB for its last checkpoint.
+    /// Default: the base model with a fresh adapter.
+    #[arg(long, value_name = "CHECKPOINT", help_heading = "Model and rows")]
     pub(crate) init_from: Option<String>,
 
     /// Passes over the training rows; may be a fraction. Default 1.
@@ -44,7 +44,7 @@ pub(crate) struct TrainingArgs {
     /// Most tokens that go through the model at once; lowers memory, never changes the result. Default 2048.
     #[arg(long, value_name = "TOKENS", help_heading = "Training")]
     tokens_per_micro_batch: Option<u32>,
-    /// Number format of base weights and activations. Default: bfloat16 on a GPU, float32 on a CPU.
+    /// Number format of weights and activations. Default: bfloat16 on a GPU, float32 on a CPU.
     #[arg(long, value_name = "FORMAT", value_parser = precision(), help_heading = "Training")]
     precision: Option<v1::Precision>,
     /// Order of the training rows. Default shuffled.
@@ -54,6 +54,9 @@ pub(crate) struct TrainingArgs {
     #[arg(long, help_heading = "Training")]
     seed: Option<u64>,
 
+    /// Train all weights of the model in place of an adapter; checkpoints are Hugging Face folders.
+    #[arg(long, conflicts_with = "LoraArgs", help_heading = "Training")]
+    full: bool,
     #[command(flatten)]
     lora: LoraArgs,
 
@@ -67,21 +70,8 @@ pub(crate) struct TrainingArgs {
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     keep_last: Option<u32>,
 
-    /// A name for people.
-    #[arg(long, help_heading = "Job")]
-    name: Option<String>,
-    /// A label to filter lists by; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = label, help_heading = "Job")]
-    label: Vec<(String, String)>,
-    /// Write the job's id to this file once the job exists.
-    #[arg(long, value_name = "FILE", help_heading = "Job")]
-    pub(crate) job_file: Option<PathBuf>,
-    /// Create the job and leave; do not follow it.
-    #[arg(long, help_heading = "Job")]
-    pub(crate) detach: bool,
-    /// Check everything and print the spec with every default filled in; create no job.
-    #[arg(long, conflicts_with_all = ["detach", "job_file"], help_heading = "Job")]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) submission: Submission,
 }
 
 /// Which rows take part, and which of their tokens.
@@ -146,15 +136,12 @@ pub(crate) struct Parts {
 }
 
 impl TrainingArgs {
-    /// A spec of this task on this model.
-    pub(crate) fn job(&self, model: String, task: v1::job_spec::Task) -> v1::JobSpec {
-        v1::JobSpec {
-            display_name: self.name.clone().unwrap_or_default(),
-            labels: self.label.iter().cloned().collect(),
-            base_model: Some(v1::BaseModel { uri: model }),
-            task: Some(task),
-            resources: None,
-        }
+    fn adapter(&self) -> Option<v1::AdapterSpec> {
+        let kind = match self.full {
+            true => Some(v1::adapter_spec::Kind::Full(v1::FullSpec {})),
+            false => given(self.lora.spec()).map(v1::adapter_spec::Kind::Lora),
+        };
+        kind.map(|kind| v1::AdapterSpec { kind: Some(kind) })
     }
 
     /// The parts that these flags ask for.
@@ -168,8 +155,7 @@ impl TrainingArgs {
             v1::CheckpointSpec { every_steps: self.save_every, every_minutes: None, keep_last: self.keep_last };
         Ok(Parts {
             data: self.data.spec(located.train.clone(), located.eval.clone())?,
-            adapter: given(self.lora.spec())
-                .map(|lora| v1::AdapterSpec { kind: Some(v1::adapter_spec::Kind::Lora(lora)) }),
+            adapter: self.adapter(),
             init_from: located.init_from.clone(),
             optimizer: given(self.optimizer.spec()),
             schedule: given(self.schedule.spec()),

@@ -46,6 +46,7 @@ fn flags_left_out_leave_their_fields_absent() {
 
 #[test]
 fn every_flag_sets_its_field_and_no_other() {
+    check(&["--full"], json!({"sft": {"adapter": {"full": {}}}}));
     check(&["--train", "e"], json!({"sft": {"data": {"train": ["d", "e"]}}}));
     check(&["--eval", "h", "--eval", "i"], json!({"sft": {"data": {"eval": ["h", "i"]}}}));
     check(&["--eval-fraction", "0.1"], json!({"sft": {"data": {"eval_fraction": 0.1}}}));
@@ -158,5 +159,12 @@ fn settings_that_contradict_each_other_are_refused_before_anything_is_uploaded()
         &["--init", "pissa", "--init-from", "a"],
     ] {
         assert_eq!(spec_of(flags).expect_err("refused").exit_code(), 2, "{flags:?}");
+    }
+}
+
+#[test]
+fn all_weights_and_an_adapter_exclude_each_other() {
+    for flags in [&["--full", "--rank", "8"][..], &["--dora", "--full"], &["--full", "--target-modules", "q_proj"]] {
+        assert!(spec_of(flags).is_err(), "{flags:?}");
     }
 }

@@ -63,10 +63,11 @@ pub struct Options {
 
 impl Options {
     /// The options that a task asks for.
-    pub fn of(task: &Task) -> Self {
+    pub fn of(task: &Task) -> Option<Self> {
         match task {
-            Task::Sft(sft) => Self::new(&sft.training.data, sft.loss_on),
-            Task::Dpo(dpo) => Self::new(&dpo.training.data, Form::Preference),
+            Task::Sft(sft) => Some(Self::new(&sft.training.data, sft.loss_on)),
+            Task::Dpo(dpo) => Some(Self::new(&dpo.training.data, Form::Preference)),
+            Task::Export(_) => None,
         }
     }
 

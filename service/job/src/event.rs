@@ -47,6 +47,8 @@ pub enum Event {
     ResourceUsage(ResourceUsage),
     /// Something a person should know, which did not stop the job.
     Warning(Warning),
+    /// What an export came to.
+    ExportReport(ExportReport),
     /// The attempt failed.
     Failure(Failure),
     /// The job's outcome.
@@ -67,7 +69,8 @@ pub struct StateChanged {
 /// The trainer entered a phase, such as `loading_model`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
-    /// Name: `loading_model`, `reading_data`, `scoring_reference`, `initialising`, `training`, `evaluating`, `saving`.
+    /// Name: `loading_model`, `reading_data`, `scoring_reference`, `initialising`, `training`, `evaluating`, `merging`,
+    /// `saving`.
     pub name: String,
     /// What exactly, for people: bytes read, rows read.
     pub detail: String,
@@ -319,6 +322,32 @@ impl Warning {
         );
         Warning { code: "adapter_not_for_vllm".into(), message }
     }
+}
+
+/// What an export came to.
+///
+/// An update is what training added to a weight. It is lost as far as the rounding to the exported number format moves the
+/// sum of weight and update.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExportReport {
+    /// Layout of the files: `hugging_face`, `gguf`.
+    pub format: String,
+    /// Number format of the weights: `float32`, `bfloat16`, `float16`.
+    pub weight_type: String,
+    /// Weights, tied ones once.
+    pub parameters: u64,
+    /// Tensors that training changed.
+    pub merged_tensors: u64,
+    /// What rounding moved all changed weights by, as a share of their update, both as L2 norms; none when nothing changed.
+    pub update_lost: Option<f64>,
+    /// Share of the changed tensors' weights that came out as the base model's, rounded to the same format.
+    pub unchanged_fraction: Option<f64>,
+    /// The tensor that loses the largest share of its update.
+    pub worst_tensor: String,
+    /// That share.
+    pub worst_update_lost: Option<f64>,
+    /// Whether embedding and head, which the base model ties, became two.
+    pub untied: bool,
 }
 
 /// The job's outcome.

@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Warning;
 
+mod data;
+mod export;
 mod lora;
 mod optimizer;
 mod preference;
 mod schedule;
 
+pub use data::{Data, Mix, MixUntil, OverLength};
+pub use export::{ExportFormat, ExportTask, WeightType};
 pub use lora::{AlphaPattern, Lora, LoraInit, NOT_FOR_VLLM, RankPattern};
 pub use optimizer::{MomentFormat, Optimizer, UpdateRule};
 pub use preference::{Divergence, DpoTask, Preference, PreferenceLoss, Reference, WeightedLoss};
@@ -58,6 +62,8 @@ pub enum Task {
     Sft(SftTask),
     /// Preference optimisation.
     Dpo(DpoTask),
+    /// A trained model as files that other tools load.
+    Export(ExportTask),
 }
 
 impl Task {
@@ -66,22 +72,25 @@ impl Task {
         match self {
             Task::Sft(_) => "sft",
             Task::Dpo(_) => "dpo",
+            Task::Export(_) => "export",
         }
     }
 
-    /// The parts that every training task has.
-    pub fn training(&self) -> &Training {
+    /// The parts that every training task has; none of a task that does not train.
+    pub fn training(&self) -> Option<&Training> {
         match self {
-            Task::Sft(task) => &task.training,
-            Task::Dpo(task) => &task.training,
+            Task::Sft(task) => Some(&task.training),
+            Task::Dpo(task) => Some(&task.training),
+            Task::Export(_) => None,
         }
     }
 
     /// The same, to change them.
-    pub fn training_mut(&mut self) -> &mut Training {
+    pub fn training_mut(&mut self) -> Option<&mut Training> {
         match self {
-            Task::Sft(task) => &mut task.training,
-            Task::Dpo(task) => &mut task.training,
+            Task::Sft(task) => Some(&mut task.training),
+            Task::Dpo(task) => Some(&mut task.training),
+            Task::Export(_) => None,
         }
     }
 }
@@ -125,7 +134,8 @@ pub struct Training {
     pub data: Data,
     /// What is trained.
     pub adapter: Adapter,
-    /// Adapter to start from: a checkpoint URI. Default: a fresh adapter.
+    /// What to start from: the URI of a checkpoint, of a PEFT adapter, or, where all weights are trained, of a model's folder.
+    /// Default: the base model.
     pub init_from: Option<String>,
     /// How gradients become updates.
     pub optimizer: Optimizer,
@@ -147,74 +157,32 @@ pub struct Training {
     pub order: Order,
 }
 
-/// Rows to train and evaluate on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Data {
-    /// Training rows: `ds-…` ids, `file://` or `s3://` URIs. At least one.
-    pub train: Vec<String>,
-    /// Evaluation rows, if given apart.
-    pub eval: Vec<String>,
-    /// Share of the training rows held out for evaluation when `eval` is empty, chosen by row hash. Default 0.
-    pub eval_fraction: f64,
-    /// Longest row in tokens. Default 1024, or the model's own limit when that is shorter.
-    pub max_length: u32,
-    /// What happens to longer training rows. Evaluation rows are never filtered by length.
-    pub over_length: OverLength,
-    /// A chat template instead of the tokenizer's own.
-    pub chat_template: Option<String>,
-    /// At most this many training rows, a uniform sample. Default: all.
-    pub max_train_examples: Option<u64>,
-    /// At most this many evaluation rows, a uniform sample. Default: all.
-    pub max_eval_examples: Option<u64>,
-    /// How the sources of `train` are mixed. Default: an epoch is every row of every source once.
-    #[serde(default)]
-    pub mix: Option<Mix>,
-    /// Whether a training row that says the same as an earlier one is left out. Default: counted, not left out.
-    #[serde(default)]
-    pub drop_duplicates: bool,
-}
-
-/// How sources of training rows are mixed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Mix {
-    /// One weight a source, in the order of `train`: its share of the examples, relative to the others. 1e-6 to 1e6.
-    pub weights: Vec<f64>,
-    /// When an epoch ends.
-    pub until: MixUntil,
-}
-
-/// When an epoch over mixed sources ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MixUntil {
-    /// When a source has no example left: none comes twice in an epoch. The default.
-    #[default]
-    FirstExhausted,
-    /// When every source has come whole: the small ones start over.
-    AllExhausted,
-}
-
-/// What happens to a training row longer than `max_length`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OverLength {
-    /// Left out, counted and listed by row number. The default.
-    #[default]
-    Drop,
-    /// Cut at `max_length`, the end token kept.
-    Truncate,
-    /// Text rows only: cut into several rows that together keep every token.
-    Split,
-    /// The job fails and names the rows.
-    Fail,
-}
-
 /// What is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Adapter {
     /// Low-rank adapters on frozen weights (arXiv 2106.09685).
     Lora(Lora),
+    /// All weights of the model.
+    Full,
+}
+
+impl Adapter {
+    /// The settings of LoRA, where it is that.
+    pub fn lora(&self) -> Option<&Lora> {
+        match self {
+            Adapter::Lora(lora) => Some(lora),
+            Adapter::Full => None,
+        }
+    }
+
+    /// What the default learning rates, which suit adapters, are multiplied by: trained whole, a model wants a tenth.
+    pub fn default_rate_scale(&self) -> f64 {
+        match self {
+            Adapter::Lora(_) => 1.0,
+            Adapter::Full => 0.1,
+        }
+    }
 }
 
 /// How many examples make a step, and how they are cut to fit memory.
@@ -287,7 +255,7 @@ impl Default for Checkpoints {
     }
 }
 
-/// Number format of base weights and activations. Adapters are always float32.
+/// Number format of weights and activations. What is trained is always kept in float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -328,18 +296,7 @@ impl Training {
     /// Settings for training on `train` with every default.
     pub fn on(train: Vec<String>) -> Self {
         Self {
-            data: Data {
-                train,
-                eval: Vec::new(),
-                eval_fraction: 0.0,
-                max_length: 1024,
-                over_length: OverLength::default(),
-                chat_template: None,
-                max_train_examples: None,
-                max_eval_examples: None,
-                mix: None,
-                drop_duplicates: false,
-            },
+            data: Data::of(train),
             adapter: Adapter::Lora(Lora::default()),
             init_from: None,
             optimizer: Optimizer::default(),
@@ -404,11 +361,14 @@ impl JobSpec {
         );
         let mut found = check.found;
         let path = format!("spec.{}", self.task.name());
-        found.extend(self.task.training().validate(&path));
         let mut check = Check { path: &path, found: Vec::new() };
+        if let Some(training) = self.task.training() {
+            training.validate(&mut check);
+        }
         match &self.task {
             Task::Sft(task) => check.within(task.neftune_noise_alpha, 0.0..=100.0, "neftune_noise_alpha"),
             Task::Dpo(task) => task.preference.validate(&mut check),
+            Task::Export(task) => task.validate(&mut check),
         }
         found.extend(check.found);
         found
@@ -418,23 +378,29 @@ impl JobSpec {
 impl JobSpec {
     /// What a person should know about a job that may run all the same.
     pub fn warnings(&self) -> Vec<Warning> {
-        let Adapter::Lora(lora) = &self.task.training().adapter;
-        let settings = lora.not_for_vllm();
+        let lora = self.task.training().and_then(|training| training.adapter.lora());
+        let settings = lora.map(Lora::not_for_vllm).unwrap_or_default();
         if settings.is_empty() { Vec::new() } else { vec![Warning::not_for_vllm(&settings)] }
     }
 }
 
 impl Training {
-    fn validate(&self, path: &str) -> Vec<Violation> {
-        let mut check = Check { path, found: Vec::new() };
-        self.data.validate(&mut check);
-        let Adapter::Lora(lora) = &self.adapter;
-        lora.validate(&mut check);
-        let fresh = self.init_from.is_none() || lora.init == LoraInit::Default;
-        check.that(fresh, "adapter.lora.init", "is for a fresh adapter: leave it out where init_from is given");
-        self.optimizer.validate(&mut check);
+    fn validate(&self, check: &mut Check<'_>) {
+        self.data.validate(check);
+        match &self.adapter {
+            Adapter::Lora(lora) => {
+                lora.validate(check);
+                let fresh = self.init_from.is_none() || lora.init == LoraInit::Default;
+                check.that(fresh, "adapter.lora.init", "is for a fresh adapter: leave it out where init_from is given");
+            }
+            Adapter::Full => {
+                let is_one = self.optimizer.lora_plus_ratio == 1.0;
+                check.that(is_one, "optimizer.lora_plus_ratio", "is for lora: with full there are no A and B matrices");
+            }
+        }
+        self.optimizer.validate(check);
         let has_held_out_rows = !self.data.eval.is_empty() || self.data.eval_fraction > 0.0;
-        self.schedule.validate(has_held_out_rows, &mut check);
+        self.schedule.validate(has_held_out_rows, check);
         check.within(f64::from(self.batch.examples_per_step), 1.0..=65536.0, "batch.examples_per_step");
         check.within(f64::from(self.batch.tokens_per_micro_batch), 16.0..=1_048_576.0, "batch.tokens_per_micro_batch");
         match self.length {
@@ -450,39 +416,6 @@ impl Training {
         check.that(self.evaluation.every_steps != Some(0), "evaluation.every_steps", "must be at least 1");
         check.within(self.evaluation.max_time_fraction, 0.0..=1.0, "evaluation.max_time_fraction");
         check.within(self.checkpoints.every_minutes, 0.0..=1e6, "checkpoints.every_minutes");
-        check.found
-    }
-}
-
-impl Data {
-    fn validate(&self, check: &mut Check<'_>) {
-        check.that(!self.train.is_empty(), "data.train", "is required: at least one dataset id or URI");
-        for (field, sources) in [("data.train", &self.train), ("data.eval", &self.eval)] {
-            check.that(sources.len() <= limits::MAX_SOURCES, field, "at most 256 sources");
-            for source in sources {
-                check.that(!source.is_empty(), field, "a source is empty: give a dataset id, file:// or s3:// URI");
-            }
-        }
-        check.that((0.0..1.0).contains(&self.eval_fraction), "data.eval_fraction", "must be from 0 to below 1");
-        let apart = self.eval.is_empty() || self.eval_fraction == 0.0;
-        check.that(apart, "data.eval_fraction", "eval and eval_fraction exclude each other");
-        check.within(f64::from(self.max_length), 2.0..=1_048_576.0, "data.max_length");
-        if let Some(template) = &self.chat_template {
-            check.that(template.len() <= limits::MAX_TEMPLATE_BYTES, "data.chat_template", "must be at most 256 KiB");
-        }
-        check.that(self.max_train_examples != Some(0), "data.max_train_examples", "must be at least 1");
-        check.that(self.max_eval_examples != Some(0), "data.max_eval_examples", "must be at least 1");
-        if let Some(mix) = &self.mix {
-            let (weights, sources) = (mix.weights.len(), self.train.len());
-            check.that(
-                weights == sources,
-                "data.mix.weights",
-                format!("has {weights} weights for {sources} sources; give one for each entry of train"),
-            );
-            for weight in &mix.weights {
-                check.within(*weight, 1e-6..=1e6, "data.mix.weights");
-            }
-        }
     }
 }
 
@@ -509,7 +442,7 @@ mod tests {
     fn every_violation_comes_back_at_once_with_its_path() {
         let mut bad = spec();
         bad.base_model.clear();
-        let training = bad.task.training_mut();
+        let training = bad.task.training_mut().unwrap();
         training.data.train.clear();
         training.optimizer.learning_rate = -1.0;
         training.optimizer.rule = UpdateRule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: f64::NAN };
@@ -531,7 +464,7 @@ mod tests {
     fn weights_are_one_for_each_source() {
         let check = |weights: &[f64], expected: &[&str]| {
             let mut spec = spec();
-            let training = spec.task.training_mut();
+            let training = spec.task.training_mut().unwrap();
             training.data.train = vec!["ds-1".into(), "ds-2".into()];
             training.data.mix = Some(Mix { weights: weights.to_vec(), until: MixUntil::default() });
             let found: Vec<String> = spec.validate().into_iter().map(|violation| violation.description).collect();
@@ -563,7 +496,7 @@ mod tests {
     fn what_a_schedule_or_an_optimizer_cannot_do_is_told_by_its_field() {
         let check = |change: fn(&mut Training), expected: &[&str]| {
             let mut bad = spec();
-            change(bad.task.training_mut());
+            change(bad.task.training_mut().unwrap());
             let fields: Vec<String> = bad.validate().into_iter().map(|violation| violation.field).collect();
             let expected: Vec<String> = expected.iter().map(|field| format!("spec.sft.{field}")).collect();
             assert_eq!(fields, expected);
@@ -609,22 +542,29 @@ mod tests {
             &["optimizer.nesterov", "optimizer.lora_plus_ratio"],
         );
         check(
+            |training| {
+                training.adapter = Adapter::Full;
+                training.optimizer.lora_plus_ratio = 2.0;
+            },
+            &["optimizer.lora_plus_ratio"],
+        );
+        check(
             |training| training.optimizer.rule = UpdateRule::Lion { beta1: 1.0, beta2: -0.1 },
             &["optimizer.beta1", "optimizer.beta2"],
         );
 
         let mut good = spec();
-        good.task.training_mut().data.eval = vec!["ds-2".into()];
-        good.task.training_mut().schedule.kind = plateau;
+        good.task.training_mut().unwrap().data.eval = vec!["ds-2".into()];
+        good.task.training_mut().unwrap().schedule.kind = plateau;
         assert_eq!(good.validate(), []);
     }
 
     #[test]
     fn survives_serde() {
         let mut full = spec();
-        full.task.training_mut().schedule.kind =
+        full.task.training_mut().unwrap().schedule.kind =
             ScheduleKind::WarmupStableDecay { decay: Decay::Steps(7), shape: DecayShape::OneMinusSqrt };
-        full.task.training_mut().optimizer =
+        full.task.training_mut().unwrap().optimizer =
             Optimizer { moments: MomentFormat::Block8, ..Optimizer::of(UpdateRule::lion()) };
         for spec in [spec(), full] {
             let text = serde_json::to_string(&spec).unwrap();

@@ -5,9 +5,11 @@
 //! everything again.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use bytes::Bytes;
-use hone_data::storage::{self, Location};
+use futures::TryStreamExt;
+use hone_data::storage::{self, Location, Transferred};
 use hone_job::checkpoint::{File, MANIFEST, MANIFEST_VERSION, Manifest, id_of_step};
 use sha2::{Digest, Sha256};
 
@@ -99,31 +101,18 @@ impl Folder {
 
     /// Writes a snapshot; it exists once this returns.
     pub async fn save(&self, snapshot: &Snapshot) -> Result<Saved> {
-        let checkpoint_id = id_of_step(snapshot.step);
-        let folder = self.location.join(&checkpoint_id);
-        folder.join(MANIFEST).delete().await?;
-        let mut files = Vec::new();
+        let mut writing = self.begin(snapshot.step).await?;
         for (name, bytes) in &snapshot.files {
-            let file = File { name: name.clone(), size_bytes: bytes.len() as u64, sha256: sha256(bytes) };
-            let object = folder.join(name);
-            object.put(bytes.clone()).await?;
-            check(&object.uri, &file, &object.get().await?)?;
-            files.push(file);
+            writing.put(name, bytes.clone()).await?;
         }
-        let manifest = Manifest {
-            version: MANIFEST_VERSION,
-            job_id: self.origin.job_id.clone(),
-            attempt: self.origin.attempt,
-            step: snapshot.step,
-            created_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-            spec_sha256: self.origin.spec_sha256.clone(),
-            base_model_fingerprint: self.origin.base_model_fingerprint.clone(),
-            files,
-            metrics: snapshot.metrics.clone(),
-        };
-        let text = serde_json::to_vec_pretty(&manifest).expect("a manifest has a text");
-        folder.join(MANIFEST).put(text).await?;
-        Ok(Saved { manifest, checkpoint_id, uri: folder.uri })
+        writing.finish(snapshot.metrics.clone()).await
+    }
+
+    /// Begins to write the checkpoint of a step; an older one of that step exists no more.
+    pub async fn begin(&self, step: u64) -> Result<Writing> {
+        let folder = self.location.join(&id_of_step(step));
+        folder.join(MANIFEST).delete().await?;
+        Ok(Writing { folder, origin: self.origin.clone(), step, files: Vec::new() })
     }
 
     /// The manifests that are there, oldest first. One that cannot be read is left out: it is nobody's checkpoint.
@@ -151,6 +140,73 @@ impl Folder {
         }
         Ok(steps)
     }
+}
+
+/// A checkpoint on its way: its files, one after the other, then the manifest.
+#[derive(Debug)]
+pub struct Writing {
+    folder: Location,
+    origin: Origin,
+    step: u64,
+    files: Vec<File>,
+}
+
+impl Writing {
+    /// Writes a file and reads it back.
+    pub async fn put(&mut self, name: &str, bytes: Bytes) -> Result<()> {
+        let file = File { name: name.to_string(), size_bytes: bytes.len() as u64, sha256: sha256(&bytes) };
+        let object = self.folder.join(name);
+        object.put(bytes).await?;
+        check(&object.uri, &file, &object.get().await?)?;
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// The same with a file of this machine, which need not fit into memory.
+    pub async fn put_file(&mut self, name: &str, path: &Path) -> Result<()> {
+        let object = self.folder.join(name);
+        let Transferred { num_bytes, sha256 } = object.put_file(path).await?;
+        let file = File { name: name.to_string(), size_bytes: num_bytes, sha256 };
+        let mut pieces = object.get_stream().await?;
+        let (mut hash, mut size_bytes) = (Sha256::new(), 0);
+        while let Some(piece) = pieces.try_next().await? {
+            hash.update(&piece);
+            size_bytes += piece.len() as u64;
+        }
+        check_digest(&object.uri, &file, size_bytes, hex::encode(hash.finalize()))?;
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// Writes the manifest: from now on the checkpoint exists.
+    pub async fn finish(self, metrics: BTreeMap<String, f64>) -> Result<Saved> {
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            job_id: self.origin.job_id,
+            attempt: self.origin.attempt,
+            step: self.step,
+            created_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            spec_sha256: self.origin.spec_sha256,
+            base_model_fingerprint: self.origin.base_model_fingerprint,
+            files: self.files,
+            metrics,
+        };
+        let text = serde_json::to_vec_pretty(&manifest).expect("a manifest has a text");
+        self.folder.join(MANIFEST).put(text).await?;
+        Ok(Saved { manifest, checkpoint_id: id_of_step(self.step), uri: self.folder.uri })
+    }
+
+    /// Removes what was written.
+    pub async fn abandon(self) -> Result<()> {
+        self.folder.delete_prefix().await?;
+        Ok(())
+    }
+}
+
+/// The step of a checkpoint in a folder of this machine; 0 of anything else.
+pub fn step_of(folder: &Path) -> u64 {
+    let manifest = std::fs::read(folder.join(MANIFEST)).ok().and_then(|bytes| Manifest::parse(&bytes).ok());
+    manifest.map_or(0, |manifest| manifest.step)
 }
 
 fn superfluous(manifests: &[Manifest], keep_last: u32) -> Vec<u64> {
@@ -203,6 +259,11 @@ impl Opened {
         self.files.get(name).ok_or_else(missing)
     }
 
+    /// All files by name.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        self.files.iter().map(|(name, bytes)| (name.as_str(), bytes))
+    }
+
     /// Refuses a checkpoint of another base model.
     pub fn belongs_to(&self, base_model_fingerprint: &str) -> Result<()> {
         let found = &self.manifest.base_model_fingerprint;
@@ -215,11 +276,14 @@ impl Opened {
 }
 
 fn check(uri: &str, file: &File, bytes: &Bytes) -> Result<()> {
+    check_digest(uri, file, bytes.len() as u64, sha256(bytes))
+}
+
+fn check_digest(uri: &str, file: &File, size_bytes: u64, found: String) -> Result<()> {
     let damaged = |what| Err(Error::Damaged { uri: uri.to_string(), what });
-    if bytes.len() as u64 != file.size_bytes {
-        return damaged(format!("it has {} bytes, {} were written", bytes.len(), file.size_bytes));
+    if size_bytes != file.size_bytes {
+        return damaged(format!("it has {size_bytes} bytes, {} were written", file.size_bytes));
     }
-    let found = sha256(bytes);
     if found != file.sha256 {
         return damaged(format!("its SHA-256 is {found}, that of what was written {}", file.sha256));
     }

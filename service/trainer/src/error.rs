@@ -59,6 +59,14 @@ pub enum Error {
         /// Updates that were skipped.
         skipped: u64,
     },
+    /// A weight to export is not a number, or too large for its number format.
+    #[error("{tensor}: a weight is not finite in {weight_type}")]
+    Overflow {
+        /// The tensor.
+        tensor: String,
+        /// The number format.
+        weight_type: &'static str,
+    },
     /// The computing thread could not be started.
     #[error("cannot start the computing thread: {0}")]
     Thread(std::io::Error),
@@ -99,7 +107,7 @@ impl Error {
             Error::Data(_) | Error::Template(_) | Error::Input { .. } => Reason::InvalidData,
             // The trainer reads nothing of this machine but what it has fetched, and writes nothing but what it will upload.
             Error::Io { .. } => Reason::Storage,
-            Error::NonFinite { .. } => Reason::NonFinite,
+            Error::NonFinite { .. } | Error::Overflow { .. } => Reason::NonFinite,
             Error::Device(_) | Error::Thread(_) => Reason::Internal,
             Error::Panic(message) => reason_of_panic(message),
         }
@@ -116,6 +124,7 @@ impl Error {
             Error::Input { place, .. } => Some(place.clone()),
             Error::Io { path, .. } => Some(path.display().to_string()),
             Error::NonFinite { step, .. } => Some(format!("step {step}")),
+            Error::Overflow { tensor, .. } => Some(tensor.clone()),
             Error::Template(_) | Error::Device(_) | Error::Thread(_) | Error::Panic(_) => None,
         }
     }
@@ -148,6 +157,9 @@ impl Error {
             }
             Error::Io { .. } => "check free space and permissions of the trainer's cache folder",
             Error::Device(_) => "run `hone-trainer doctor` on the machine, or set HONE_DEVICE",
+            Error::Overflow { .. } => {
+                "export as bfloat16 or float32, which hold larger numbers, or look at the run's losses"
+            }
             Error::NonFinite { .. } => "lower the learning rate, lengthen the warmup, or train in float32",
             Error::Panic(message) => match reason_of_panic(message) {
                 Reason::OutOfMemory => "lower tokens_per_micro_batch or max_length, or use a machine with more memory",

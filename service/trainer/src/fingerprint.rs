@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::error::Error;
+
 /// Bytes at the start of each file that count: headers of safetensors and GGUF files with names, shapes and offsets,
 /// the first weights behind them, and all of config.json.
 const HEADER_BYTES: u64 = 1 << 20;
@@ -36,6 +38,11 @@ pub fn fingerprint(model: &Path) -> std::io::Result<String> {
         pieces(&mut file, &mut hash)?;
     }
     Ok(hex::encode(hash.finalize()))
+}
+
+/// The same with the error that a task ends with.
+pub fn fingerprint_of(model: &Path) -> Result<String, Error> {
+    fingerprint(model).map_err(|source| Error::Io { path: model.to_path_buf(), source })
 }
 
 fn pieces(file: &mut File, hash: &mut Sha256) -> std::io::Result<()> {

@@ -11,6 +11,7 @@ mod mix;
 pub mod model;
 pub mod optim;
 pub mod peft;
+pub mod pretrained;
 pub mod task;
 pub mod telemetry;
 pub mod tensors;

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use hone_data::storage::Secret;
-use hone_job::spec::Precision;
+use hone_job::spec::{ExportFormat, Precision, WeightType};
 use hone_trainer::device::{self, Compute};
 use hone_trainer::link::{self, Link};
-use hone_trainer::task::{self, generate, score};
+use hone_trainer::task::{self, export, generate, score};
 use hone_trainer::telemetry::{self, LogFormat};
 use hone_trainer::workspace::Workspace;
 use hone_trainer::{doctor, error};
@@ -42,6 +42,8 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Write a model, or what was trained on it, as files that other tools load.
+    Export(ExportArgs),
     /// Answer prompts greedily.
     Generate(GenerateArgs),
     /// Log-probabilities of the tokens of documents, in float32.
@@ -63,6 +65,33 @@ struct RunArgs {
     /// Folder for fetched models.
     #[arg(long, env = "HONE_CACHE_DIR", default_value = ".hone/cache")]
     cache_dir: PathBuf,
+}
+
+#[derive(Args)]
+struct ExportArgs {
+    /// Folder or GGUF file of the base model.
+    #[arg(long)]
+    model: PathBuf,
+    /// What was trained: folder of an adapter in PEFT's layout, or of a whole model.
+    #[arg(long)]
+    trained: Option<PathBuf>,
+    /// Layout of the files: hugging_face or gguf.
+    #[arg(long, default_value = "hugging_face", value_parser = from_word::<ExportFormat>)]
+    format: ExportFormat,
+    /// Number format of the weights: auto, float32, bfloat16 or float16.
+    #[arg(long, default_value = "auto", value_parser = from_word::<WeightType>)]
+    weight_type: WeightType,
+    /// Export although the base model is quantised; what comes out is not.
+    #[arg(long)]
+    dequantize: bool,
+    /// Folder for the files; made when it is not there.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// A value by its word in specs.
+fn from_word<T: serde::de::DeserializeOwned>(word: &str) -> Result<T, String> {
+    serde_json::from_value(word.into()).map_err(|error| error.to_string())
 }
 
 #[derive(Args)]
@@ -109,6 +138,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => run(args),
         Command::Doctor { json, quick } => exit(diagnose(json, quick)),
+        Command::Export(args) => exit(write(args)),
         Command::Generate(args) => exit(answer(args)),
         Command::Score(args) => exit(rate(args)),
     }
@@ -184,6 +214,18 @@ fn diagnose(json: bool, quick: bool) -> anyhow::Result<()> {
     } else {
         print!("{report}");
     }
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)] // stdout is what the command is for
+fn write(args: ExportArgs) -> anyhow::Result<()> {
+    device::set_threads();
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let options =
+        export::Options { format: args.format, weight_type: args.weight_type, dequantize_base: args.dequantize };
+    let source = export::Source::open(&args.model, args.trained.as_deref(), &options)?;
+    let report = source.write(&mut export::FolderSink(args.out))?;
+    println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }
 

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use hone_job::event::Event;
-use hone_job::spec::Task;
+use hone_job::spec::{DpoTask, SftTask, Task};
 
+use crate::checkpoint::{Folder, Origin, sha256};
 use crate::device::{self, Compute};
 use crate::error::Error;
 use crate::link::{Command, End, Link, Welcome};
 use crate::workspace::Workspace;
 
 pub mod evaluate;
+pub mod export;
 pub mod generate;
 mod objective;
 pub mod progress;
@@ -67,9 +69,25 @@ pub fn run(welcome: &Welcome, link: &Link, workspace: &Workspace) -> End {
 fn attempt(welcome: &Welcome, link: &Link, workspace: &Workspace) -> Result<End, Error> {
     let libraries = hone_ops::load_cuda().map_err(|error| Error::Device(error.to_string()))?;
     let threads = device::set_threads();
-    let compute = Compute::choose(welcome.spec.task.training().precision)?;
-    tracing::info!(cuda = libraries.cuda, threads, device = compute.device_name(), "LibTorch is ready");
+    tracing::info!(cuda = libraries.cuda, threads, "LibTorch is ready");
+    let observer = Arc::new(link.clone());
     match &welcome.spec.task {
-        Task::Sft(_) | Task::Dpo(_) => train::train(welcome, workspace, compute, Arc::new(link.clone())),
+        Task::Sft(SftTask { training, .. }) | Task::Dpo(DpoTask { training, .. }) => {
+            train::train(welcome, workspace, Compute::choose(training.precision)?, observer)
+        }
+        Task::Export(task) => export::export(welcome, task, workspace, &*observer),
     }
+}
+
+/// The checkpoints of the job.
+fn checkpoints(workspace: &Workspace, welcome: &Welcome, base_model_fingerprint: String) -> Result<Folder, Error> {
+    let location = workspace.open(&welcome.job_uri)?.join("checkpoints");
+    let spec = serde_json::to_vec(&welcome.spec).expect("a spec has a text");
+    let origin = Origin {
+        job_id: welcome.job_id.clone(),
+        attempt: welcome.attempt,
+        spec_sha256: sha256(&spec),
+        base_model_fingerprint,
+    };
+    Ok(Folder::new(location, origin))
 }

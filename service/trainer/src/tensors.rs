@@ -1,4 +1,4 @@
-//! Named tensors to the bytes of a safetensors file, and back: float32 all through, but for bytes, which stay bytes.
+//! Named tensors to the bytes of a safetensors file, and back: float32 unless another type is asked for; bytes stay bytes.
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -20,9 +20,14 @@ pub enum Error {
     },
 }
 
-/// The bytes of a file that holds these tensors, as PyTorch would write it.
+/// The bytes of a file that holds these tensors in float32, bytes as bytes, as PyTorch would write it.
 pub fn serialize(tensors: &[(String, Tensor)]) -> Vec<u8> {
-    let stored: Vec<(Dtype, Vec<u8>)> = tensors.iter().map(|(_, tensor)| little_endian(tensor)).collect();
+    serialize_as(Kind::Float, tensors)
+}
+
+/// The same with numbers rounded to `kind`: float32, bfloat16 or float16.
+pub fn serialize_as(kind: Kind, tensors: &[(String, Tensor)]) -> Vec<u8> {
+    let stored: Vec<(Dtype, Vec<u8>)> = tensors.iter().map(|(_, tensor)| little_endian(tensor, kind)).collect();
     let views = tensors.iter().zip(&stored).map(|((name, tensor), (dtype, bytes))| {
         let shape = tensor.size().iter().map(|&dim| dim as usize).collect();
         (name.as_str(), TensorView::new(*dtype, shape, bytes).expect("as many bytes as the values take"))
@@ -31,13 +36,22 @@ pub fn serialize(tensors: &[(String, Tensor)]) -> Vec<u8> {
     safetensors::serialize(views, Some(metadata)).expect("shapes and names are sound")
 }
 
-fn little_endian(tensor: &Tensor) -> (Dtype, Vec<u8>) {
-    let flat = tensor.to_device(Device::Cpu).contiguous().view(-1);
-    if flat.kind() == Kind::Uint8 {
-        return (Dtype::U8, Vec::<u8>::try_from(flat).expect("a flat tensor of bytes is a vector"));
-    }
-    let values = Vec::<f32>::try_from(flat.to_kind(Kind::Float)).expect("a flat float tensor is a vector");
-    (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+fn little_endian(tensor: &Tensor, kind: Kind) -> (Dtype, Vec<u8>) {
+    let dtype = match (tensor.kind(), kind) {
+        (Kind::Uint8, _) => Dtype::U8,
+        (_, Kind::BFloat16) => Dtype::BF16,
+        (_, Kind::Half) => Dtype::F16,
+        _ => Dtype::F32,
+    };
+    (dtype, bytes(tensor, if dtype == Dtype::U8 { Kind::Uint8 } else { kind }))
+}
+
+/// The values in `kind` as they lie in a file: row by row, little-endian as every machine that LibTorch runs on.
+pub fn bytes(tensor: &Tensor, kind: Kind) -> Vec<u8> {
+    let tensor = tensor.to_device(Device::Cpu).to_kind(kind).contiguous();
+    let mut bytes = vec![0; tensor.numel() * kind.elt_size_in_bytes()];
+    tensor.copy_data_u8(&mut bytes, tensor.numel());
+    bytes
 }
 
 /// The tensors of a file, in float32 on the CPU.

@@ -108,11 +108,11 @@ impl DatasetApi {
         self.inputs.check(&spec, "base_model.uri", "", violations, Code::NotFound).await?;
         let spec = self.inputs.resolve(&spec).await?;
         let open = |uris: &[String]| uris.iter().map(|uri| self.inputs.open(uri)).collect::<Result<Vec<_>, _>>();
-        let data = &spec.task.training().data;
+        let data = &spec.task.training().expect("a preview is of rows to train on").data;
         let wanted = Wanted {
             model: self.inputs.open(&spec.base_model)?,
             sources: Sources { train: open(&data.train)?, eval: open(&data.eval)? },
-            options: Options::of(&spec.task),
+            options: Options::of(&spec.task).expect("a preview is of rows to train on"),
             max_length_is_default,
             num_rows: rows as usize,
         };

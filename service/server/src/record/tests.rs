@@ -122,8 +122,8 @@ fn what_a_person_should_know_about_a_spec_follows_it_at_once() {
     let (record, events) = JobRecord::new("job-1".into(), spec(), now());
     assert_eq!((record.last_sequence, events.len()), (1, 1));
     let mut dora = spec();
-    let task = dora.task.training_mut();
-    let hone_job::spec::Adapter::Lora(lora) = &mut task.adapter;
+    let task = dora.task.training_mut().unwrap();
+    let hone_job::spec::Adapter::Lora(lora) = &mut task.adapter else { panic!("an adapter") };
     (lora.use_dora, lora.modules_to_save) = (true, vec!["lm_head".into()]);
     let (record, events) = JobRecord::new("job-1".into(), dora, now());
     assert_eq!((record.last_sequence, events[1].sequence), (2, 2));

@@ -22,6 +22,8 @@ pub(super) fn event_json(mut event: Event) -> String {
             [preference_before, preference_after].into_iter().flatten().for_each(clean_preference);
         }
         Event::Plan(_)
+        // Its shares are absent or ratios of finite norms.
+        | Event::ExportReport(_)
         | Event::StateChanged(_)
         | Event::Phase(_)
         | Event::DatasetReport(_)

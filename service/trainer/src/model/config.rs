@@ -4,6 +4,7 @@
 
 pub(super) mod gguf;
 mod json;
+mod to_json;
 
 use std::path::Path;
 
@@ -80,6 +81,15 @@ impl Config {
             }
         }
         Ok(config)
+    }
+
+    /// What two models must have alike for the weights of one to stand in for those of the other.
+    pub fn sizes(&self) -> impl PartialEq + std::fmt::Debug + use<> {
+        (
+            self.architecture,
+            [self.vocab_size, self.hidden_size, self.intermediate_size, self.num_hidden_layers],
+            [self.num_attention_heads, self.num_key_value_heads, self.head_dim],
+        )
     }
 
     /// Columns of the query projection: H · D.

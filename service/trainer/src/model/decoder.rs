@@ -29,32 +29,34 @@ pub(super) const EMBEDDING: &str = "model.embed_tokens";
 /// Path of the head.
 pub(super) const HEAD: &str = "lm_head";
 
-/// A decoder with frozen weights.
+/// A decoder. Its weights are frozen unless [`super::FullWeights`] makes them leaves.
 #[derive(Debug)]
 pub struct Decoder {
     config: Config,
+    /// Type of activations; that of the weights, but for trained ones, which are float32.
+    kind: Kind,
     /// `[V, E]`
     embed_tokens: Tensor,
     /// What embeddings are multiplied by, in families that do.
     embed_scale: Option<f64>,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
+    pub(super) layers: Vec<Layer>,
+    pub(super) norm: RmsNorm,
     /// `[V, E]`; the embedding itself when the two are tied.
     lm_head: Tensor,
     rotary: Rotary,
 }
 
 #[derive(Debug)]
-struct Layer {
-    input_layernorm: RmsNorm,
-    self_attn: Attention,
+pub(super) struct Layer {
+    pub(super) input_layernorm: RmsNorm,
+    pub(super) self_attn: Attention,
     /// Of what attention gives; most families have none.
-    attention_output_norm: Option<RmsNorm>,
+    pub(super) attention_output_norm: Option<RmsNorm>,
     /// `post_attention_layernorm` in a file of two norms a layer, `pre_feedforward_layernorm` in one of four.
-    pre_feedforward_layernorm: RmsNorm,
-    mlp: Mlp,
+    pub(super) pre_feedforward_layernorm: RmsNorm,
+    pub(super) mlp: Mlp,
     /// Of what the feed-forward block gives; most families have none.
-    feedforward_output_norm: Option<RmsNorm>,
+    pub(super) feedforward_output_norm: Option<RmsNorm>,
 }
 
 impl Decoder {
@@ -63,9 +65,29 @@ impl Decoder {
     /// Weights become `kind` (float32, bfloat16 or float16) on `device`, tensor by tensor. `progress` is told the bytes read
     /// so far, and in all.
     pub fn load(path: &Path, kind: Kind, device: Device, progress: &mut dyn FnMut(u64, u64)) -> Result<Decoder, Error> {
-        let (config, mut weights) = Weights::open(path, kind, device)?;
+        Decoder::load_stored_as(path, kind, kind, device, progress)
+    }
+
+    /// The same with weights in float32 that are rounded to `kind` in each pass: what [`super::FullWeights`] trains.
+    pub fn load_to_train(
+        path: &Path,
+        kind: Kind,
+        device: Device,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Decoder, Error> {
+        Decoder::load_stored_as(path, Kind::Float, kind, device, progress)
+    }
+
+    fn load_stored_as(
+        path: &Path,
+        stored: Kind,
+        kind: Kind,
+        device: Device,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Decoder, Error> {
+        let (config, mut weights) = Weights::open(path, stored, device)?;
         weights.report_to(progress);
-        Builder { config, weights, num_stacks: 0 }.decoder()
+        Builder { config, weights, kind, num_stacks: 0 }.decoder()
     }
 
     /// The shape.
@@ -78,9 +100,9 @@ impl Decoder {
         self.embed_tokens.device()
     }
 
-    /// Type of weights and activations.
+    /// Type of activations.
     pub fn kind(&self) -> Kind {
-        self.embed_tokens.kind()
+        self.kind
     }
 
     /// Which attention kernel a pass takes, for reports.
@@ -213,7 +235,7 @@ impl Decoder {
     fn embed(&self, input_ids: &Tensor, adapter: Option<&Adapter>) -> Tensor {
         let embedded = match adapter {
             Some(adapter) => adapter.embed(&self.embed_tokens, input_ids),
-            None => self.embed_tokens.index_select(0, input_ids),
+            None => self.embed_tokens.index_select(0, input_ids).to_kind(self.kind),
         };
         self.embed_scale.map_or_else(|| embedded.shallow_clone(), |scale| &embedded * scale)
     }
@@ -243,6 +265,7 @@ impl Layer {
 struct Builder<'a> {
     config: Config,
     weights: Weights<'a>,
+    kind: Kind,
     num_stacks: usize,
 }
 
@@ -259,10 +282,9 @@ impl Builder<'_> {
             false => self.weights.tensor("lm_head.weight", &[vocab, hidden])?,
         };
         self.config.tie_word_embeddings = tied;
-        let rotary = Rotary::new(&self.config.rope, embed_tokens.kind(), embed_tokens.device());
-        let embed_scale =
-            self.config.family.scaled_embeddings.then(|| rounded((hidden as f64).sqrt(), embed_tokens.kind()));
-        Ok(Decoder { config: self.config, embed_tokens, embed_scale, layers, norm, lm_head, rotary })
+        let rotary = Rotary::new(&self.config.rope, self.kind, embed_tokens.device());
+        let embed_scale = self.config.family.scaled_embeddings.then(|| rounded((hidden as f64).sqrt(), self.kind));
+        Ok(Decoder { config: self.config, kind: self.kind, embed_tokens, embed_scale, layers, norm, lm_head, rotary })
     }
 
     fn layer(&mut self, layer: i64) -> Result<Layer, Error> {

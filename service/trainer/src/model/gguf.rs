@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hone_data::gguf::{Gguf, TensorInfo};
+use hone_data::gguf::{Gguf, TensorInfo, ggml_type};
 use hone_ops::MappedFile;
 use tch::Tensor;
 
@@ -49,6 +49,12 @@ impl GgufWeights {
     /// Bytes of all tensors.
     pub(super) fn num_bytes(&self) -> u64 {
         self.gguf.tensors.iter().map(|tensor| tensor.num_bytes).sum()
+    }
+
+    /// Names of the types of all matrices.
+    pub(super) fn matrix_types(&self) -> Vec<&str> {
+        let matrices = self.gguf.tensors.iter().filter(|tensor| tensor.dims.len() > 1);
+        matrices.filter_map(|tensor| ggml_type(tensor.ggml_type)).map(|kind| kind.name).collect()
     }
 
     /// The shape as PyTorch writes it: slowest dimension first.

@@ -1,4 +1,4 @@
-//! Frozen linear layers. Projections that read the same input are stacked into one, so that it is read once.
+//! Linear layers. Projections that read the same input are stacked into one, so that it is read once.
 
 use tch::Tensor;
 
@@ -42,7 +42,11 @@ impl Linear {
     pub(super) fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
         match pass.adapter.and_then(|adapter| adapter.stack(self.index)) {
             Some(stack) => stack.forward(self, x, pass.dropout_seed),
-            None => x.linear(&self.weight, self.bias.as_ref()),
+            // Trained weights are float32, whatever goes through.
+            None => {
+                let bias = self.bias.as_ref().map(|bias| bias.to_kind(x.kind()));
+                x.linear(&self.weight.to_kind(x.kind()), bias.as_ref())
+            }
         }
     }
 }

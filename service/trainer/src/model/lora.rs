@@ -18,6 +18,7 @@ mod dora;
 mod embedding;
 mod init;
 mod layout;
+mod merge;
 mod options;
 mod stack;
 mod targets;

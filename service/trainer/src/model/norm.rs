@@ -20,7 +20,7 @@ impl RmsNorm {
         let normed = wide * (mean_square + self.eps).rsqrt();
         match self.plus_one {
             true => (normed * (self.weight.to_kind(Kind::Float) + 1.0)).to_kind(x.kind()),
-            false => normed.to_kind(x.kind()) * &self.weight,
+            false => normed.to_kind(x.kind()) * self.weight.to_kind(x.kind()),
         }
     }
 }

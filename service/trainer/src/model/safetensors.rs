@@ -62,6 +62,11 @@ impl SafeTensors {
         self.entries.get(name).map(|entry| entry.shape.clone())
     }
 
+    /// Names of the types of all matrices.
+    pub(super) fn matrix_types(&self) -> Vec<&str> {
+        self.entries.values().filter(|entry| entry.shape.len() > 1).map(|entry| entry.dtype.as_str()).collect()
+    }
+
     /// The tensor as it is stored, and its bytes.
     pub(super) fn read(&self, name: &str) -> Result<(Tensor, u64), Error> {
         let entry = self.entries.get(name).ok_or_else(|| Error::MissingTensor {

@@ -96,6 +96,37 @@ impl<'a> Weights<'a> {
     }
 }
 
+/// How a file holds the matrices of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// In a number format that keeps every weight: float32, bfloat16 or float16; the widest where there are several.
+    Float(Kind),
+    /// In blocks of a few bits; the type of the first that is.
+    Quantised(String),
+}
+
+/// How the file of a model holds its matrices. Vectors do not count: norms often have a format of their own.
+pub fn stored(path: &Path) -> Result<Stored, Error> {
+    let (_, weights) = Weights::open(path, Kind::Float, Device::Cpu)?;
+    let types = match &weights.source {
+        Source::SafeTensors(files) => files.matrix_types(),
+        Source::Gguf(file) => file.matrix_types(),
+    };
+    let kind = |name: &str| match name {
+        "F32" => Some(Kind::Float),
+        "F16" => Some(Kind::Half),
+        "BF16" => Some(Kind::BFloat16),
+        _ => None,
+    };
+    if let Some(name) = types.iter().find(|name| kind(name).is_none()) {
+        return Ok(Stored::Quantised(name.to_string()));
+    }
+    // Neither of the two short formats holds the other.
+    let mut kinds = types.iter().filter_map(|name| kind(name));
+    let first = kinds.next().unwrap_or(Kind::Float);
+    Ok(Stored::Float(if kinds.all(|kind| kind == first) { first } else { Kind::Float }))
+}
+
 /// The configuration of a model.
 pub(super) fn read_config(path: &Path) -> Result<Config, Error> {
     match path.join("config.json").is_file() {

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::block8::Block8;
 
-/// Values opened at once when they are kept in another format: bounds the memory of the update.
+/// Values updated at once: bounds the memory that the update takes beside weights, gradient and moments.
 const CHUNK: i64 = 1 << 22;
 
 /// What the values of a moment can be.
@@ -38,12 +38,8 @@ impl Moment {
     }
 
     /// The pieces that a vector of `len` values is updated in.
-    pub(super) fn chunks(format: MomentFormat, len: i64) -> Vec<Range<i64>> {
-        let chunk = match format {
-            MomentFormat::Float32 => len.max(1),
-            MomentFormat::Block8 => CHUNK,
-        };
-        (0..len).step_by(chunk as usize).map(|start| start..(start + chunk).min(len)).collect()
+    pub(super) fn chunks(len: i64) -> Vec<Range<i64>> {
+        (0..len).step_by(CHUNK as usize).map(|start| start..(start + CHUNK).min(len)).collect()
     }
 
     /// Values of a piece, float32: a view of them, or a copy that [`Moment::close`] takes back.

@@ -17,6 +17,8 @@ pub struct Group {
     pub values: Range<i64>,
     /// Their rate over the run's.
     pub rate: f64,
+    /// Whether weight decay is for them.
+    pub decays: bool,
 }
 
 impl Group {
@@ -28,9 +30,16 @@ impl Group {
         let borders = [0, num_a, num_a + num_b, len];
         let groups = borders.windows(2).zip([1.0, ratio, 1.0]);
         match ratio {
-            1.0 => vec![Group { values: 0..len, rate: 1.0 }],
-            _ => groups.map(|(pair, rate)| Group { values: pair[0]..pair[1], rate }).collect(),
+            1.0 => vec![Group { values: 0..len, rate: 1.0, decays: true }],
+            _ => groups.map(|(pair, rate)| Group { values: pair[0]..pair[1], rate, decays: true }).collect(),
         }
+    }
+
+    /// The groups of a whole model, whose vector of `len` values begins with those of its matrices: norms and biases, which
+    /// follow, are not decayed, as in transformers' Trainer.
+    pub fn full(num_matrix_values: i64, len: i64) -> Vec<Group> {
+        let group = |values, decays| Group { values, rate: 1.0, decays };
+        vec![group(0..num_matrix_values, true), group(num_matrix_values..len, false)]
     }
 }
 
@@ -73,7 +82,7 @@ impl Optimizer {
         Optimizer {
             options: options.clone(),
             groups,
-            pieces: Moment::chunks(options.moments, len),
+            pieces: Moment::chunks(len),
             moments: moments_of(&options.rule).iter().copied().map(moment).collect(),
             num_updates: 0,
         }
@@ -115,7 +124,7 @@ impl Optimizer {
             weights: &weights.narrow(0, start, len),
             gradient: &gradient.narrow(0, start, len),
             learning_rate: learning_rate * group.rate,
-            weight_decay: self.options.weight_decay,
+            weight_decay: if group.decays { self.options.weight_decay } else { 0.0 },
             number: self.num_updates,
         };
         match (self.options.rule, moments.as_mut_slice()) {

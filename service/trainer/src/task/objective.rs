@@ -1,4 +1,4 @@
-//! What a run makes small: the examples of a step in, gradients in the adapter out, with figures of how it went.
+//! What a run makes small: the examples of a step in, gradients of what is trained out, with figures of how it went.
 //!
 //! The one training loop serves every method; what differs is here. Sums stay on the device until the step is whole, since
 //! reading one waits for everything before it.
@@ -69,7 +69,7 @@ pub(super) struct Step<'a> {
     pub(super) number: u64,
 }
 
-/// What the backward passes of one step found; the gradients themselves are in the adapter.
+/// What the backward passes of one step found; the gradients themselves are in what is trained.
 #[derive(Debug)]
 pub(super) struct Gradients {
     /// The loss of the step.
@@ -90,7 +90,7 @@ pub(super) struct Gradients {
 
 impl Objective {
     /// Adds up the gradients of a step's loss, micro-batch by micro-batch.
-    pub(super) fn gradients(&self, model: &Decoder, adapter: &Adapter, step: &Step<'_>) -> Gradients {
+    pub(super) fn gradients(&self, model: &Decoder, adapter: Option<&Adapter>, step: &Step<'_>) -> Gradients {
         let micro_batches = pack(&step.examples, step.tokens_per_micro_batch, model.prefixes());
         let found = match self {
             Objective::Likelihood { noise_alpha } => likelihood(model, adapter, step, &micro_batches, *noise_alpha),
@@ -115,7 +115,7 @@ impl Step<'_> {
 /// Gradients of `Σ nll / n`, n being the targets of the whole step.
 fn likelihood(
     model: &Decoder,
-    adapter: &Adapter,
+    adapter: Option<&Adapter>,
     step: &Step<'_>,
     micro_batches: &[MicroBatch],
     noise_alpha: f64,
@@ -125,8 +125,8 @@ fn likelihood(
     let mut sum = Tensor::zeros([2], (Kind::Double, device));
     for (number, micro_batch) in micro_batches.iter().enumerate() {
         let seed = step.dropout_seed(number);
-        let hidden = model.forward_with_noise(&Batch::of(micro_batch, device), Some(adapter), Some(seed), noise_alpha);
-        let losses = token_losses(model, Some(adapter), &hidden, &Targets::new(micro_batch, device));
+        let hidden = model.forward_with_noise(&Batch::of(micro_batch, device), adapter, Some(seed), noise_alpha);
+        let losses = token_losses(model, adapter, &hidden, &Targets::new(micro_batch, device));
         let nll = losses.nll.sum(Kind::Float);
         (&nll / num_targets as f64).backward();
         let correct = losses.correct.sum(Kind::Double);
@@ -141,7 +141,7 @@ impl PairObjective {
     fn gradients(
         &self,
         model: &Decoder,
-        adapter: &Adapter,
+        adapter: Option<&Adapter>,
         step: &Step<'_>,
         micro_batches: &[MicroBatch],
     ) -> Gradients {
@@ -149,13 +149,7 @@ impl PairObjective {
         let indices: Vec<i64> = step.indices.iter().map(|&index| index as i64).collect();
         let indices = Tensor::from_slice(&indices);
         let score = |number: usize| {
-            AnswerScores::new(
-                model,
-                Some(adapter),
-                &micro_batches[number],
-                Some(step.dropout_seed(number)),
-                &self.preference,
-            )
+            AnswerScores::new(model, adapter, &micro_batches[number], Some(step.dropout_seed(number)), &self.preference)
         };
         let matching = (preference::sorts_pairs(&self.preference) && micro_batches.len() > 1).then(|| {
             let logps = tch::no_grad(|| {

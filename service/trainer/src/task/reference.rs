@@ -5,13 +5,14 @@
 //! resumed attempts and other jobs with the same reference and rows read the same numbers, to the bit.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use bytes::Bytes;
 use hone_data::pack::pack;
 use hone_data::storage::Location;
 use hone_data::tokenize::Example;
 use hone_job::event::{Event, Phase, Warning};
-use hone_job::spec::{Preference, Reference, Training};
+use hone_job::spec::{self, DpoTask, Preference, Reference, Training};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
@@ -19,12 +20,14 @@ use tch::{Kind, Tensor};
 
 use super::Observer;
 use super::objective::{ReferenceLogps, places};
+use super::setup::Prepared;
 use crate::device::Compute;
 use crate::error::Error;
+use crate::fingerprint::fingerprint_of;
 use crate::loss::pairs::AnswerScores;
 use crate::model::{Adapter, Decoder};
-use crate::peft;
 use crate::workspace::Workspace;
+use crate::{peft, pretrained};
 
 /// Layout of the stored file, and the way of computing: a change of either makes other names.
 const VERSION: u32 = 1;
@@ -38,40 +41,91 @@ const TOKENS_AT_ONCE: usize = 2048;
 
 /// The policy that answers are compared with.
 pub(super) struct ReferencePolicy<'a> {
-    model: &'a Decoder,
-    /// None is the base model.
+    model: ReferenceModel<'a>,
+    /// None is the model by itself.
     adapter: Option<Adapter>,
     preference: &'a Preference,
     /// Digest of the policy and of how it is asked.
     fingerprint: Sha256,
 }
 
+/// The weights beneath the reference.
+enum ReferenceModel<'a> {
+    /// Those of the run, before its first step.
+    OfTheRun(&'a Decoder),
+    /// Others, in memory while they are asked.
+    Other(Box<Decoder>),
+}
+
+impl ReferenceModel<'_> {
+    fn get(&self) -> &Decoder {
+        match self {
+            ReferenceModel::OfTheRun(model) => model,
+            ReferenceModel::Other(model) => model,
+        }
+    }
+}
+
+/// Where the reference is.
+enum Place<'a> {
+    /// The model of the run as it was loaded.
+    Loaded,
+    /// The base model.
+    Base,
+    /// A checkpoint: an adapter of the base model, or a model.
+    At(&'a str),
+}
+
+impl<'a> Place<'a> {
+    fn of(preference: &'a Preference, training: &'a Training) -> Place<'a> {
+        match (&preference.reference, &training.adapter) {
+            // What all weights start from is loaded; a fresh adapter changes nothing.
+            (Reference::Initial, spec::Adapter::Full) => Place::Loaded,
+            (Reference::Initial, spec::Adapter::Lora(_)) => {
+                training.init_from.as_deref().map_or(Place::Base, Place::At)
+            }
+            (Reference::Base, _) => Place::Base,
+            (Reference::Checkpoint(uri), _) => Place::At(uri),
+        }
+    }
+}
+
 impl<'a> ReferencePolicy<'a> {
-    /// Gets the reference that a spec asks for.
+    /// Gets the reference that a spec asks for, with the model of the run where it serves.
     pub(super) fn open(
-        preference: &'a Preference,
-        training: &Training,
-        model: &'a Decoder,
+        task: &'a DpoTask,
+        prepared: &'a Prepared,
         base_model_fingerprint: &str,
         workspace: &Workspace,
         compute: Compute,
     ) -> Result<ReferencePolicy<'a>, Error> {
-        let uri = match &preference.reference {
-            // A fresh adapter changes nothing, so the initial policy is the base model.
-            Reference::Initial => training.init_from.as_deref(),
-            Reference::Base => None,
-            Reference::Checkpoint(uri) => Some(uri.as_str()),
+        let load = |path: &Path| -> Result<ReferenceModel<'a>, Error> {
+            let model = Decoder::load(path, compute.kind, compute.device, &mut |_, _| {})?;
+            Ok(ReferenceModel::Other(Box::new(model)))
         };
-        let load = |uri: &str| -> Result<Adapter, Error> {
-            let folder = workspace.local(uri, &|_, _| {})?;
-            super::setup::verify_checkpoint(uri, &folder, workspace)?;
-            Ok(peft::load(&folder, model, 0.0)?)
+        let of_the_run = || Ok(ReferenceModel::OfTheRun(&prepared.model));
+        let base =
+            || if prepared.weights_path == prepared.model_path { of_the_run() } else { load(&prepared.model_path) };
+        let of_base = base_model_fingerprint.to_string();
+        let (model, model_fingerprint, adapter) = match Place::of(&task.preference, &task.training) {
+            Place::Loaded => (of_the_run()?, fingerprint_of(&prepared.weights_path)?, None),
+            Place::Base => (base()?, of_base, None),
+            Place::At(uri) => {
+                let folder = workspace.local(uri, &|_, _| {})?;
+                super::setup::verify_checkpoint(uri, &folder, workspace)?;
+                if pretrained::is_model(&folder) {
+                    (load(&folder)?, fingerprint_of(&folder)?, None)
+                } else {
+                    let model = base()?;
+                    let adapter = peft::load(&folder, model.get(), 0.0)?;
+                    (model, of_base, Some(adapter))
+                }
+            }
         };
-        let adapter = uri.map(load).transpose()?;
         let mut fingerprint = Sha256::new();
         fingerprint.update(format!(
-            "{VERSION} {base_model_fingerprint} {:?} {:?} {}\n",
-            compute.kind, compute.device, preference.length_alpha
+            "{VERSION} {model_fingerprint} {:?} {:?} {}\n",
+            compute.kind, compute.device, task.preference.length_alpha
         ));
         for (name, tensor) in adapter.iter().flat_map(Adapter::named_tensors) {
             let values = Vec::<f32>::try_from(tensor.flatten(0, -1)).expect("an adapter is float32");
@@ -81,7 +135,7 @@ impl<'a> ReferencePolicy<'a> {
         if let Some(adapter) = &adapter {
             fingerprint.update(format!("{:?}\n", adapter.options()));
         }
-        Ok(ReferencePolicy { model, adapter, preference, fingerprint })
+        Ok(ReferencePolicy { model, adapter, preference: &task.preference, fingerprint })
     }
 
     /// Its log-probabilities of these answers: those stored, or computed and stored. A store that fails costs a warning.
@@ -133,9 +187,9 @@ impl<'a> ReferencePolicy<'a> {
             let first = number * PAIRS_AT_ONCE;
             progress(first);
             let chunk: Vec<&Example> = chunk.iter().collect();
-            for micro_batch in pack(&chunk, TOKENS_AT_ONCE, self.model.prefixes()) {
+            for micro_batch in pack(&chunk, TOKENS_AT_ONCE, self.model.get().prefixes()) {
                 let scores = tch::no_grad(|| {
-                    AnswerScores::new(self.model, self.adapter.as_ref(), &micro_batch, None, self.preference)
+                    AnswerScores::new(self.model.get(), self.adapter.as_ref(), &micro_batch, None, self.preference)
                 });
                 let rows = Tensor::stack(&scores.logps, 1).to_device(tch::Device::Cpu);
                 let _ = logps.shallow_clone().index_copy_(0, &(places(&micro_batch) + first as i64), &rows);

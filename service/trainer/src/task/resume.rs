@@ -1,87 +1,111 @@
-//! What a checkpoint holds of a run, written and read back: adapter, moments, progress.
+//! What a checkpoint holds of a run, written and read back: what is trained, moments, progress.
 //!
+//! An adapter is in PEFT's files, a whole model in those of a Hugging Face folder, in the number format that it computes in;
+//! where that is not float32, the weights that the optimizer moves are beside its moments.
 //! Moments in float32 are stored by the names of the parameters they belong to, those in 8-bit blocks as their codes and
 //! scales.
 //! A resumed run takes the very steps that the unbroken one would have taken, to the bit where arithmetic is deterministic.
 
 use bytes::Bytes;
-use hone_job::spec::{self, Training};
+use hone_job::spec;
 use safetensors::SafeTensors;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::progress::{Progress, TRAINER_STATE, VERSION};
 use crate::checkpoint::{self, Opened};
 use crate::error::Error;
-use crate::model::{Adapter, Decoder};
+use crate::model::{Adapter, Decoder, FullWeights, Trained};
 use crate::optim::{Moment, Optimizer};
 use crate::workspace::Workspace;
-use crate::{peft, tensors};
+use crate::{peft, pretrained, tensors};
 
 /// Name of the file with the optimizer's moments.
 pub(super) const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// The files of a run as it stands, all in host memory.
 pub(super) fn files(
-    adapter: &Adapter,
+    trained: &Trained,
+    kind: Kind,
     optimizer: &Optimizer,
     progress: &Progress,
     base_model: &str,
 ) -> Vec<(String, Bytes)> {
-    let mut files: Vec<(String, Bytes)> =
-        peft::files(adapter, base_model).into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
-    files.push((OPTIMIZER.to_string(), tensors::serialize(&state_tensors(adapter, optimizer)).into()));
+    let weights = match trained {
+        Trained::Adapter(adapter) => peft::files(adapter, base_model),
+        Trained::Full(full) => pretrained::weight_files(&full.named(full.flat()), kind),
+    };
+    let mut files: Vec<(String, Bytes)> = weights.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
+    files.push((OPTIMIZER.to_string(), tensors::serialize(&state_tensors(trained, kind, optimizer)).into()));
     let state = serde_json::to_vec_pretty(progress).expect("progress is plain numbers");
     files.push((TRAINER_STATE.to_string(), state.into()));
     files
 }
 
 /// All of an optimizer's tensors by the names they have in a file, as views.
-fn state_tensors(adapter: &Adapter, optimizer: &Optimizer) -> Vec<(String, Tensor)> {
-    let tensors = optimizer.moments().flat_map(|(moment, values)| match values {
-        Moment::Float32(flat) => {
-            adapter.named(flat).into_iter().map(|(name, part)| (format!("{moment}.{name}"), part)).collect::<Vec<_>>()
+fn state_tensors(trained: &Trained, kind: Kind, optimizer: &Optimizer) -> Vec<(String, Tensor)> {
+    let by_name = |prefix: &str, flat: &Tensor| -> Vec<(String, Tensor)> {
+        trained.named(flat).into_iter().map(|(name, part)| (format!("{prefix}.{name}"), part)).collect()
+    };
+    let mut tensors = Vec::new();
+    if is_rounded(trained, kind) {
+        tensors.extend(by_name("master", trained.flat()));
+    }
+    for (moment, values) in optimizer.moments() {
+        match values {
+            Moment::Float32(flat) => tensors.extend(by_name(moment, flat)),
+            Moment::Block8(blocks) => {
+                tensors.extend(blocks.parts().map(|(name, part)| (format!("{moment}.{name}"), part.shallow_clone())));
+            }
         }
-        Moment::Block8(blocks) => {
-            blocks.parts().map(|(name, part)| (format!("{moment}.{name}"), part.shallow_clone())).into()
-        }
-    });
-    tensors.collect()
+    }
+    tensors
+}
+
+/// Whether the file of the weights has less of them than the optimizer moves.
+fn is_rounded(trained: &Trained, kind: Kind) -> bool {
+    matches!(trained, Trained::Full(_)) && kind != Kind::Float
 }
 
 /// A checkpoint to go on from, verified.
 pub(super) struct Resumed {
     opened: Opened,
-    folder: tempfile::TempDir,
 }
 
 /// Reads and verifies a checkpoint of this run's base model.
 pub(super) fn open(uri: &str, workspace: &Workspace, base_model_fingerprint: &str) -> Result<Resumed, Error> {
     let opened = workspace.runtime().block_on(checkpoint::open(&workspace.open(uri)?))?;
     opened.belongs_to(base_model_fingerprint)?;
-    // PEFT's reader takes a folder.
-    let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
-    for name in [peft::CONFIG, peft::WEIGHTS] {
-        let path = folder.path().join(name);
-        std::fs::write(&path, opened.file(name)?).map_err(|source| Error::Io { path, source })?;
-    }
-    Ok(Resumed { opened, folder })
+    Ok(Resumed { opened })
 }
 
 impl Resumed {
     /// The adapter as it was.
-    pub(super) fn adapter(&self, model: &Decoder, training: &Training) -> Result<Adapter, Error> {
-        let spec::Adapter::Lora(lora) = &training.adapter;
-        let folder = self.folder.path();
+    pub(super) fn adapter(&self, model: &Decoder, lora: &spec::Lora) -> Result<Adapter, Error> {
+        // PEFT's reader takes a folder.
+        let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
+        for name in [peft::CONFIG, peft::WEIGHTS] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, self.opened.file(name)?).map_err(|source| Error::Io { path, source })?;
+        }
         Ok(match self.progress()?.converted_from {
-            Some(init) => peft::load_converted(folder, model, lora.dropout, init)?,
-            None => peft::load(folder, model, lora.dropout)?,
+            Some(init) => peft::load_converted(folder.path(), model, lora.dropout, init)?,
+            None => peft::load(folder.path(), model, lora.dropout)?,
         })
+    }
+
+    /// Puts all weights back as they were, where they are trained.
+    pub(super) fn load_weights(&self, full: &FullWeights) -> Result<(), Error> {
+        let is_weights = |name: &str| name.starts_with("model") && name.ends_with(".safetensors");
+        let files = self.opened.files().filter(|(name, _)| is_weights(name)).map(|(_, bytes)| bytes.as_ref());
+        pretrained::read_weights(files, &full.named(full.flat()))
+            .map_err(|what| self.unusable("model.safetensors", what))
     }
 
     /// Puts the moments back, and gives how far the run was. `num_examples` must be what it was.
     pub(super) fn restore(
         &self,
-        adapter: &Adapter,
+        trained: &Trained,
+        kind: Kind,
         optimizer: &mut Optimizer,
         num_examples: u64,
     ) -> Result<Progress, Error> {
@@ -104,7 +128,7 @@ impl Resumed {
             .map_err(tensors::Error::from)
             .and_then(|file| tensors::read_as_stored(&file))
             .map_err(|error| self.unusable(OPTIMIZER, error.to_string()))?;
-        for (wanted, part) in state_tensors(adapter, optimizer) {
+        for (wanted, part) in state_tensors(trained, kind, optimizer) {
             let fits = |tensor: &Tensor| tensor.size() == part.size() && tensor.kind() == part.kind();
             let found = tensors.iter().find(|(name, tensor)| *name == wanted && fits(tensor));
             let (_, tensor) = found.ok_or_else(|| {

@@ -18,17 +18,19 @@ use super::Observer;
 use crate::device::Compute;
 use crate::error::Error;
 use crate::model::{Adapter, Config, Decoder, LoraOptions};
-use crate::peft;
 use crate::workspace::Workspace;
+use crate::{peft, pretrained};
 
 /// Time between two words on how far reading is.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What training starts from.
 pub(super) struct Prepared {
-    /// The base model.
+    /// The model. Its weights are the base model's, unless all weights are trained from a checkpoint on.
     pub(super) model: Decoder,
-    /// Where its files are on this machine.
+    /// Where the files of these weights are on this machine.
+    pub(super) weights_path: PathBuf,
+    /// Where the base model's are.
     pub(super) model_path: PathBuf,
     /// Its tokenizer, whose files go into every checkpoint.
     pub(super) tokenizer: Arc<Tokenizer>,
@@ -48,27 +50,57 @@ pub(super) fn prepare(
     let fetched = |done, total| format!("{} of {} fetched", mebibytes(done), mebibytes(total));
     let teller = Teller::new(observer.clone(), "loading_model");
     teller.tell(base_model);
-    let model_path = workspace.local(base_model, &|done, total| teller.tell_sometimes(|| fetched(done, total)))?;
-    let config = Config::open(&model_path)?;
+    let get = |uri: &str| workspace.local(uri, &|done, total| teller.tell_sometimes(|| fetched(done, total)));
+    let model_path = get(base_model)?;
+    let is_full = training.adapter == spec::Adapter::Full;
+    let weights_path = match &training.init_from {
+        Some(uri) if is_full => whole_model(task, uri, get(uri)?, &model_path, workspace)?,
+        _ => model_path.clone(),
+    };
+    let config = Config::open(&weights_path)?;
     let tokenizer = Arc::new(Tokenizer::open(&model_path)?);
     tokenizer.check_fits(config.vocab_size as u64)?;
     let data = Reading::start(training, task, &config, tokenizer.clone(), workspace, observer)?;
-    let model = Decoder::load(&model_path, compute.kind, compute.device, &mut |done, total| {
+    let load = if is_full { Decoder::load_to_train } else { Decoder::load };
+    let model = load(&weights_path, compute.kind, compute.device, &mut |done, total| {
         teller.tell_sometimes(|| format!("{} of {} read", mebibytes(done), mebibytes(total)));
     })?;
     let dataset = data.finish(workspace)?;
     report_dataset(&dataset, observer.as_ref());
-    Ok(Prepared { model, model_path, tokenizer, dataset })
+    Ok(Prepared { model, weights_path, model_path, tokenizer, dataset })
+}
+
+/// The checkpoint that a full-parameter run starts from, found whole and of the base model's shape.
+fn whole_model(task: &Task, uri: &str, path: PathBuf, base: &Path, workspace: &Workspace) -> Result<PathBuf, Error> {
+    let place = || format!("spec.{}.init_from", task.name());
+    if !pretrained::is_model(&path) {
+        let what = format!(
+            "{uri} is no whole model, which is what a run with adapter.full starts from; export an adapter first"
+        );
+        return Err(Error::Input { place: place(), what });
+    }
+    verify_checkpoint(uri, &path, workspace)?;
+    let (found, expected) = (Config::open(&path)?, Config::open(base)?);
+    if found.sizes() != expected.sizes() {
+        let what = format!(
+            "{uri} has another shape than the base model: {:?}, expected {:?}",
+            found.sizes(),
+            expected.sizes()
+        );
+        return Err(Error::Input { place: place(), what });
+    }
+    Ok(path)
 }
 
 /// The adapter that a run starts with, when it is not resumed: fresh, or an earlier one's weights.
 pub(super) fn initial_adapter(
     training: &Training,
+    lora: &spec::Lora,
+    task: &Task,
     model: &Decoder,
     workspace: &Workspace,
     observer: &dyn Observer,
 ) -> Result<Adapter, Error> {
-    let spec::Adapter::Lora(lora) = &training.adapter;
     let asked = LoraOptions::from(lora);
     let Some(uri) = &training.init_from else {
         if asked.init.is_taken_off() {
@@ -78,6 +110,11 @@ pub(super) fn initial_adapter(
         return Ok(Adapter::new(model, &asked, training.seed)?);
     };
     let folder = workspace.local(uri, &|_, _| {})?;
+    if pretrained::is_model(&folder) {
+        let place = format!("spec.{}.init_from", task.name());
+        let what = format!("{uri} is a whole model, not an adapter; name it as base_model");
+        return Err(Error::Input { place, what });
+    }
     verify_checkpoint(uri, &folder, workspace)?;
     let adapter = peft::load(&folder, model, lora.dropout)?;
     let (found, asked) = (shape(adapter.options()), shape(&asked));
@@ -135,7 +172,7 @@ impl Reading {
         workspace: &Workspace,
         observer: &Arc<dyn Observer>,
     ) -> Result<Reading, Error> {
-        let mut options = dataset::Options::of(task);
+        let mut options = dataset::Options::of(task).expect("a training task has rows");
         options.max_length = options.max_length.min(config.max_position_embeddings as usize);
         let open = |uris: &[String]| uris.iter().map(|uri| workspace.open(uri)).collect::<Result<Vec<_>, _>>();
         let sources = Sources { train: open(&training.data.train)?, eval: open(&training.data.eval)? };

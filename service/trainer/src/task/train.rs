@@ -1,4 +1,4 @@
-//! The training loop: examples in, a trained adapter in verified checkpoints out.
+//! The training loop: examples in, trained weights in verified checkpoints out.
 //!
 //! A step takes `examples_per_step` examples, cuts them into micro-batches, and adds up gradients of a loss that is an average
 //! over the whole step; so the result does not depend on the cut. Commands act between steps.
@@ -7,13 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hone_data::dataset::Dataset;
 use hone_data::order::Sequence;
-use hone_data::storage::Location;
 use hone_data::tokenize::Example;
 use hone_job::checkpoint::id_of_step;
 use hone_job::event::{Event, Outcome, Phase, Plan, TrainStep, Warning};
-use hone_job::spec::{JobSpec, ScheduleKind, Task, Training};
+use hone_job::spec::{self, JobSpec, ScheduleKind, Task, Training};
 
 use super::evaluate::{evaluate, evaluate_pairs, finite};
 use super::objective::{Gradients, Objective, PairObjective, ReferenceLogps, Step};
@@ -22,14 +20,15 @@ use super::reference::ReferencePolicy;
 use super::saver::Saver;
 use super::setup::{Prepared, initial_adapter, prepare};
 use super::usage::Usage;
-use super::{Observer, resume};
-use crate::checkpoint::{EVAL_LOSS, Folder, Origin, Snapshot, sha256};
+use super::{Observer, checkpoints, resume};
+use crate::checkpoint::{EVAL_LOSS, Snapshot};
 use crate::device::Compute;
 use crate::error::Error;
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::fingerprint_of;
 use crate::link::{Command, End, Welcome};
-use crate::model::{Adapter, Decoder};
+use crate::model::{Decoder, FullWeights, Trained};
 use crate::optim::{Group, Optimizer, Schedule, acting_evaluations, clip};
+use crate::pretrained;
 use crate::workspace::Workspace;
 
 /// Updates in a row that may be skipped because loss or gradient was not finite.
@@ -46,7 +45,7 @@ pub fn train(
     compute: Compute,
     observer: Arc<dyn Observer>,
 ) -> Result<End, Error> {
-    let training = welcome.spec.task.training();
+    let training = welcome.spec.task.training().expect("a training task");
     let prepared = prepare(training, &welcome.spec.task, &welcome.spec.base_model, workspace, compute, &observer)?;
     if let Some(Command::Cancel | Command::Stop) = observer.command() {
         return Ok(End::Stopped {
@@ -66,7 +65,7 @@ fn last_part(uri: &str) -> Option<&str> {
 struct Run {
     spec: JobSpec,
     model: Decoder,
-    adapter: Adapter,
+    trained: Trained,
     objective: Objective,
     optimizer: Optimizer,
     schedule: Schedule,
@@ -77,7 +76,7 @@ struct Run {
     total_steps: u64,
     eval_every_steps: u64,
     saver: Saver,
-    /// Files that every checkpoint has alike: the tokenizer's.
+    /// Files that every checkpoint has alike: the tokenizer's and, of a whole model, its configuration.
     constant_files: Vec<(String, bytes::Bytes)>,
     saved: (u64, Instant),
     usage: Usage,
@@ -94,25 +93,35 @@ impl Run {
         observer: Arc<dyn Observer>,
     ) -> Result<Run, Error> {
         let spec = welcome.spec.clone();
-        let training = spec.task.training();
-        let Prepared { model, model_path, tokenizer, dataset } = prepared;
-        let base_model_fingerprint =
-            fingerprint(&model_path).map_err(|source| Error::Io { path: model_path.clone(), source })?;
+        let training = spec.task.training().expect("a training task");
+        let base_model_fingerprint = fingerprint_of(&prepared.model_path)?;
+        let objective = objective(welcome, &prepared, &base_model_fingerprint, workspace, compute, observer.as_ref())?;
+        let Prepared { model, weights_path, model_path: _, tokenizer, dataset } = prepared;
         let num_examples = dataset.train.len() as u64;
         let total_steps = training.length.total_steps(dataset.epoch_len() as u64, training.batch.examples_per_step);
         let resumed = welcome.resume_from.as_deref().map(|uri| resume::open(uri, workspace, &base_model_fingerprint));
         let resumed = resumed.transpose()?;
-        let adapter = match &resumed {
-            Some(resumed) => resumed.adapter(&model, training)?,
-            None => initial_adapter(training, &model, workspace, observer.as_ref())?,
+        let mut constant_files = tokenizer.files().to_vec();
+        let trained = match (&training.adapter, &resumed) {
+            (spec::Adapter::Lora(lora), Some(resumed)) => Trained::Adapter(resumed.adapter(&model, lora)?),
+            (spec::Adapter::Lora(lora), None) => {
+                let task = &welcome.spec.task;
+                Trained::Adapter(initial_adapter(training, lora, task, &model, workspace, observer.as_ref())?)
+            }
+            (spec::Adapter::Full, resumed) => {
+                let is_tied = model.config().tie_word_embeddings;
+                constant_files.extend(pretrained::config_files(&weights_path, compute.kind, is_tied)?);
+                let full = FullWeights::new(&model);
+                resumed.iter().try_for_each(|resumed| resumed.load_weights(&full))?;
+                Trained::Full(full)
+            }
         };
-        let ratio = training.optimizer.lora_plus_ratio;
-        let groups = Group::lora_plus(adapter.num_a(), adapter.num_b(), adapter.num_parameters(), ratio);
-        let mut optimizer = Optimizer::new(&training.optimizer, groups, compute.device);
+        let mut optimizer = Optimizer::new(&training.optimizer, groups(&trained, training), compute.device);
         let progress = match &resumed {
-            Some(resumed) => resumed.restore(&adapter, &mut optimizer, num_examples)?,
+            Some(resumed) => resumed.restore(&trained, compute.kind, &mut optimizer, num_examples)?,
             None => {
-                let converted_from = Some(adapter.options().init).filter(|init| init.is_taken_off());
+                let init = trained.adapter().map(|adapter| adapter.options().init);
+                let converted_from = init.filter(|init| init.is_taken_off());
                 let optimizer = optimizer.kind();
                 Progress { version: VERSION, num_examples, converted_from, optimizer, ..Progress::default() }
             }
@@ -120,26 +129,20 @@ impl Run {
         let schedule = Schedule::new(&training.schedule, training.optimizer.learning_rate, total_steps);
         let eval_every_steps = eval_every_steps(training, &dataset.eval, total_steps);
         check_plateau(&spec, &schedule, eval_every_steps, total_steps, observer.as_ref())?;
-        let objective =
-            objective(welcome, &model, &dataset, &base_model_fingerprint, workspace, compute, observer.as_ref())?;
         let folder = checkpoints(workspace, welcome, base_model_fingerprint)?;
         let saver = Saver::new(folder, training.checkpoints.keep_last, workspace.runtime().clone(), observer.clone())?;
         let rows = dataset.sequence(training.order, training.seed, progress.cursor);
         Ok(Run {
             schedule,
             eval_every_steps,
-            constant_files: tokenizer
-                .files()
-                .iter()
-                .map(|(name, bytes)| (name.clone(), bytes.clone().into()))
-                .collect(),
+            constant_files: constant_files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect(),
             saved: (progress.step, Instant::now()),
             train: dataset.train,
             eval: dataset.eval,
             usage: Usage::new(),
             spec,
             model,
-            adapter,
+            trained,
             objective,
             optimizer,
             rows,
@@ -158,7 +161,7 @@ impl Run {
             steps_per_epoch: (self.rows.epoch_len() as u64).div_ceil(training.batch.examples_per_step.into()),
             warmup_steps: self.schedule.warmup_steps(),
             eval_every_steps: self.eval_every_steps,
-            trainable_parameters: self.adapter.num_parameters() as u64,
+            trainable_parameters: self.trained.num_parameters() as u64,
             base_parameters: self.model.num_parameters() as u64,
             device: self.compute.device_name(),
             precision: self.compute.precision_name().to_string(),
@@ -190,16 +193,16 @@ impl Run {
     /// One optimizer step.
     fn step(&mut self) -> Result<(), Error> {
         let start = Instant::now();
-        let batch = self.spec.task.training().batch.clone();
+        let batch = self.training().batch.clone();
         let indices = self.rows.next_step(batch.examples_per_step as usize);
         let gradients = self.gradients(&indices, batch.tokens_per_micro_batch as usize);
         let learning_rate = self.schedule.learning_rate(self.progress.step) * self.progress.plateau.scale();
-        let grad_norm = clip(self.adapter.flat_grad(), self.training().optimizer.max_grad_norm);
+        let grad_norm = clip(self.trained.flat_grad(), self.training().optimizer.max_grad_norm);
         let is_sound = gradients.loss.is_finite() && grad_norm.is_finite();
         if is_sound {
-            self.optimizer.update(self.adapter.flat(), self.adapter.flat_grad(), learning_rate);
+            self.optimizer.update(self.trained.flat(), self.trained.flat_grad(), learning_rate);
         }
-        self.adapter.zero_grad();
+        self.trained.zero_grad();
         self.advance(&gradients, is_sound, start.elapsed().as_secs_f64());
         self.report_step(&gradients, finite(grad_norm), learning_rate, start.elapsed().as_secs_f64());
         self.give_up_if_unsound()
@@ -214,7 +217,7 @@ impl Run {
             seed: self.training().seed,
             number: self.progress.step,
         };
-        self.objective.gradients(&self.model, &self.adapter, &step)
+        self.objective.gradients(&self.model, self.trained.adapter(), &step)
     }
 
     fn advance(&mut self, gradients: &Gradients, is_sound: bool, seconds: f64) {
@@ -294,7 +297,7 @@ impl Run {
         }
         self.phase("evaluating");
         let max_tokens = self.training().batch.tokens_per_micro_batch as usize;
-        let (model, adapter, step) = (&self.model, Some(&self.adapter), self.progress.step);
+        let (model, adapter, step) = (&self.model, self.trained.adapter(), self.progress.step);
         let mut result = match &self.objective {
             Objective::Likelihood { .. } => evaluate(model, adapter, &self.eval, max_tokens, step),
             Objective::Preference(pairs) => evaluate_pairs(model, adapter, pairs, &self.eval, max_tokens, step),
@@ -315,7 +318,7 @@ impl Run {
 
     /// Lets a plateau schedule see a held-out loss.
     fn observe_plateau(&mut self, loss: Option<f64>) {
-        let schedule = &self.spec.task.training().schedule;
+        let schedule = self.training().schedule.clone();
         if let ScheduleKind::Plateau(options) = &schedule.kind {
             let during_warmup = self.progress.step < self.schedule.warmup_steps();
             self.progress.plateau.observe(loss, during_warmup, options, schedule.min_learning_rate_ratio);
@@ -379,7 +382,8 @@ impl Run {
     fn snapshot(&self) -> Snapshot {
         let measured = self.progress.last_evaluation.filter(|last| last.step == self.progress.step);
         let mut files = self.constant_files.clone();
-        files.extend(resume::files(&self.adapter, &self.optimizer, &self.progress, &self.spec.base_model));
+        let kind = self.compute.kind;
+        files.extend(resume::files(&self.trained, kind, &self.optimizer, &self.progress, &self.spec.base_model));
         Snapshot {
             step: self.progress.step,
             files,
@@ -388,7 +392,7 @@ impl Run {
     }
 
     fn training(&self) -> &Training {
-        self.spec.task.training()
+        self.spec.task.training().expect("a training task")
     }
 
     fn phase(&self, name: &str) {
@@ -396,11 +400,21 @@ impl Run {
     }
 }
 
+/// What of the trained values has which rate and decay.
+fn groups(trained: &Trained, training: &Training) -> Vec<Group> {
+    let len = trained.num_parameters();
+    match trained {
+        Trained::Adapter(adapter) => {
+            Group::lora_plus(adapter.num_a(), adapter.num_b(), len, training.optimizer.lora_plus_ratio)
+        }
+        Trained::Full(full) => Group::full(full.num_matrix_values(), len),
+    }
+}
+
 /// What the run makes small. For pairs the reference is asked about all of them first.
 fn objective(
     welcome: &Welcome,
-    model: &Decoder,
-    dataset: &Dataset,
+    prepared: &Prepared,
     base_model_fingerprint: &str,
     workspace: &Workspace,
     compute: Compute,
@@ -409,11 +423,12 @@ fn objective(
     let task = match &welcome.spec.task {
         Task::Sft(task) => return Ok(Objective::Likelihood { noise_alpha: task.neftune_noise_alpha }),
         Task::Dpo(task) => task,
+        Task::Export(_) => unreachable!("an export makes nothing small"),
     };
     let preference = task.preference.clone();
+    let Prepared { dataset, .. } = prepared;
     let [train, eval] = if preference.needs_reference() {
-        let policy =
-            ReferencePolicy::open(&preference, &task.training, model, base_model_fingerprint, workspace, compute)?;
+        let policy = ReferencePolicy::open(task, prepared, base_model_fingerprint, workspace, compute)?;
         let store = workspace.open(&welcome.reference_uri)?;
         [&dataset.train, &dataset.eval].map(|examples| policy.logps(examples, &store, workspace, observer))
     } else {
@@ -437,7 +452,9 @@ fn check_plateau(
     total_steps: u64,
     observer: &dyn Observer,
 ) -> Result<(), Error> {
-    let ScheduleKind::Plateau(plateau) = spec.task.training().schedule.kind else { return Ok(()) };
+    let Some(ScheduleKind::Plateau(plateau)) = spec.task.training().map(|training| training.schedule.kind) else {
+        return Ok(());
+    };
     if eval_every_steps == 0 {
         let place = format!("spec.{}.schedule.type", spec.task.name());
         let what = "plateau watches the held-out loss, and no row is held out; give data.eval more rows, raise \
@@ -456,18 +473,6 @@ fn check_plateau(
         observer.report(Event::Warning(Warning { code: "plateau_cannot_act".into(), message }));
     }
     Ok(())
-}
-
-fn checkpoints(workspace: &Workspace, welcome: &Welcome, base_model_fingerprint: String) -> Result<Folder, Error> {
-    let location: Location = workspace.open(&welcome.job_uri)?.join("checkpoints");
-    let spec = serde_json::to_vec(&welcome.spec).expect("a spec has a text");
-    let origin = Origin {
-        job_id: welcome.job_id.clone(),
-        attempt: welcome.attempt,
-        spec_sha256: sha256(&spec),
-        base_model_fingerprint,
-    };
-    Ok(Folder::new(location, origin))
 }
 
 #[cfg(test)]

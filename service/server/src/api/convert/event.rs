@@ -1,8 +1,8 @@
 //! Events as messages.
 
 use hone_job::event::{
-    DatasetReport, Evaluation, Event, JobEvent, LengthBucket, Outcome, Plan, PreferenceMetrics, ReasonCount, RowNote,
-    SourceShare, TrainStep,
+    DatasetReport, Evaluation, Event, ExportReport, JobEvent, LengthBucket, Outcome, Plan, PreferenceMetrics,
+    ReasonCount, RowNote, SourceShare, TrainStep,
 };
 use hone_job::failure::{Failure, Reason};
 use hone_proto::v1 as pb;
@@ -48,6 +48,7 @@ fn content(event: Event) -> EventOneof {
             device_utilization: usage.device_utilization,
         }),
         Event::Warning(warning) => EventOneof::Warning(pb::Warning { code: warning.code, message: warning.message }),
+        Event::ExportReport(report) => EventOneof::ExportReport(export_report(report)),
         Event::Failure(found) => EventOneof::Failure(failure(found)),
         Event::Result(found) => EventOneof::Result(outcome(found)),
     }
@@ -65,6 +66,20 @@ pub(in crate::api) fn report(report: DatasetReport) -> pb::DatasetReport {
         length_histogram: report.length_histogram.into_iter().map(length_bucket).collect(),
         longest_tokens: report.longest_tokens,
         sources: report.sources.into_iter().map(source_share).collect(),
+    }
+}
+
+fn export_report(report: ExportReport) -> pb::ExportReport {
+    pb::ExportReport {
+        format: report.format,
+        weight_type: report.weight_type,
+        parameters: report.parameters,
+        merged_tensors: report.merged_tensors,
+        update_lost: report.update_lost,
+        unchanged_fraction: report.unchanged_fraction,
+        worst_tensor: report.worst_tensor,
+        worst_update_lost: report.worst_update_lost,
+        untied: report.untied,
     }
 }
 

@@ -8,18 +8,13 @@ use hone_proto::v1 as pb;
 use pb::adapter_spec::Kind as AdapterKind;
 use pb::job_spec::Task as TaskOneof;
 
+mod export;
 mod lora;
 mod optim;
 mod preference;
 
-/// Learning rate of dpo when the request gives none: LoRA's, far below sft's, since the losses' gradients are larger.
-fn dpo_learning_rate(optimizer: pb::OptimizerType) -> f64 {
-    match optimizer {
-        pb::OptimizerType::Unspecified | pb::OptimizerType::Adamw => 1e-5,
-        pb::OptimizerType::Lion => 1e-6,
-        pb::OptimizerType::Sgd => 1e-4,
-    }
-}
+/// What sft's default learning rates are multiplied by for dpo: its losses' gradients are larger.
+const DPO_RATE_SCALE: f64 = 0.05;
 
 /// The effective spec of a request, and everything that is wrong with it by itself.
 pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Violation>) {
@@ -27,11 +22,12 @@ pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Viola
     let mut reader = Reader { violations: Vec::new() };
     let has_task = spec.task.is_some();
     if !has_task {
-        reader.wrong("spec.task", "is required: one task, sft or dpo");
+        reader.wrong("spec.task", "is required: one task, sft, dpo or export");
     }
     let task = match spec.task.unwrap_or_else(|| TaskOneof::Sft(pb::SftTask::default())) {
         TaskOneof::Sft(sft) => Task::Sft(reader.sft("spec.sft", sft)),
         TaskOneof::Dpo(dpo) => Task::Dpo(reader.dpo("spec.dpo", dpo)),
+        TaskOneof::Export(export) => Task::Export(reader.export("spec.export", export)),
     };
     let converted = JobSpec {
         display_name: spec.display_name,
@@ -133,7 +129,7 @@ impl Reader {
             seed: task.seed,
             order: task.order,
         };
-        SftTask { training: self.training(path, parts), loss_on, neftune_noise_alpha }
+        SftTask { training: self.training(path, parts, 1.0), loss_on, neftune_noise_alpha }
     }
 
     fn dpo(&mut self, path: &str, task: pb::DpoTask) -> DpoTask {
@@ -142,14 +138,11 @@ impl Reader {
             pb::dpo_task::Length::Epochs(epochs) => Length::Epochs(epochs),
             pb::dpo_task::Length::MaxSteps(steps) => Length::MaxSteps(steps),
         });
-        let mut optimizer = task.optimizer.unwrap_or_default();
-        let default_rate = dpo_learning_rate(optimizer.r#type());
-        optimizer.learning_rate.get_or_insert(default_rate);
         let parts = Parts {
             data: task.data,
             adapter: task.adapter,
             init_from: task.init_from,
-            optimizer: Some(optimizer),
+            optimizer: task.optimizer,
             schedule: task.schedule,
             batch: task.batch,
             length,
@@ -159,16 +152,21 @@ impl Reader {
             seed: task.seed,
             order: task.order,
         };
-        DpoTask { training: self.training(path, parts), preference }
+        DpoTask { training: self.training(path, parts, DPO_RATE_SCALE), preference }
     }
 
-    fn training(&mut self, path: &str, parts: Parts) -> Training {
+    /// `rate_scale` is what default learning rates are multiplied by for this task.
+    fn training(&mut self, path: &str, parts: Parts, rate_scale: f64) -> Training {
         let defaults = Training::on(Vec::new());
+        let data = self.data(&format!("{path}.data"), parts.data.unwrap_or_default());
+        let adapter = self.adapter(&format!("{path}.adapter"), parts.adapter.unwrap_or_default());
+        let rate_scale = rate_scale * adapter.default_rate_scale();
+        let optimizer = parts.optimizer.unwrap_or_default();
         Training {
-            data: self.data(&format!("{path}.data"), parts.data.unwrap_or_default()),
-            adapter: self.adapter(&format!("{path}.adapter"), parts.adapter.unwrap_or_default()),
+            data,
+            adapter,
             init_from: parts.init_from,
-            optimizer: self.optimizer(&format!("{path}.optimizer"), parts.optimizer.unwrap_or_default()),
+            optimizer: self.optimizer(&format!("{path}.optimizer"), optimizer, rate_scale),
             schedule: self.schedule(&format!("{path}.schedule"), parts.schedule.unwrap_or_default()),
             batch: batch(parts.batch.unwrap_or_default()),
             length: parts.length.unwrap_or(defaults.length),
@@ -181,12 +179,14 @@ impl Reader {
     }
 
     fn adapter(&mut self, path: &str, adapter: pb::AdapterSpec) -> Adapter {
-        let AdapterKind::Lora(lora) = adapter.kind.unwrap_or_else(|| AdapterKind::Lora(pb::LoraSpec::default()));
-        Adapter::Lora(self.lora(&format!("{path}.lora"), lora))
+        match adapter.kind.unwrap_or_else(|| AdapterKind::Lora(pb::LoraSpec::default())) {
+            AdapterKind::Lora(lora) => Adapter::Lora(self.lora(&format!("{path}.lora"), lora)),
+            AdapterKind::Full(pb::FullSpec {}) => Adapter::Full,
+        }
     }
 
     fn data(&mut self, path: &str, data: pb::DataSpec) -> Data {
-        let defaults = Training::on(Vec::new()).data;
+        let defaults = Data::of(Vec::new());
         Data {
             train: data.train,
             eval: data.eval,
@@ -278,6 +278,7 @@ pub(super) fn message(spec: JobSpec) -> pb::JobSpec {
     let task = match spec.task {
         Task::Sft(task) => TaskOneof::Sft(sft_message(task)),
         Task::Dpo(task) => TaskOneof::Dpo(dpo_message(task)),
+        Task::Export(task) => TaskOneof::Export(export::message(task)),
     };
     pb::JobSpec {
         display_name: spec.display_name,
@@ -405,6 +406,9 @@ fn mix_message(mix: Mix) -> pb::MixSpec {
 }
 
 fn adapter_message(adapter: Adapter) -> pb::AdapterSpec {
-    let Adapter::Lora(lora) = adapter;
-    pb::AdapterSpec { kind: Some(AdapterKind::Lora(lora::message(lora))) }
+    let kind = match adapter {
+        Adapter::Lora(lora) => AdapterKind::Lora(lora::message(lora)),
+        Adapter::Full => AdapterKind::Full(pb::FullSpec {}),
+    };
+    pb::AdapterSpec { kind: Some(kind) }
 }

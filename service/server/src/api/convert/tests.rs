@@ -73,7 +73,8 @@ fn alpha_follows_the_rank_unless_it_is_given() {
     let mut request = request_spec();
     let lora = pb::LoraSpec { rank: Some(4), ..Default::default() };
     sft(&mut request).adapter = Some(pb::AdapterSpec { kind: Some(pb::adapter_spec::Kind::Lora(lora)) });
-    let Adapter::Lora(lora) = &job_spec(Some(request)).0.task.training().adapter.clone();
+    let spec = job_spec(Some(request)).0;
+    let lora = spec.task.training().unwrap().adapter.lora().unwrap();
     assert_eq!((lora.rank, lora.alpha), (4, 8.0));
 }
 
@@ -133,11 +134,11 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
         ScheduleKind::WarmupStableDecay { decay: Decay::Ratio(0.2), shape: DecayShape::Linear },
         ScheduleKind::Plateau(plateau),
     ] {
-        full.task.training_mut().schedule.kind = kind;
+        full.task.training_mut().unwrap().schedule.kind = kind;
         survives(&full);
     }
     for rule in [UpdateRule::lion(), UpdateRule::Sgd { momentum: 0.5, nesterov: true }] {
-        full.task.training_mut().optimizer = Optimizer::of(rule);
+        full.task.training_mut().unwrap().optimizer = Optimizer::of(rule);
         survives(&full);
     }
 
@@ -154,6 +155,45 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
         full.task = Task::Dpo(DpoTask { training: training.clone(), preference });
         survives(&full);
     }
+}
+
+#[test]
+fn all_weights_want_a_tenth_of_the_rate_and_lose_their_settings_nowhere() {
+    let full = pb::AdapterSpec { kind: Some(pb::adapter_spec::Kind::Full(pb::FullSpec {})) };
+    let mut request = request_spec();
+    sft(&mut request).adapter = Some(full.clone());
+    let (spec, violations) = job_spec(Some(request));
+    assert_eq!(violations, []);
+    let training = spec.task.training().unwrap();
+    assert_eq!((&training.adapter, training.optimizer.learning_rate), (&Adapter::Full, 2e-5));
+    assert_eq!(job_spec(Some(spec::message(spec.clone()))).0, spec);
+    let data = pb::DataSpec { train: vec!["file:///rows.jsonl".into()], ..Default::default() };
+    let dpo = pb::DpoTask { data: Some(data), adapter: Some(full), ..Default::default() };
+    let request = pb::JobSpec { task: Some(pb::job_spec::Task::Dpo(dpo)), ..request_spec() };
+    assert_eq!(job_spec(Some(request)).0.task.training().unwrap().optimizer.learning_rate, 1e-6);
+}
+
+#[test]
+fn an_export_survives_the_way_out_and_in_and_takes_no_empty_checkpoint() {
+    use hone_job::spec::{ExportFormat, ExportTask, WeightType};
+    let export = |checkpoint: Option<&str>, format, weight_type| {
+        let checkpoint = checkpoint.map(str::to_string);
+        JobSpec { task: Task::Export(ExportTask { checkpoint, format, weight_type, dequantize_base: true }), ..spec() }
+    };
+    for (format, weight_type) in [
+        (ExportFormat::HuggingFace, WeightType::Auto),
+        (ExportFormat::Gguf, WeightType::Float32),
+        (ExportFormat::Gguf, WeightType::Bfloat16),
+        (ExportFormat::HuggingFace, WeightType::Float16),
+    ] {
+        for checkpoint in [None, Some("s3://b/jobs/1/checkpoints/step-000010")] {
+            let spec = export(checkpoint, format, weight_type);
+            assert_eq!(job_spec(Some(spec::message(spec.clone()))), (spec, Vec::new()));
+        }
+    }
+    let empty = export(Some(""), ExportFormat::Gguf, WeightType::Auto);
+    let fields: Vec<String> = empty.validate().into_iter().map(|violation| violation.field).collect();
+    assert_eq!(fields, ["spec.export.checkpoint"]);
 }
 
 #[test]
@@ -176,7 +216,7 @@ fn dpo_takes_its_own_defaults() {
     let mut lion = request(&[]);
     let Some(pb::job_spec::Task::Dpo(dpo)) = &mut lion.task else { panic!("a dpo job") };
     dpo.optimizer = Some(pb::OptimizerSpec { r#type: pb::OptimizerType::Lion.into(), ..Default::default() });
-    assert_eq!(job_spec(Some(lion)).0.task.training().optimizer.learning_rate, 1e-6);
+    assert_eq!(job_spec(Some(lion)).0.task.training().unwrap().optimizer.learning_rate, 1e-6);
     assert_eq!(converted(&[pb::PreferenceLossType::Simpo]).preference.beta, 2.0);
     let bad = pb::PreferenceLoss { r#type: 99, weight: Some(-1.0) };
     let mut request = request(&[]);
@@ -191,7 +231,7 @@ fn every_start_of_an_adapter_survives_the_way_out_and_in() {
     use hone_job::spec::LoraInit::{Default, Gaussian, Olora, Orthogonal, Pissa};
     for init in [Default, Gaussian, Orthogonal, Pissa, Olora] {
         let mut full = spec();
-        full.task.training_mut().adapter = Adapter::Lora(hone_job::spec::Lora {
+        full.task.training_mut().unwrap().adapter = Adapter::Lora(hone_job::spec::Lora {
             init,
             layers_to_transform: vec![0, 5],
             exclude_pattern: Some("a|b".into()),

@@ -184,7 +184,8 @@ fn how_the_vector_is_cut_does_not_change_the_result() {
         let options = spec::Optimizer { weight_decay: 0.1, moments, ..spec::Optimizer::default() };
         let run = |groups: &[i64], piece: i64| {
             let borders: Vec<i64> = [&[0], groups, &[1000]].concat();
-            let groups = borders.windows(2).map(|pair| Group { values: pair[0]..pair[1], rate: 1.0 }).collect();
+            let groups =
+                borders.windows(2).map(|pair| Group { values: pair[0]..pair[1], rate: 1.0, decays: true }).collect();
             let mut optimizer = Optimizer::new(&options, groups, Device::Cpu);
             optimizer.pieces = (0..1000).step_by(piece as usize).map(|at| at..(at + piece).min(1000)).collect();
             let weights = Tensor::ones([1000], (Kind::Float, Device::Cpu));
@@ -195,4 +196,14 @@ fn how_the_vector_is_cut_does_not_change_the_result() {
         assert_eq!(run(&[300, 301], 1000), at_once, "{moments:?}");
         assert_eq!(run(&[300], 256), at_once, "{moments:?}");
     }
+}
+
+/// As with transformers' Trainer: matrices shrink, norms and biases do not.
+#[test]
+fn norms_and_biases_of_a_whole_model_are_not_decayed() {
+    let options = spec::Optimizer { weight_decay: 0.5, ..spec::Optimizer::of(UpdateRule::adamw()) };
+    let mut optimizer = Optimizer::new(&options, Group::full(3, 5), Device::Cpu);
+    let weights = Tensor::ones([5], (Kind::Float, Device::Cpu));
+    optimizer.update(&weights, &Tensor::zeros([5], (Kind::Float, Device::Cpu)), 0.1);
+    assert_eq!(Vec::<f32>::try_from(&weights).unwrap(), [0.95, 0.95, 0.95, 1.0, 1.0]);
 }

@@ -14,6 +14,7 @@ use super::*;
 use crate::peft;
 
 mod dpo;
+mod full;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
@@ -355,7 +356,7 @@ fn another_optimizers_state_is_refused_by_name() {
     let mut case = Case::new("llama", |_| {});
     case.run(Some((2, Command::Stop)));
     case.welcome.resume_from = Some(uri(&case.checkpoint("step-000002")));
-    case.welcome.spec.task.training_mut().optimizer = spec::Optimizer::of(UpdateRule::lion());
+    case.welcome.spec.task.training_mut().unwrap().optimizer = spec::Optimizer::of(UpdateRule::lion());
     let failure = case.try_run(None).0.unwrap_err().failure();
     let expected = "holds the state of adamw with float32 moments, this run's optimizer is lion with float32 moments";
     assert!(failure.message.contains(expected), "{failure}");
@@ -530,7 +531,7 @@ fn losses_that_are_not_finite_are_skipped_counted_and_fail_past_the_budget() {
         std::fs::write(folder.join(name), bytes).unwrap();
     }
     let mut case = case;
-    case.welcome.spec.task.training_mut().init_from = Some(uri(&folder));
+    case.welcome.spec.task.training_mut().unwrap().init_from = Some(uri(&folder));
     let (end, events) = case.try_run(None);
     assert!(matches!(end, Err(Error::NonFinite { step: 5, skipped: 5 })), "{end:?}");
     assert!(steps(&events).iter().all(|step| step.skipped && step.loss.is_none()));

@@ -11,8 +11,8 @@ use super::Reader;
 type Given = (&'static str, bool);
 
 impl Reader {
-    /// The optimizer of a request; `path` is its field.
-    pub(super) fn optimizer(&mut self, path: &str, optimizer: pb::OptimizerSpec) -> Optimizer {
+    /// The optimizer of a request; `path` is its field, `rate_scale` what the rule's default learning rate is multiplied by.
+    pub(super) fn optimizer(&mut self, path: &str, optimizer: pb::OptimizerSpec, rate_scale: f64) -> Optimizer {
         use pb::OptimizerType as Type;
         let pb::OptimizerSpec { beta1, beta2, epsilon, momentum, nesterov, .. } = optimizer;
         let given = [
@@ -46,7 +46,7 @@ impl Reader {
         let defaults = Optimizer::of(rule);
         Optimizer {
             rule,
-            learning_rate: optimizer.learning_rate.unwrap_or(defaults.learning_rate),
+            learning_rate: optimizer.learning_rate.unwrap_or_else(|| scaled(defaults.learning_rate, rate_scale)),
             lora_plus_ratio: optimizer.lora_plus_ratio.unwrap_or(defaults.lora_plus_ratio),
             weight_decay: optimizer.weight_decay.unwrap_or(defaults.weight_decay),
             max_grad_norm: optimizer.max_grad_norm.unwrap_or(defaults.max_grad_norm),
@@ -107,6 +107,11 @@ impl Reader {
             self.wrong(format!("{path}.{field}"), format!("{chosen} has no such setting; leave it out"));
         }
     }
+}
+
+/// A default times a scale, as a person would write it: 2e-4 · 0.05 is 1e-5, and not 1.0000000000000001e-5.
+fn scaled(rate: f64, scale: f64) -> f64 {
+    format!("{:.1e}", rate * scale).parse().expect("a number's text is a number")
 }
 
 fn moment_format(value: pb::MomentFormat) -> MomentFormat {

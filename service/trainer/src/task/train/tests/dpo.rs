@@ -8,7 +8,7 @@ const START: &str = "llama_all_linear";
 
 fn case(change: impl FnOnce(&mut Training, &mut Preference)) -> Case {
     let mut case = Case::new("llama", |_| {});
-    let training = case.welcome.spec.task.training_mut();
+    let training = case.welcome.spec.task.training_mut().unwrap();
     training.data.train = vec![uri(&fixtures().join("dpo/pairs.jsonl"))];
     training.init_from = Some(uri(&fixtures().join("adapters").join(START)));
     let mut preference = Preference { beta: 0.5, ..Preference::default() };
