@@ -17,6 +17,9 @@ use crate::job::JobHandle;
 use crate::options::ConnectOptions;
 use crate::retry::with_retry;
 
+/// Longest time that a running job may take to save when it is asked to: its step and its upload come first.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// A connection to a hone server. Cheap to clone; clones share the connection, which heals by itself.
 ///
 /// ```no_run
@@ -124,6 +127,44 @@ impl Client {
             })
             .await?;
         response.job.ok_or_else(|| Error::contract("CancelJob", "no job in it"))
+    }
+
+    /// Asks a job to make room: a running one finishes its step, saves and leaves. Pausing twice is no error.
+    pub async fn pause_job(&self, job_id: &str) -> Result<pb::Job> {
+        let request = pb::PauseJobRequest { job_id: job_id.to_owned() };
+        let response = self
+            .unary("PauseJob", job_id, request, |request| {
+                let mut stub = self.job_stub();
+                async move { stub.pause_job(request).await }
+            })
+            .await?;
+        response.job.ok_or_else(|| Error::contract("PauseJob", "no job in it"))
+    }
+
+    /// Queues a paused job again, which goes on from its last checkpoint; with a `spec`, that is the job's own with another
+    /// length. Not repeated by itself when the answer is lost: the job may have been paused again since.
+    pub async fn resume_job(&self, job_id: &str, spec: Option<pb::JobSpec>) -> Result<pb::Job> {
+        let request = pb::ResumeJobRequest { job_id: job_id.to_owned(), spec };
+        let response = self
+            .once("ResumeJob", job_id, self.options.call_timeout, request, |request| {
+                let mut stub = self.job_stub();
+                // A spec makes the call's state large.
+                Box::pin(async move { stub.resume_job(request).await })
+            })
+            .await?;
+        response.job.ok_or_else(|| Error::contract("ResumeJob", "no job in it"))
+    }
+
+    /// Has a running job save now, and gives the checkpoint once it is verified.
+    pub async fn checkpoint_job(&self, job_id: &str) -> Result<pb::Checkpoint> {
+        let request = pb::CheckpointJobRequest { job_id: job_id.to_owned() };
+        let response = self
+            .once("CheckpointJob", job_id, SAVE_TIMEOUT, request, |request| {
+                let mut stub = self.job_stub();
+                async move { stub.checkpoint_job(request).await }
+            })
+            .await?;
+        response.checkpoint.ok_or_else(|| Error::contract("CheckpointJob", "no checkpoint in it"))
     }
 
     /// Removes a job that has ended, its events and its checkpoints.
@@ -275,6 +316,22 @@ impl Client {
         Fut: Future<Output = Result<Response<Res>, Status>>,
     {
         self.bounded(call, object, self.options.call_timeout, request, send).await
+    }
+
+    /// A call that is not repeated: a second one may mean something else by then.
+    async fn once<Req, Res, F, Fut>(
+        &self,
+        call: &'static str,
+        object: &str,
+        limit: Duration,
+        request: Req,
+        send: F,
+    ) -> Result<Res>
+    where
+        F: Fn(Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Res>, Status>>,
+    {
+        attempt(call, object, limit, request, &send).await
     }
 
     async fn bounded<Req, Res, F, Fut>(

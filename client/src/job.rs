@@ -125,6 +125,26 @@ impl JobHandle {
         self.client.cancel_job(&self.job_id).await
     }
 
+    /// Asks the job to make room; a running one finishes its step, saves and leaves.
+    pub async fn pause(&self) -> Result<pb::Job> {
+        self.client.pause_job(&self.job_id).await
+    }
+
+    /// Lets the paused job go on from its last checkpoint.
+    pub async fn resume(&self) -> Result<pb::Job> {
+        self.client.resume_job(&self.job_id, None).await
+    }
+
+    /// As [`resume`](Self::resume), with another length: `spec` is the job's own, but for epochs or max_steps.
+    pub async fn resume_with(&self, spec: pb::JobSpec) -> Result<pb::Job> {
+        self.client.resume_job(&self.job_id, Some(spec)).await
+    }
+
+    /// Has the running job save at its next step boundary; gives the checkpoint once it is verified.
+    pub async fn save_now(&self) -> Result<pb::Checkpoint> {
+        self.client.checkpoint_job(&self.job_id).await
+    }
+
     /// Removes the job, its events and its checkpoints. It must have ended.
     pub async fn delete(&self) -> Result<()> {
         self.client.delete_job(&self.job_id).await

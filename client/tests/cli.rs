@@ -162,6 +162,18 @@ impl JobService for Script {
         }))
     }
 
+    async fn pause_job(&self, _: Request<pb::PauseJobRequest>) -> Answer<pb::PauseJobResponse> {
+        not_in_the_script()
+    }
+
+    async fn resume_job(&self, _: Request<pb::ResumeJobRequest>) -> Answer<pb::ResumeJobResponse> {
+        not_in_the_script()
+    }
+
+    async fn checkpoint_job(&self, _: Request<pb::CheckpointJobRequest>) -> Answer<pb::CheckpointJobResponse> {
+        not_in_the_script()
+    }
+
     async fn cancel_job(&self, _: Request<pb::CancelJobRequest>) -> Answer<pb::CancelJobResponse> {
         not_in_the_script()
     }

@@ -5,10 +5,12 @@
 mod cli;
 mod docs;
 mod dpo;
+mod export;
 mod grpcurl;
 mod layers;
 mod preview;
 mod restart;
+mod retry;
 mod s3;
 mod start;
 mod supervisor;

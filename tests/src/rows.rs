@@ -39,6 +39,8 @@ pub fn sft(model: impl Into<String>, rows: impl Into<String>) -> v1::JobSpec {
     v1::JobSpec {
         base_model: Some(v1::BaseModel { uri: model.into() }),
         task: Some(v1::job_spec::Task::Sft(v1::SftTask { data: Some(data), ..Default::default() })),
+        // What a test makes fail fails at once; those on retries say how many they want.
+        max_retries: Some(0),
         ..Default::default()
     }
 }
@@ -65,6 +67,7 @@ pub fn kind(event: &v1::JobEvent) -> String {
         Event::ResourceUsage(_) => "resource_usage",
         Event::Warning(_) => "warning",
         Event::ExportReport(_) => "export_report",
+        Event::Resumed(_) => "resumed",
         Event::Failure(_) => "failure",
         Event::Result(_) => "result",
     };

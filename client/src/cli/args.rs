@@ -88,7 +88,7 @@ pub(crate) enum Command {
     /// Creates a job and follows it; its files are its only checkpoint.
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(Box<ExportArgs>),
-    /// Jobs: create from a spec, show, list, watch, wait, cancel, delete.
+    /// Jobs: create from a spec, show, list, watch, wait, pause, resume, save, cancel, delete.
     #[command(subcommand)]
     Jobs(JobsCommand),
     /// Checkpoints of a job: list, show, download, delete.
@@ -230,6 +230,27 @@ pub(crate) enum JobsCommand {
     },
     /// Wait silently until a job has ended, then show it.
     Wait {
+        /// Id, job-….
+        job: String,
+    },
+    /// Ask a job to make room; a running one finishes its step, saves and leaves.
+    Pause {
+        /// Id, job-….
+        job: String,
+    },
+    /// Let a paused job go on from its last checkpoint.
+    Resume {
+        /// Id, job-….
+        job: String,
+        /// Passes over the training rows from now on, those made already included.
+        #[arg(long, value_name = "N", conflicts_with = "max_steps")]
+        epochs: Option<f64>,
+        /// Optimizer steps from now on, those taken already included.
+        #[arg(long, value_name = "N")]
+        max_steps: Option<u64>,
+    },
+    /// Have a running job save at its next step boundary, and wait until that is verified.
+    Save {
         /// Id, job-….
         job: String,
     },

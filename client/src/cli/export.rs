@@ -1,8 +1,9 @@
 //! `export`: a trained model as files that other tools load; the job is followed, its files are taken home.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use hone_client::{Client, v1};
-use std::path::PathBuf;
 
 use crate::args::CheckpointsCommand;
 use crate::choice::{export_format, weight_type};
@@ -87,7 +88,6 @@ mod tests {
     use clap::Parser;
     use serde_json::{Value, json};
 
-    use super::*;
     use crate::args::{Cli, Command};
     use crate::json::line;
 

@@ -1,4 +1,4 @@
-//! `jobs`: create from a spec, show, list, follow, wait, cancel, delete.
+//! `jobs`: create from a spec, show, list, follow, wait, pause, resume, save, cancel, delete.
 
 use std::io::Read;
 use std::path::Path;
@@ -40,6 +40,25 @@ pub(crate) async fn run(command: JobsCommand, client: &Client, out: &Output) -> 
             out.show("Job", &finished.job, || closing(&finished, true, out.paint))?;
             return Ok(Ending::from(&finished.outcome));
         }
+        JobsCommand::Pause { job } => {
+            let job = client.pause_job(&job).await?;
+            out.show("Job", &job, || format!("{} {}", job.job_id, state(job.state(), out.paint)))?;
+        }
+        JobsCommand::Resume { job, epochs, max_steps } => {
+            let handle = client.job(&job);
+            let job = match (epochs, max_steps) {
+                (None, None) => handle.resume().await?,
+                _ => {
+                    let spec = handle.get().await?.spec.unwrap_or_default();
+                    handle.resume_with(with_length(spec, epochs, max_steps)).await?
+                }
+            };
+            out.show("Job", &job, || format!("{} {}", job.job_id, state(job.state(), out.paint)))?;
+        }
+        JobsCommand::Save { job } => {
+            let checkpoint = client.checkpoint_job(&job).await?;
+            out.show("Checkpoint", &checkpoint, || format!("{} in {}", checkpoint.checkpoint_id, checkpoint.uri))?;
+        }
         JobsCommand::Cancel { job } => {
             let job = client.cancel_job(&job).await?;
             out.show("Job", &job, || format!("{} {}", job.job_id, state(job.state(), out.paint)))?;
@@ -52,6 +71,22 @@ pub(crate) async fn run(command: JobsCommand, client: &Client, out: &Output) -> 
         }
     }
     Ok(Ending::Done)
+}
+
+/// The spec with another length.
+fn with_length(mut spec: v1::JobSpec, epochs: Option<f64>, max_steps: Option<u64>) -> v1::JobSpec {
+    use v1::job_spec::Task;
+    use v1::{dpo_task, sft_task};
+    match &mut spec.task {
+        Some(Task::Sft(task)) => {
+            task.length = epochs.map(sft_task::Length::Epochs).or(max_steps.map(sft_task::Length::MaxSteps));
+        }
+        Some(Task::Dpo(task)) => {
+            task.length = epochs.map(dpo_task::Length::Epochs).or(max_steps.map(dpo_task::Length::MaxSteps));
+        }
+        Some(Task::Export(_)) | None => {}
+    }
+    spec
 }
 
 async fn create(

@@ -77,6 +77,13 @@ impl Narrator {
                 let code = paint.yellow(&format!("warning {}:", printable(&warning.code)));
                 format!("{code} {}", printable(&warning.message))
             }
+            Some(Event::Resumed(resumed)) => format!(
+                "{} {} (epoch {:.2}, {})",
+                paint.cyan("goes on from"),
+                printable(&resumed.checkpoint_id),
+                resumed.epoch,
+                printable(&resumed.optimizer)
+            ),
             Some(Event::ExportReport(report)) => export_text(report, paint),
             Some(Event::Failure(failure)) => failure_text(failure, paint),
             Some(Event::Result(result)) => result_text(result, paint),

@@ -247,7 +247,7 @@ fn an_export_says_what_rounding_took() {
         untied: true,
     };
     let expected = "\
-16:08:03  exported hugging_face in bfloat16, 134.5M parameters
+16:08:03  exported hugging_face in bfloat16, 134.5 M parameters
           210 tensors changed; rounding took 4.2% of the update away, 50.0% of their weights came out as in the base model
           most of it in model.layers.0.mlp.up_proj.weight: 9.3%
           embedding and head are tied no more";

@@ -53,6 +53,10 @@ pub(crate) struct Submission {
     /// A label to filter lists by; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = label, help_heading = "Job")]
     label: Vec<(String, String)>,
+    /// How many attempts in a row, without a new checkpoint in between, may fail in a way that may pass and be followed by
+    /// another, 0 to 100. Default 3.
+    #[arg(long, value_name = "N", help_heading = "Job")]
+    max_retries: Option<u32>,
     /// Write the job's id to this file once the job exists.
     #[arg(long, value_name = "FILE", help_heading = "Job")]
     job_file: Option<PathBuf>,
@@ -73,6 +77,7 @@ impl Submission {
             base_model: Some(v1::BaseModel { uri: model }),
             task: Some(task),
             resources: None,
+            max_retries: self.max_retries,
         }
     }
 }

@@ -46,6 +46,7 @@ fn flags_left_out_leave_their_fields_absent() {
 
 #[test]
 fn every_flag_sets_its_field_and_no_other() {
+    check(&["--max-retries", "0"], json!({"max_retries": 0}));
     check(&["--full"], json!({"sft": {"adapter": {"full": {}}}}));
     check(&["--train", "e"], json!({"sft": {"data": {"train": ["d", "e"]}}}));
     check(&["--eval", "h", "--eval", "i"], json!({"sft": {"data": {"eval": ["h", "i"]}}}));

@@ -49,6 +49,8 @@ pub enum Event {
     Warning(Warning),
     /// What an export came to.
     ExportReport(ExportReport),
+    /// The attempt goes on from a checkpoint.
+    Resumed(Resumed),
     /// The attempt failed.
     Failure(Failure),
     /// The job's outcome.
@@ -312,6 +314,9 @@ pub struct Warning {
 }
 
 impl Warning {
+    /// Code of the warning that a checkpoint on the way could not be written.
+    pub const CHECKPOINT_NOT_SAVED: &str = "checkpoint_not_saved";
+
     /// A warning that vLLM does not serve an adapter with these settings (its rules, not ours: it refuses `use_dora` and
     /// `modules_to_save`, and reads one rank and alpha for all modules).
     pub fn not_for_vllm(settings: &[&str]) -> Warning {
@@ -322,6 +327,21 @@ impl Warning {
         );
         Warning { code: "adapter_not_for_vllm".into(), message }
     }
+}
+
+/// An attempt goes on from a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Id of the checkpoint within the job.
+    pub checkpoint_id: String,
+    /// Where it lies.
+    pub uri: String,
+    /// Optimizer steps that it holds.
+    pub step: u64,
+    /// Passes over the training rows so far.
+    pub epoch: f64,
+    /// The optimizer whose moments were restored.
+    pub optimizer: String,
 }
 
 /// What an export came to.

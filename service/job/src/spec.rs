@@ -14,6 +14,7 @@ mod export;
 mod lora;
 mod optimizer;
 mod preference;
+mod resume;
 mod schedule;
 
 pub use data::{Data, Mix, MixUntil, OverLength};
@@ -52,6 +53,14 @@ pub struct JobSpec {
     pub task: Task,
     /// What it may use.
     pub resources: Resources,
+    /// How many attempts in a row, without a new checkpoint in between, may fail in a way that may pass and be followed by
+    /// another. 0 to 100, default 3.
+    #[serde(default = "default_max_retries")]
+    pub max_retries: u32,
+}
+
+fn default_max_retries() -> u32 {
+    JobSpec::DEFAULT_MAX_RETRIES
 }
 
 /// What a job does. One variant a task; tasks share their parts.
@@ -344,6 +353,9 @@ impl Check<'_> {
 }
 
 impl JobSpec {
+    /// [`JobSpec::max_retries`] where none is given.
+    pub const DEFAULT_MAX_RETRIES: u32 = 3;
+
     /// Every violation at once; empty when the spec may run. Paths start at `spec`.
     pub fn validate(&self) -> Vec<Violation> {
         let mut check = Check { path: "spec", found: Vec::new() };
@@ -354,6 +366,7 @@ impl JobSpec {
             check.that(ok, "labels", format!("label {key:?}: keys are 1 to 256 bytes, values at most 256"));
         }
         check.that(!self.base_model.is_empty(), "base_model.uri", "is required: a model id, file:// or s3:// URI");
+        check.within(f64::from(self.max_retries), 0.0..=100.0, "max_retries");
         check.that(
             self.resources.devices == 1,
             "resources.devices",
@@ -423,13 +436,14 @@ impl Training {
 mod tests {
     use super::*;
 
-    fn spec() -> JobSpec {
+    pub(super) fn spec() -> JobSpec {
         JobSpec {
             display_name: String::new(),
             labels: BTreeMap::new(),
             base_model: "file:///models/a".into(),
             task: Task::Sft(SftTask::new(Training::on(vec!["ds-1".into()]), LossOn::default())),
             resources: Resources::default(),
+            max_retries: JobSpec::DEFAULT_MAX_RETRIES,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The attempts that run now: where a wish of the API or of the scheduler meets the trainer's connection and the one who
 //! watches its process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -11,10 +11,43 @@ use tokio::sync::watch;
 pub enum Wish {
     /// Train.
     Work,
+    /// Save and leave, to make room.
+    Pause,
     /// Save and leave, since the server is going away.
     Stop,
     /// Save and leave for good.
     Cancel,
+}
+
+/// Step times that the median is taken of.
+const RECENT_STEPS: usize = 31;
+
+/// What a trainer has got done.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse {
+    progress: u64,
+    recent_steps: VecDeque<f64>,
+}
+
+impl Pulse {
+    /// Whether anything was done since the last word.
+    fn take(&mut self, progress: u64) -> bool {
+        std::mem::replace(&mut self.progress, progress) != progress
+    }
+
+    fn step(&mut self, seconds: f64) {
+        if self.recent_steps.len() == RECENT_STEPS {
+            self.recent_steps.pop_front();
+        }
+        self.recent_steps.push_back(seconds);
+    }
+
+    /// The median time of a recent step, in seconds; 0 before the first.
+    pub fn median_step_seconds(&self) -> f64 {
+        let mut sorted: Vec<f64> = self.recent_steps.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+    }
 }
 
 /// The connection of a trainer.
@@ -33,7 +66,10 @@ pub struct Attempt {
     /// Number of the attempt within the job.
     pub number: u32,
     wish: watch::Sender<Wish>,
+    /// Checkpoints asked for so far.
+    checkpoints: watch::Sender<u64>,
     connection: watch::Sender<Connection>,
+    pulse: watch::Sender<Pulse>,
 }
 
 impl Attempt {
@@ -42,6 +78,8 @@ impl Attempt {
             job_id: job_id.to_string(),
             number,
             wish: watch::Sender::new(Wish::Work),
+            checkpoints: watch::Sender::new(0),
+            pulse: watch::Sender::new(Pulse::default()),
             connection: watch::Sender::new(Connection::default()),
         }
     }
@@ -49,6 +87,31 @@ impl Attempt {
     /// Asks for something.
     pub fn wish(&self, wish: Wish) {
         self.wish.send_if_modified(|now| std::mem::replace(now, wish.max(*now)) < wish);
+    }
+
+    /// Asks for a checkpoint at the next step boundary.
+    pub fn want_checkpoint(&self) {
+        self.checkpoints.send_modify(|count| *count += 1);
+    }
+
+    /// How many checkpoints were asked for, now and later.
+    pub fn wanted_checkpoints(&self) -> watch::Receiver<u64> {
+        self.checkpoints.subscribe()
+    }
+
+    /// The trainer's computing thread has got so far.
+    pub fn note_progress(&self, progress: u64) {
+        self.pulse.send_if_modified(|pulse| pulse.take(progress));
+    }
+
+    /// The trainer took a step in so many seconds.
+    pub fn note_step(&self, seconds: f64) {
+        self.pulse.send_modify(|pulse| pulse.step(seconds));
+    }
+
+    /// Signs of what the trainer gets done, now and later.
+    pub fn pulses(&self) -> watch::Receiver<Pulse> {
+        self.pulse.subscribe()
     }
 
     /// What is asked for, now and later.

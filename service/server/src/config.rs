@@ -53,6 +53,10 @@ pub struct Flags {
     /// How long a trainer may take to finish its step, save and leave before it is killed.
     #[arg(long, env = "HONE_STOP_GRACE", value_name = "TIME", default_value = "120s", value_parser = duration)]
     pub stop_grace: Duration,
+    /// How long a trainer may get nothing done before it is killed and, while the job's retries last, started anew; where
+    /// steps are long, 20 times their median.
+    #[arg(long, env = "HONE_STALL_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub stall_timeout: Duration,
     /// How log lines look.
     #[arg(long, env = "HONE_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -88,6 +92,8 @@ pub struct Options {
     pub attach_timeout: Duration,
     /// How long a trainer may take to finish its step, save and leave before it is killed.
     pub stop_grace: Duration,
+    /// How long a trainer may get nothing done before it is killed.
+    pub stall_timeout: Duration,
 }
 
 /// Bounds on what is asked.
@@ -147,6 +153,7 @@ impl Flags {
             },
             attach_timeout: self.attach_timeout,
             stop_grace: self.stop_grace,
+            stall_timeout: self.stall_timeout,
         })
     }
 }

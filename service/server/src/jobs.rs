@@ -69,9 +69,9 @@ impl Jobs {
         self.store.jobs(query).await
     }
 
-    /// The job that has waited longest.
+    /// The job that is to start next, which may be to wait for its time.
     pub async fn next_queued(&self) -> store::Result<Option<JobRecord>> {
-        self.store.next_queued().await
+        self.store.next_queued(self.now()).await
     }
 
     /// Changes a job: in the store, then for everybody.

@@ -117,7 +117,11 @@ pub(crate) async fn serve(
     layout.probe().await?;
     let jobs = Arc::new(Jobs::new(parts.store.clone(), parts.clock));
     let attempts = Arc::new(Attempts::default());
-    let patience = Patience { attach_timeout: options.attach_timeout, stop_grace: options.stop_grace };
+    let patience = Patience {
+        attach_timeout: options.attach_timeout,
+        stop_grace: options.stop_grace,
+        stall_timeout: options.stall_timeout,
+    };
     let trainers = TaskTracker::new();
     // `stopping`: no new work, watchers are sent away. `stopped`: the trainers are gone, so their door may close.
     let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());

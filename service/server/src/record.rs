@@ -3,7 +3,7 @@
 //! It is pure. A store calls [`JobRecord::apply`] within the transaction that keeps the row and the events, so every
 //! store numbers events and moves states alike, and neither can be kept without the other.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use hone_job::event::{Event, JobEvent, Outcome, StateChanged};
 use hone_job::failure::Failure;
 use hone_job::spec::JobSpec;
@@ -38,6 +38,10 @@ pub struct JobRecord {
     pub secret_sha256: String,
     /// What the executor knows the attempt's process by, to find it again after a restart. Empty before it started.
     pub process: String,
+    /// Attempts in a row that failed and were followed by another, without a new checkpoint in between.
+    pub retries: u32,
+    /// When the next attempt may start, where it is to wait.
+    pub retry_time: Option<DateTime<Utc>>,
     /// Number of the last report recorded of this attempt.
     pub last_report: u64,
     /// Sequence number of its last event.
@@ -75,6 +79,13 @@ pub enum Change {
         attempt: u32,
         /// Its reports, in the order of their numbers.
         reports: Vec<Report>,
+    },
+    /// A user wants the job to make room.
+    PauseRequested,
+    /// A user wants a paused job to go on, with another length where a spec is given.
+    ResumeRequested {
+        /// The spec from now on.
+        spec: Option<Box<JobSpec>>,
     },
     /// A user wants the job to stop for good.
     CancelRequested,
@@ -195,6 +206,8 @@ impl JobRecord {
             attempt_over: true,
             secret_sha256: String::new(),
             process: String::new(),
+            retries: 0,
+            retry_time: None,
             last_report: 0,
             last_sequence: events.len() as u64,
             step: 0,
@@ -216,6 +229,7 @@ impl JobRecord {
                 self.last_report = 0;
                 self.process.clear();
                 self.secret_sha256 = secret_sha256;
+                self.retry_time = None;
                 self.start_time.get_or_insert(now);
                 let detail = format!("attempt {} started", self.attempt);
                 self.advance(Trigger::AttemptStarted, detail, now, &mut events)?;
@@ -231,6 +245,19 @@ impl JobRecord {
                 }
             }
             // Asking twice is asking once.
+            Change::PauseRequested if matches!(self.state, State::Pausing | State::Paused) => {}
+            Change::PauseRequested => {
+                self.retry_time = None;
+                self.advance(Trigger::PauseRequested, "asked to pause".into(), now, &mut events)?;
+            }
+            Change::ResumeRequested { spec } => {
+                self.retries = 0;
+                self.advance(Trigger::ResumeRequested, "asked to go on".into(), now, &mut events)?;
+                if let Some(spec) = spec {
+                    self.spec = *spec;
+                    self.push(Event::EffectiveSpec(Box::new(self.spec.clone())), now, &mut events);
+                }
+            }
             Change::CancelRequested if matches!(self.state, State::Cancelling | State::Cancelled) => {}
             Change::CancelRequested => {
                 self.advance(Trigger::CancelRequested, "asked to cancel".into(), now, &mut events)?;
@@ -307,9 +334,12 @@ impl JobRecord {
         match event {
             Event::Plan(plan) => self.total_steps = plan.total_steps,
             Event::TrainStep(step) => self.step = step.step,
-            Event::CheckpointSaved(saved) => self.last_checkpoint = saved.uri.clone(),
+            Event::CheckpointSaved(saved) => {
+                self.last_checkpoint = saved.uri.clone();
+                self.retries = 0;
+            }
             Event::Result(outcome) => self.result = Some(outcome.clone()),
-            Event::Phase(phase) if self.state != State::Cancelling => {
+            Event::Phase(phase) if !matches!(self.state, State::Cancelling | State::Pausing) => {
                 self.state_detail = match phase.detail.as_str() {
                     "" => phase.name.clone(),
                     detail => format!("{}: {detail}", phase.name),
@@ -323,9 +353,30 @@ impl JobRecord {
         self.attempt_over = true;
         let detail = failure.message.lines().next().unwrap_or_default().to_string();
         self.push(Event::Failure(failure.clone()), now, events);
+        if failure.retryable && self.retries < self.spec.max_retries && self.state != State::Cancelling {
+            return self.retry(&detail, now, events);
+        }
         self.advance(Trigger::AttemptFailed, detail, now, events)?;
         // A job that was to be cancelled is cancelled, however its attempt ends.
         self.failure = (self.state == State::Failed).then_some(failure);
+        Ok(())
+    }
+
+    /// Another attempt is to follow a failed one, after a while.
+    fn retry(&mut self, failed: &str, now: DateTime<Utc>, events: &mut Vec<JobEvent>) -> Result<(), Refusal> {
+        self.retries += 1;
+        let delay = retry_delay(self.retries);
+        self.retry_time = Some(now + delay);
+        let from = match self.last_checkpoint.rsplit('/').next().unwrap_or_default() {
+            "" => "the start",
+            checkpoint_id => checkpoint_id,
+        };
+        let (retry, most, seconds) = (self.retries, self.spec.max_retries, delay.num_seconds());
+        let detail = format!("{failed}; retry {retry} of {most} from {from}, in {seconds} s");
+        self.advance(Trigger::AttemptRetried, detail.clone(), now, events)?;
+        if self.state == State::Queued {
+            self.state_detail = detail;
+        }
         Ok(())
     }
 
@@ -345,7 +396,7 @@ impl JobRecord {
         self.state = to;
         self.state_detail = match to {
             State::Queued => String::new(),
-            State::Cancelling => "finishing the step and saving".into(),
+            State::Cancelling | State::Pausing => "finishing the step and saving".into(),
             _ => detail.clone(),
         };
         if to.is_final() {
@@ -359,6 +410,12 @@ impl JobRecord {
         self.last_sequence += 1;
         events.push(JobEvent { sequence: self.last_sequence, time, attempt: self.attempt, event });
     }
+}
+
+/// The wait before a retry: 1 s before the first, twice as long before each further one, at most 5 minutes.
+fn retry_delay(retry: u32) -> TimeDelta {
+    const LONGEST_SECONDS: i64 = 300;
+    TimeDelta::seconds(1i64.checked_shl(retry.saturating_sub(1)).unwrap_or(LONGEST_SECONDS).clamp(1, LONGEST_SECONDS))
 }
 
 #[cfg(test)]

@@ -47,7 +47,9 @@ impl Scheduler {
             let started = self.start_what_fits().await;
             let next = async {
                 match started {
-                    Ok(()) => self.jobs.queue_changed().await,
+                    Ok(None) => self.jobs.queue_changed().await,
+                    // A clock that was set back makes the wait longer, but not longer than the longest retry's.
+                    Ok(Some(wait)) => drop(tokio::time::timeout(wait, self.jobs.queue_changed()).await),
                     Err(error) => {
                         tracing::error!(%error, "cannot start the next job; trying again");
                         tokio::time::sleep(STORE_PAUSE).await;
@@ -60,12 +62,17 @@ impl Scheduler {
         }
     }
 
-    async fn start_what_fits(&self) -> store::Result<()> {
+    /// Starts jobs while there is room. Gives the time until the next one may start, where one waits for its retry.
+    async fn start_what_fits(&self) -> store::Result<Option<Duration>> {
         while self.attempts.count() < self.max_running_jobs as usize && !self.stopping.is_cancelled() {
-            let Some(job) = self.jobs.next_queued().await? else { return Ok(()) };
+            let Some(job) = self.jobs.next_queued().await? else { return Ok(None) };
+            let wait = job.retry_time.and_then(|time| (time - self.jobs.now()).to_std().ok());
+            if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+                return Ok(Some(wait));
+            }
             self.start(job).await?;
         }
-        Ok(())
+        Ok(None)
     }
 
     async fn start(&self, job: JobRecord) -> store::Result<()> {
@@ -114,8 +121,8 @@ impl Scheduler {
         if self.stopping.is_cancelled() {
             running.wish(Wish::Stop);
         }
-        if self.jobs.get(&running.job_id).await.is_ok_and(|job| job.state == State::Cancelling) {
-            running.wish(Wish::Cancel);
+        if let Ok(job) = self.jobs.get(&running.job_id).await {
+            running.wish(wish_of(job.state));
         }
     }
 
@@ -126,9 +133,7 @@ impl Scheduler {
         let query = store::JobQuery { states: living.to_vec(), limit: usize::MAX >> 1, ..Default::default() };
         for job in self.jobs.list(query).await? {
             let running = self.attempts.begin(&job.job_id, job.attempt);
-            if job.state == State::Cancelling {
-                running.wish(Wish::Cancel);
-            }
+            running.wish(wish_of(job.state));
             tracing::info!(job_id = job.job_id, attempt = job.attempt, "waiting for the trainer to dial again");
             let process = self.executor.find(&job.job_id, job.attempt, &job.process).await;
             let scheduler = self.clone();
@@ -138,6 +143,15 @@ impl Scheduler {
             });
         }
         Ok(())
+    }
+}
+
+/// What an attempt of a job in this state is to do.
+fn wish_of(state: State) -> Wish {
+    match state {
+        State::Cancelling => Wish::Cancel,
+        State::Pausing => Wish::Pause,
+        _ => Wish::Work,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hone_job::failure::{Failure, Reason};
 use tokio::time::{Instant, sleep_until};
 
-use crate::attempts::{Attempt, Running, Wish};
+use crate::attempts::{Attempt, Pulse, Running, Wish};
 use crate::executor::{Exit, Process};
 use crate::jobs::Jobs;
 use crate::record::{Change, JobRecord, Refusal};
@@ -30,7 +30,13 @@ pub struct Patience {
     pub attach_timeout: Duration,
     /// How long a trainer may take to leave once it was asked to.
     pub stop_grace: Duration,
+    /// How long a trainer may get nothing done; longer where its steps are long, see [`STALLED_STEPS`].
+    pub stall_timeout: Duration,
 }
+
+/// A trainer has stalled when it got nothing done for as long as so many of its median steps, but not before the
+/// stall timeout.
+const STALLED_STEPS: f64 = 20.0;
 
 /// Why the supervisor killed a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +45,8 @@ enum Killed {
     Silent,
     /// It did not leave when asked.
     Slow,
+    /// It got nothing done.
+    Stalled,
 }
 
 /// Watches attempts.
@@ -65,6 +73,7 @@ impl Supervisor {
 
     async fn wait(&self, attempt: &Attempt, process: &mut dyn Process) -> (Exit, Option<Killed>) {
         let mut wishes = attempt.wishes();
+        let mut pulses = attempt.pulses();
         let mut killed = None;
         let mut dialling = true;
         let mut leaving = false;
@@ -75,7 +84,16 @@ impl Supervisor {
                 exit = process.ended() => return (exit, killed),
                 () = attempt.connected(), if dialling => {
                     dialling = false;
-                    deadline = deadline.filter(|(_, why)| *why != Killed::Silent);
+                    if matches!(deadline, Some((_, Killed::Silent))) {
+                        deadline = Some((Instant::now() + self.patience.stall_timeout, Killed::Stalled));
+                    }
+                }
+                // Its sender is in the attempt, which outlives this wait.
+                Ok(()) = pulses.changed() => {
+                    let pulse = pulses.borrow_and_update().clone();
+                    if matches!(deadline, Some((_, Killed::Stalled))) {
+                        deadline = Some((Instant::now() + self.stall_after(&pulse), Killed::Stalled));
+                    }
                 }
                 () = told_to_leave(&mut wishes), if !leaving => {
                     leaving = true;
@@ -88,6 +106,11 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    fn stall_after(&self, pulse: &Pulse) -> Duration {
+        let steps = Duration::try_from_secs_f64(STALLED_STEPS * pulse.median_step_seconds()).unwrap_or_default();
+        self.patience.stall_timeout.max(steps)
     }
 
     /// Tells the job how its attempt ended, unless the trainer has done so.
@@ -144,6 +167,14 @@ impl Supervisor {
                 let message = format!("the trainer had not saved {grace:?} after it was asked to stop, and was killed");
                 let failure = Failure::new(Reason::TrainerCrashed, with_words(message, exit))
                     .try_this("allow more time with --stop-grace");
+                Change::AttemptFailed { attempt: number, failure }
+            }
+            Some(Killed::Stalled) => {
+                let waited = self.stall_after(&attempt.pulses().borrow());
+                let message = format!("the trainer got nothing done for {waited:?}, and was killed");
+                let failure = Failure::new(Reason::TrainerStalled, with_words(message, exit))
+                    .at(format!("after step {}", job.step))
+                    .try_this("look at the device and the storage; allow more time with --stall-timeout");
                 Change::AttemptFailed { attempt: number, failure }
             }
             None => Change::AttemptFailed { attempt: number, failure: verdict(exit, job.step) },

@@ -40,6 +40,7 @@ pub(crate) fn spec() -> JobSpec {
         base_model: "file:///models/a".into(),
         task: Task::Sft(SftTask::new(Training::on(vec!["file:///rows.jsonl".into()]), LossOn::default())),
         resources: Resources::default(),
+        max_retries: JobSpec::DEFAULT_MAX_RETRIES,
     }
 }
 
@@ -49,6 +50,8 @@ pub(crate) fn request_spec() -> pb::JobSpec {
     pb::JobSpec {
         base_model: Some(pb::BaseModel { uri: "file:///models/a".into() }),
         task: Some(pb::job_spec::Task::Sft(pb::SftTask { data: Some(data), ..Default::default() })),
+        // What a test makes fail fails at once.
+        max_retries: Some(0),
         ..Default::default()
     }
 }
@@ -76,6 +79,7 @@ pub(crate) fn options(folder: &Path) -> Options {
         },
         attach_timeout: PATIENCE,
         stop_grace: PATIENCE,
+        stall_timeout: PATIENCE,
     }
 }
 

@@ -99,6 +99,11 @@ impl Folder {
         Folder { location, origin }
     }
 
+    /// Where the checkpoint of a step lies, or would.
+    pub fn uri_of(&self, step: u64) -> String {
+        self.location.join(&id_of_step(step)).uri
+    }
+
     /// Writes a snapshot; it exists once this returns.
     pub async fn save(&self, snapshot: &Snapshot) -> Result<Saved> {
         let mut writing = self.begin(snapshot.step).await?;
@@ -155,6 +160,7 @@ impl Writing {
     /// Writes a file and reads it back.
     pub async fn put(&mut self, name: &str, bytes: Bytes) -> Result<()> {
         let file = File { name: name.to_string(), size_bytes: bytes.len() as u64, sha256: sha256(&bytes) };
+        crate::pulse::beat();
         let object = self.folder.join(name);
         object.put(bytes).await?;
         check(&object.uri, &file, &object.get().await?)?;

@@ -12,6 +12,7 @@ pub mod model;
 pub mod optim;
 pub mod peft;
 pub mod pretrained;
+pub mod pulse;
 pub mod task;
 pub mod telemetry;
 pub mod tensors;

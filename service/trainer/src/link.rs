@@ -186,6 +186,11 @@ impl Link {
         self.queue.set_step(step);
     }
 
+    /// The machine wants this process gone: the task stops at the next step boundary, as if the server had asked.
+    pub fn stop(&self) {
+        self.queue.request(Command::Stop);
+    }
+
     /// What the server wants, to be asked at every step boundary. Cancel and stop stay; a checkpoint is asked for once.
     pub fn command(&self) -> Option<Command> {
         self.queue.command()

@@ -182,6 +182,7 @@ fn run(args: RunArgs) -> ExitCode {
     };
     tracing::info!(job_id = welcome.job_id, attempt = welcome.attempt, "attached");
     let workspace = Workspace::new(args.cache_dir, runtime.handle().clone());
+    runtime.spawn(stop_on_sigterm(link.clone()));
     let end = on_a_thread_of_its_own({
         let link = link.clone();
         move || task::run(&welcome, &link, &workspace)
@@ -192,6 +193,19 @@ fn run(args: RunArgs) -> ExitCode {
             tracing::error!(%error, "the server does not know how this attempt ended");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A node that is drained sends SIGTERM: what was done is saved, and another attempt goes on from it.
+async fn stop_on_sigterm(link: Link) {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            terminate.recv().await;
+            tracing::warn!("SIGTERM: saving at the next step boundary and leaving");
+            link.stop();
+        }
+        Err(error) => tracing::warn!(%error, "SIGTERM will not be heard"),
     }
 }
 

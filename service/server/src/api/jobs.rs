@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use hone_job::event::{Event, Warning};
 use hone_job::id::Kind;
 use hone_job::spec::Violation;
+use hone_job::state::State;
 use hone_proto::v1 as pb;
 use hone_proto::v1::job_service_server::JobService;
 use prost::Message;
@@ -71,6 +73,34 @@ impl JobService for JobApi {
             attempt.wish(Wish::Cancel);
         }
         Ok(Response::new(pb::CancelJobResponse { job: Some(convert::job(job)) }))
+    }
+
+    async fn pause_job(&self, request: Request<pb::PauseJobRequest>) -> Result<Response<pb::PauseJobResponse>, Status> {
+        let job_id = request.into_inner().job_id;
+        check_id(&job_id)?;
+        let job = self.jobs.change(&job_id, Change::PauseRequested).await.map_err(Problem::from)?;
+        if let Some(attempt) = self.attempts.get(&job_id) {
+            attempt.wish(Wish::Pause);
+        }
+        Ok(Response::new(pb::PauseJobResponse { job: Some(convert::job(job)) }))
+    }
+
+    async fn resume_job(
+        &self,
+        request: Request<pb::ResumeJobRequest>,
+    ) -> Result<Response<pb::ResumeJobResponse>, Status> {
+        let job = self.resume(request.into_inner()).await?;
+        Ok(Response::new(pb::ResumeJobResponse { job: Some(convert::job(job)) }))
+    }
+
+    async fn checkpoint_job(
+        &self,
+        request: Request<pb::CheckpointJobRequest>,
+    ) -> Result<Response<pb::CheckpointJobResponse>, Status> {
+        let job_id = request.into_inner().job_id;
+        let checkpoint_id = self.save_now(&job_id).await?;
+        let found = self.checkpoints.get(&job_id, &checkpoint_id).await.map_err(Problem::from)?;
+        Ok(Response::new(pb::CheckpointJobResponse { checkpoint: Some(checkpoint(found)) }))
     }
 
     async fn delete_job(
@@ -167,6 +197,48 @@ impl JobApi {
         Ok(convert::job(job))
     }
 
+    async fn resume(&self, request: pb::ResumeJobRequest) -> Result<JobRecord, Problem> {
+        let job = self.job(&request.job_id).await?;
+        let spec = match request.spec {
+            None => None,
+            Some(spec) => {
+                let (spec, mut violations) = convert::job_spec(Some(spec));
+                violations.extend(job.spec.refused_on_resume(&spec));
+                if !violations.is_empty() {
+                    return Err(Problem::invalid(violations));
+                }
+                Some(Box::new(spec))
+            }
+        };
+        Ok(self.jobs.change(&job.job_id, Change::ResumeRequested { spec }).await?)
+    }
+
+    /// Has the trainer save, and waits for the word that it has. Gives the checkpoint's id.
+    async fn save_now(&self, job_id: &str) -> Result<String, Problem> {
+        check_id(job_id)?;
+        let mut news = self.jobs.subscribe(job_id);
+        let job = self.job(job_id).await?;
+        let attempt = self.attempts.get(job_id).filter(|_| job.state == State::Running);
+        let Some(attempt) = attempt else {
+            let message = format!("{job_id} is {}; only a running job can save", job.state);
+            return Err(Problem::new(Code::FailedPrecondition, "WRONG_STATE", message));
+        };
+        attempt.want_checkpoint();
+        let mut after = job.last_sequence;
+        loop {
+            for event in self.jobs.events(job_id, after).await? {
+                after = event.sequence;
+                if let Some(answer) = answer_to_save(job_id, &job, event.event) {
+                    return answer;
+                }
+            }
+            tokio::select! {
+                changed = news.changed() => changed.map_err(|_| Problem::not_found("job", job_id))?,
+                () = self.stopping.cancelled() => return Err(Problem::stopping()),
+            }
+        }
+    }
+
     async fn list(&self, request: pb::ListJobsRequest) -> Result<pb::ListJobsResponse, Problem> {
         let mut states = convert::states(&request.states).map_err(|violation| Problem::invalid(vec![violation]))?;
         states.sort_by_key(|state| state.to_string());
@@ -189,6 +261,19 @@ impl JobApi {
         }
         self.checkpoints.delete_job(job_id).await?;
         Ok(self.jobs.delete(job_id).await?)
+    }
+}
+
+/// What an event means to someone who waits for a checkpoint of a job that stood as `job` says.
+fn answer_to_save(job_id: &str, job: &JobRecord, event: Event) -> Option<Result<String, Problem>> {
+    let lost = |message: String| Some(Err(Problem::new(Code::Aborted, "CHECKPOINT_NOT_SAVED", message)));
+    match event {
+        Event::CheckpointSaved(saved) if saved.step >= job.step => Some(Ok(saved.checkpoint_id)),
+        Event::Warning(warning) if warning.code == Warning::CHECKPOINT_NOT_SAVED => lost(warning.message),
+        Event::StateChanged(change) if !change.to.has_attempt() => {
+            lost(format!("{job_id} is {} before it has saved: {}", change.to, change.detail))
+        }
+        _ => None,
     }
 }
 

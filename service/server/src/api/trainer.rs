@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
+use hone_job::event::Event;
 use hone_proto::trainer::v1 as pb;
 use hone_proto::trainer::v1::PROTOCOL_VERSION;
 use hone_proto::trainer::v1::trainer_service_server::TrainerService;
@@ -175,6 +176,7 @@ impl Connection {
         if let Some(wishes) = &mut wishes {
             wishes.mark_changed();
         }
+        let mut checkpoints = self.link.as_ref().map(|link| link.attempt().wanted_checkpoints());
         loop {
             tokio::select! {
                 first = said.next() => {
@@ -188,12 +190,16 @@ impl Connection {
                     }
                     heard.end?;
                 }
-                wish = next_wish(&mut wishes) => {
-                    if let Some(command) = command(wish) {
-                        let control = answer(Answer::Control(pb::Control { command: command.into() }));
-                        if answers.send(Ok(control)).await.is_err() {
-                            return Ok(());
-                        }
+                wish = next(&mut wishes) => {
+                    if let Some(command) = command(wish)
+                        && answers.send(Ok(control(command))).await.is_err()
+                    {
+                        return Ok(());
+                    }
+                }
+                _ = next(&mut checkpoints) => {
+                    if answers.send(Ok(control(pb::Command::Checkpoint))).await.is_err() {
+                        return Ok(());
                     }
                 }
                 () = superseded(&self.link) => {
@@ -215,9 +221,20 @@ impl Connection {
             .chunk_by(|one, next| next.number <= one.number.saturating_add(1) && !matches!(one.body, Body::Finished(_)))
         {
             let change = Change::Reported { attempt: self.attempt, reports: run.to_vec() };
+            self.note_steps(run);
             last = Some(self.jobs.change(&self.job_id, change).await?.last_report);
         }
         nonsense.map_or(Ok(last), Err)
+    }
+
+    /// How long steps take says when a trainer has been silent for too long.
+    fn note_steps(&self, reports: &[Report]) {
+        let Some(link) = &self.link else { return };
+        for report in reports {
+            if let Body::Event(Event::TrainStep(step)) = &report.body {
+                link.attempt().note_step(step.step_seconds);
+            }
+        }
     }
 
     /// The reports among some messages, up to the first that makes no sense.
@@ -229,7 +246,11 @@ impl Connection {
                     Ok(report) => reports.push(report),
                     Err(nonsense) => return (reports, Some(nonsense)),
                 },
-                Some(Said::Heartbeat(_)) => {}
+                Some(Said::Heartbeat(heartbeat)) => {
+                    if let Some(link) = &self.link {
+                        link.attempt().note_progress(heartbeat.progress);
+                    }
+                }
                 Some(Said::Hello(_)) | None => {
                     let what = "a report or a heartbeat was due";
                     let problem = Problem::new(Code::InvalidArgument, "UNEXPECTED_MESSAGE", what);
@@ -294,13 +315,18 @@ fn invalid(number: u64, what: impl std::fmt::Display) -> Problem {
     Problem::new(Code::InvalidArgument, "REPORT_INVALID", format!("report {number} makes no sense: {what}"))
 }
 
-async fn next_wish(wishes: &mut Option<watch::Receiver<Wish>>) -> Wish {
-    if let Some(wishes) = wishes
-        && wishes.changed().await.is_ok()
+/// The next value, where there is somebody who sends values.
+async fn next<T: Copy>(values: &mut Option<watch::Receiver<T>>) -> T {
+    if let Some(values) = values
+        && values.changed().await.is_ok()
     {
-        return *wishes.borrow_and_update();
+        return *values.borrow_and_update();
     }
     std::future::pending().await
+}
+
+fn control(command: pb::Command) -> pb::AttachResponse {
+    answer(Answer::Control(pb::Control { command: command.into() }))
 }
 
 async fn superseded(link: &Option<Link>) {
@@ -313,7 +339,7 @@ async fn superseded(link: &Option<Link>) {
 fn command(wish: Wish) -> Option<pb::Command> {
     match wish {
         Wish::Work => None,
-        Wish::Stop => Some(pb::Command::Stop),
+        Wish::Pause | Wish::Stop => Some(pb::Command::Stop),
         Wish::Cancel => Some(pb::Command::Cancel),
     }
 }

@@ -39,6 +39,10 @@ async fn conforms<K>(make: impl Fn() -> (Arc<dyn Store>, K)) {
     let (store, _kept) = make();
     the_queue_is_limited_and_first_come_first_served(&*store).await;
     let (store, _kept) = make();
+    a_job_that_waits_for_its_retry_lets_others_go_first(&*store).await;
+    let (store, _kept) = make();
+    a_paused_job_goes_on_with_another_length(&*store).await;
+    let (store, _kept) = make();
     events_are_numbered_without_gaps_and_change_the_job(&*store).await;
     let (store, _kept) = make();
     a_refused_change_leaves_nothing(&*store).await;
@@ -117,17 +121,53 @@ async fn the_queue_is_limited_and_first_come_first_served(store: &dyn Store) {
     let second = store.create_job(limited()).await.unwrap();
     assert_eq!((first.queue_position, second.queue_position), (1, 2));
     assert!(matches!(store.create_job(limited()).await, Err(Error::QueueFull { max_queued: 2 })));
-    assert_eq!(store.next_queued().await.unwrap().unwrap().job_id, first.job_id);
+    assert_eq!(store.next_queued(Utc::now()).await.unwrap().unwrap().job_id, first.job_id);
     change(store, &first.job_id, started()).await;
     assert_eq!(store.job(&second.job_id).await.unwrap().queue_position, 1);
     // One that comes back keeps its place in the order of creation.
     let retried = Change::AttemptRetried { attempt: 1, detail: "again".into() };
     assert_eq!(change(store, &first.job_id, retried).await.queue_position, 1);
-    assert_eq!(store.next_queued().await.unwrap().unwrap().job_id, first.job_id);
+    assert_eq!(store.next_queued(Utc::now()).await.unwrap().unwrap().job_id, first.job_id);
     for job in [&first, &second] {
         change(store, &job.job_id, Change::CancelRequested).await;
     }
-    assert_eq!(store.next_queued().await.unwrap(), None);
+    assert_eq!(store.next_queued(Utc::now()).await.unwrap(), None);
+}
+
+/// A failure that may pass is followed by another attempt, after a while, in which others come first.
+async fn a_job_that_waits_for_its_retry_lets_others_go_first(store: &dyn Store) {
+    let failing = created(store).await;
+    let other = created(store).await;
+    change(store, &failing, started()).await;
+    let failure = Failure::new(Reason::TrainerCrashed, "killed");
+    let now = Utc::now();
+    let failed = Change::AttemptFailed { attempt: 1, failure: failure.clone() };
+    let record = store.change_job(&failing, failed, now).await.unwrap();
+    assert_eq!((record.state, record.retries), (State::Queued, 1));
+    let due = record.retry_time.unwrap();
+    assert!(due > now);
+    assert_eq!(store.job(&failing).await.unwrap(), record);
+    let next = async |now| store.next_queued(now).await.unwrap().map(|job| job.job_id);
+    assert_eq!(next(now).await.as_ref(), Some(&other), "one that may start now");
+    assert_eq!(next(due).await.as_ref(), Some(&failing), "the older one, once it is due");
+    change(store, &other, Change::CancelRequested).await;
+    assert_eq!(next(now).await.as_ref(), Some(&failing), "the one that is due first, when none is due");
+    assert_eq!(change(store, &failing, started()).await.retry_time, None);
+}
+
+/// A paused job keeps its place in history, and goes on with the spec that it is given.
+async fn a_paused_job_goes_on_with_another_length(store: &dyn Store) {
+    let job_id = created(store).await;
+    assert_eq!(change(store, &job_id, Change::PauseRequested).await.state, State::Paused);
+    assert_eq!(change(store, &job_id, Change::PauseRequested).await.state, State::Paused);
+    assert_eq!(store.next_queued(Utc::now()).await.unwrap(), None);
+    let mut spec = store.job(&job_id).await.unwrap().spec;
+    spec.task.training_mut().unwrap().length = hone_job::spec::Length::MaxSteps(7);
+    let resumed = change(store, &job_id, Change::ResumeRequested { spec: Some(Box::new(spec.clone())) }).await;
+    assert_eq!((resumed.state, &resumed.spec), (State::Queued, &spec));
+    assert_eq!(store.job(&job_id).await.unwrap().spec, spec);
+    let again = store.change_job(&job_id, Change::ResumeRequested { spec: None }, Utc::now()).await;
+    assert!(matches!(again, Err(Error::Refused { .. })), "it is not paused");
 }
 
 async fn events_are_numbered_without_gaps_and_change_the_job(store: &dyn Store) {

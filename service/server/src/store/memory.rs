@@ -122,10 +122,11 @@ impl Store for Memory {
         Ok(records.take(query.limit).map(|record| tables.view(record)).collect())
     }
 
-    async fn next_queued(&self) -> Result<Option<JobRecord>> {
+    async fn next_queued(&self, now: DateTime<Utc>) -> Result<Option<JobRecord>> {
         let tables = self.tables();
-        let mut records = tables.jobs.iter().map(|row| &row.record);
-        Ok(records.find(|record| record.state == State::Queued).map(|record| tables.view(record)))
+        let queued = tables.jobs.iter().map(|row| &row.record).filter(|record| record.state == State::Queued);
+        let next = queued.min_by_key(|record| (record.retry_time.filter(|time| *time > now), record.ordinal));
+        Ok(next.map(|record| tables.view(record)))
     }
 
     async fn change_job(&self, job_id: &str, change: Change, now: DateTime<Utc>) -> Result<JobRecord> {

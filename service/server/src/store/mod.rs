@@ -169,8 +169,9 @@ pub trait Store: Send + Sync + 'static {
     /// Jobs, newest first.
     async fn jobs(&self, query: JobQuery) -> Result<Vec<JobRecord>>;
 
-    /// The job that has waited longest.
-    async fn next_queued(&self) -> Result<Option<JobRecord>>;
+    /// The job that is to start next: of those that may start now the one that has waited longest, else the one whose
+    /// [`JobRecord::retry_time`] comes first.
+    async fn next_queued(&self, now: DateTime<Utc>) -> Result<Option<JobRecord>>;
 
     /// Changes a job and keeps the events that come of it, both or neither.
     async fn change_job(&self, job_id: &str, change: Change, now: DateTime<Utc>) -> Result<JobRecord>;

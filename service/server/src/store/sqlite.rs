@@ -21,10 +21,11 @@ use crate::record::{Change, JobRecord};
 mod jobs;
 mod uploads;
 
-/// Version of the tables that this code reads and writes.
-const SCHEMA_VERSION: i64 = 1;
+/// What makes the tables of each version from those of the version before, from an empty file on. Only ever added to.
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
 
-const SCHEMA: &str = include_str!("schema.sql");
+/// Version of the tables that this code reads and writes.
+const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Calls waiting for a thread; more wait in line themselves.
 const QUEUE: usize = 64;
@@ -81,14 +82,16 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", true)
 }
 
-/// Makes the tables in a new file; returns the version that the file has.
+/// Brings the tables of a new or an older file up to date, all or nothing; returns the version that the file has.
 fn prepare_schema(connection: &mut Connection) -> rusqlite::Result<i64> {
-    let found = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found != 0 {
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let Some(missing) = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)) else {
         return Ok(found);
-    }
+    };
     let transaction = connection.transaction()?;
-    transaction.execute_batch(SCHEMA)?;
+    for migration in missing {
+        transaction.execute_batch(migration)?;
+    }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
     Ok(SCHEMA_VERSION)
@@ -160,8 +163,8 @@ impl Store for Sqlite {
         self.reader.call(move |connection| jobs::list(connection, &query)).await
     }
 
-    async fn next_queued(&self) -> Result<Option<JobRecord>> {
-        self.reader.call(|connection| jobs::next_queued(connection)).await
+    async fn next_queued(&self, now: DateTime<Utc>) -> Result<Option<JobRecord>> {
+        self.reader.call(move |connection| jobs::next_queued(connection, now)).await
     }
 
     async fn change_job(&self, job_id: &str, change: Change, now: DateTime<Utc>) -> Result<JobRecord> {

@@ -19,6 +19,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::queue::Queue;
 use super::{Command, Error, Options, Welcome};
+use crate::pulse;
 
 /// Messages on their way at once; the rest waits in the queue.
 const IN_FLIGHT: usize = 64;
@@ -202,7 +203,8 @@ impl Connection {
                 }
                 _ = heartbeat.tick() => {
                     // When the stream is full, what fills it is sign enough of life.
-                    let beat = pb::Heartbeat { step: self.queue.step() };
+                    let (step, reports) = self.queue.progress();
+                    let beat = pb::Heartbeat { step, progress: reports + pulse::count() };
                     let _ = stream.outbound.try_send(request(Say::Heartbeat(beat)));
                 }
                 () = self.queue.changed() => {}

@@ -163,8 +163,10 @@ impl Queue {
         self.state().step = step;
     }
 
-    pub(super) fn step(&self) -> u64 {
-        self.state().step
+    /// Steps taken, and reports made.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.step, state.last_number)
     }
 
     /// Waits until every report is acknowledged.

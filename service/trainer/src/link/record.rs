@@ -21,6 +21,7 @@ pub(super) fn event_json(mut event: Event) -> String {
             clean(eval_seconds);
             [preference_before, preference_after].into_iter().flatten().for_each(clean_preference);
         }
+        Event::Resumed(resumed) => clean(&mut resumed.epoch),
         Event::Plan(_)
         // Its shares are absent or ratios of finite norms.
         | Event::ExportReport(_)

@@ -79,6 +79,30 @@ impl AnswerScores {
         let [chosen_nll, _] = nll;
         AnswerScores { logps, chosen_nll, tokens, chosen_correct, weights }
     }
+
+    /// The scores of several micro-batches in one, in the order of the packed examples.
+    pub fn joined(parts: &[AnswerScores], micro_batches: &[MicroBatch]) -> AnswerScores {
+        let order = Tensor::cat(&micro_batches.iter().map(places).collect::<Vec<_>>(), 0).argsort(0, false);
+        let join = |of: &dyn Fn(&AnswerScores) -> &Tensor| {
+            let whole = Tensor::cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
+            whole.index_select(0, &order.to_device(whole.device()))
+        };
+        let sides = |of: fn(&AnswerScores) -> &[Tensor; 2]| [0, 1].map(|side| join(&|scores| &of(scores)[side]));
+        let are_weighted = parts.iter().all(|scores| scores.weights.is_some());
+        AnswerScores {
+            logps: sides(|scores| &scores.logps),
+            chosen_nll: join(&|scores| &scores.chosen_nll),
+            tokens: sides(|scores| &scores.tokens),
+            chosen_correct: join(&|scores| &scores.chosen_correct),
+            weights: are_weighted.then(|| join(&|scores| scores.weights.as_ref().expect("all have weights"))),
+        }
+    }
+}
+
+/// For each pair of a micro-batch its place among the packed examples. int64 `[P]`, on the CPU
+pub fn places(micro_batch: &MicroBatch) -> Tensor {
+    let places: Vec<i64> = micro_batch.examples.iter().step_by(2).map(|&example| example as i64).collect();
+    Tensor::from_slice(&places)
 }
 
 /// For each target 1, or `alpha` when the other answer of its pair is shorter than the answer up to it.

@@ -23,6 +23,7 @@ use super::norm::RmsNorm;
 use super::rope::{Rotary, Tables};
 use super::softcap;
 use super::weights::Weights;
+use crate::pulse;
 
 /// Path of the embedding.
 pub(super) const EMBEDDING: &str = "model.embed_tokens";
@@ -149,6 +150,7 @@ impl Decoder {
         dropout_seed: Option<u64>,
         noise_alpha: f64,
     ) -> Tensor {
+        pulse::beat();
         let pass = Pass { adapter, dropout_seed };
         let window = self.config.windows.iter().flatten().next().copied();
         let sight = Sight::new(batch, self.config.head_dim, window, softcap::of(&self.config), self.kind());

@@ -57,6 +57,7 @@ impl<'a> Weights<'a> {
     pub(super) fn tensor(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, Error> {
         let (tensor, num_bytes) = self.read(name, shape)?;
         self.bytes_read += num_bytes;
+        crate::pulse::beat();
         let total = match &self.source {
             Source::SafeTensors(files) => files.num_bytes(),
             Source::Gguf(file) => file.num_bytes(),

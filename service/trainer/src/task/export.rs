@@ -158,6 +158,7 @@ impl Source {
 
     /// A weight as it is written: merged in float32, rounded once. `kind` is what it is rounded to.
     fn finished(&self, name: &str, weight: &Tensor, kind: Kind, rounding: &mut Rounding) -> Result<Tensor, Error> {
+        crate::pulse::beat();
         let path = name.strip_suffix(".weight").unwrap_or(name);
         let merged = self.adapter.as_ref().and_then(|adapter| adapter.merged(path, weight));
         let rounded = merged.as_ref().unwrap_or(weight).to_kind(kind);

@@ -10,7 +10,7 @@ use hone_job::spec::Preference;
 use tch::{Device, Kind, Tensor};
 
 use super::progress::mask_seed;
-use crate::loss::pairs::AnswerScores;
+use crate::loss::pairs::{AnswerScores, places};
 use crate::loss::preference::{self, Matching, Pairs};
 use crate::loss::{Targets, token_losses};
 use crate::model::{Adapter, Batch, Decoder};
@@ -152,11 +152,11 @@ impl PairObjective {
             AnswerScores::new(model, adapter, &micro_batches[number], Some(step.dropout_seed(number)), &self.preference)
         };
         let matching = (preference::sorts_pairs(&self.preference) && micro_batches.len() > 1).then(|| {
-            let logps = tch::no_grad(|| {
+            let scores = tch::no_grad(|| {
                 let parts: Vec<_> = (0..micro_batches.len()).map(score).collect();
-                in_order(micro_batches, |number, side| parts[number].logps[side].shallow_clone())
+                AnswerScores::joined(&parts, micro_batches)
             });
-            Matching::new(&logps, &self.train.of(&indices, device))
+            Matching::new(&scores.logps, &self.train.of(&indices, device))
         });
         let (num_pairs, chosen_targets) = (step.examples.len() as f64, chosen_targets(&step.examples) as f64);
         let nll_weight = preference::nll_weight(&self.preference) / chosen_targets;
@@ -195,23 +195,6 @@ impl PairObjective {
 /// Targets of the better answers.
 pub(super) fn chosen_targets(examples: &[&Example]) -> u64 {
     examples.iter().filter_map(|example| example.documents.first()).map(|document| document.num_targets()).sum()
-}
-
-/// For each pair of a micro-batch its place among the packed examples. int64 `[P]`, on the CPU
-pub(super) fn places(micro_batch: &MicroBatch) -> Tensor {
-    let places: Vec<i64> = micro_batch.examples.iter().step_by(2).map(|&example| example as i64).collect();
-    Tensor::from_slice(&places)
-}
-
-/// What was found micro-batch by micro-batch, in the order of the packed examples. Chosen, rejected; `[P]`
-pub(super) fn in_order(micro_batches: &[MicroBatch], of: impl Fn(usize, usize) -> Tensor) -> [Tensor; 2] {
-    let all: Vec<Tensor> = micro_batches.iter().map(places).collect();
-    let order = Tensor::cat(&all, 0).argsort(0, false);
-    [0, 1].map(|side| {
-        let parts: Vec<Tensor> = (0..micro_batches.len()).map(|number| of(number, side)).collect();
-        let whole = Tensor::cat(&parts, 0);
-        whole.index_select(0, &order.to_device(whole.device()))
-    })
 }
 
 /// Numbers that are kept of a pair.

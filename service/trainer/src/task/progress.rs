@@ -62,6 +62,13 @@ pub struct Progress {
     pub plateau: Plateau,
 }
 
+impl Progress {
+    /// Passes over the training rows so far, of which one takes `epoch_len` examples.
+    pub fn epoch(&self, epoch_len: usize) -> f64 {
+        self.cursor.epoch as f64 + self.cursor.position as f64 / epoch_len as f64
+    }
+}
+
 /// The only kind there was when checkpoints did not say it yet.
 fn first_kind() -> String {
     "adamw with float32 moments".into()

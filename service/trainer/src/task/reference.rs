@@ -19,12 +19,12 @@ use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 use super::Observer;
-use super::objective::{ReferenceLogps, places};
+use super::objective::ReferenceLogps;
 use super::setup::Prepared;
 use crate::device::Compute;
 use crate::error::Error;
 use crate::fingerprint::fingerprint_of;
-use crate::loss::pairs::AnswerScores;
+use crate::loss::pairs::{AnswerScores, places};
 use crate::model::{Adapter, Decoder};
 use crate::workspace::Workspace;
 use crate::{peft, pretrained};

@@ -7,13 +7,17 @@
 //! A resumed run takes the very steps that the unbroken one would have taken, to the bit where arithmetic is deterministic.
 
 use bytes::Bytes;
+use hone_job::checkpoint::id_of_step;
+use hone_job::event::{Event, Resumed, Warning};
 use hone_job::spec;
 use safetensors::SafeTensors;
 use tch::{Kind, Tensor};
 
+use super::Observer;
 use super::progress::{Progress, TRAINER_STATE, VERSION};
-use crate::checkpoint::{self, Opened};
+use crate::checkpoint::{self, Folder, Opened};
 use crate::error::Error;
+use crate::link::Welcome;
 use crate::model::{Adapter, Decoder, FullWeights, Trained};
 use crate::optim::{Moment, Optimizer};
 use crate::workspace::Workspace;
@@ -67,18 +71,66 @@ fn is_rounded(trained: &Trained, kind: Kind) -> bool {
 }
 
 /// A checkpoint to go on from, verified.
-pub(super) struct Resumed {
+pub(super) struct Found {
     opened: Opened,
 }
 
-/// Reads and verifies a checkpoint of this run's base model.
-pub(super) fn open(uri: &str, workspace: &Workspace, base_model_fingerprint: &str) -> Result<Resumed, Error> {
-    let opened = workspace.runtime().block_on(checkpoint::open(&workspace.open(uri)?))?;
-    opened.belongs_to(base_model_fingerprint)?;
-    Ok(Resumed { opened })
+/// The checkpoint to go on from, none for a start: the one that the server names or, where that is damaged or gone, the newest
+/// one before it that is whole. Each that is not is warned of.
+pub(super) fn find(
+    welcome: &Welcome,
+    folder: &Folder,
+    workspace: &Workspace,
+    base_model_fingerprint: &str,
+    observer: &dyn Observer,
+) -> Result<Option<Found>, Error> {
+    let Some(uri) = &welcome.resume_from else { return Ok(None) };
+    let mut refused = match open(uri, workspace, base_model_fingerprint) {
+        Err(error) if is_not_whole(&error) => error,
+        opened => return opened.map(Some),
+    };
+    let first = refused.to_string();
+    let manifests = workspace.runtime().block_on(folder.manifests())?;
+    let older = manifests.iter().rev().map(|manifest| folder.uri_of(manifest.step)).skip_while(|other| other != uri);
+    for older in older.filter(|other| other != uri).collect::<Vec<_>>() {
+        let message = format!("{refused}; the run goes on from the checkpoint before it");
+        observer.report(Event::Warning(Warning { code: "checkpoint_damaged".into(), message }));
+        refused = match open(&older, workspace, base_model_fingerprint) {
+            Err(error) if is_not_whole(&error) => error,
+            opened => return opened.map(Some),
+        };
+    }
+    tracing::error!(first, "no checkpoint is whole");
+    Err(refused)
 }
 
-impl Resumed {
+fn is_not_whole(error: &Error) -> bool {
+    use hone_data::storage::Error as Storage;
+    matches!(
+        error,
+        Error::Checkpoint(checkpoint::Error::Damaged { .. } | checkpoint::Error::Storage(Storage::NotFound { .. }))
+    )
+}
+
+/// Reads and verifies a checkpoint of this run's base model.
+fn open(uri: &str, workspace: &Workspace, base_model_fingerprint: &str) -> Result<Found, Error> {
+    let opened = workspace.runtime().block_on(checkpoint::open(&workspace.open(uri)?))?;
+    opened.belongs_to(base_model_fingerprint)?;
+    Ok(Found { opened })
+}
+
+impl Found {
+    /// What to tell of it once `progress` has been restored from it.
+    pub(super) fn told(&self, progress: &Progress, epoch_len: usize) -> Resumed {
+        Resumed {
+            checkpoint_id: id_of_step(progress.step),
+            uri: self.opened.uri.clone(),
+            step: progress.step,
+            epoch: progress.epoch(epoch_len),
+            optimizer: progress.optimizer.clone(),
+        }
+    }
+
     /// The adapter as it was.
     pub(super) fn adapter(&self, model: &Decoder, lora: &spec::Lora) -> Result<Adapter, Error> {
         // PEFT's reader takes a folder.

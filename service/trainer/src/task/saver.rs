@@ -34,16 +34,22 @@ impl Saver {
         Ok(Saver { folder, keep_last, runtime, observer, manifests, pending: None })
     }
 
-    /// Starts to save. Waits only for the save before, if it is still on its way; that one's failure is a warning.
+    /// Starts to save. Waits only for the save before, if it is still on its way. A failure is a warning.
     pub(super) fn start(&mut self, snapshot: Snapshot) {
-        if let Err(error) = self.settle() {
+        self.spawn(snapshot, |error, observer| {
             let message = format!("{error}; training goes on and the next checkpoint is tried as usual");
-            self.observer.report(Event::Warning(Warning { code: "checkpoint_not_saved".into(), message }));
-        }
+            let code = Warning::CHECKPOINT_NOT_SAVED.into();
+            observer.report(Event::Warning(Warning { code, message }));
+        });
+    }
+
+    fn spawn(&mut self, snapshot: Snapshot, on_failure: fn(&checkpoint::Error, &dyn Observer)) {
+        // Its failure has been told.
+        let _ = self.settle();
         let (folder, observer) = (self.folder.clone(), self.observer.clone());
         self.pending = Some(self.runtime.spawn(async move {
             let start = Instant::now();
-            let saved = folder.save(&snapshot).await?;
+            let saved = folder.save(&snapshot).await.inspect_err(|error| on_failure(error, &*observer))?;
             observer.report(Event::CheckpointSaved(CheckpointSaved {
                 checkpoint_id: saved.checkpoint_id.clone(),
                 step: snapshot.step,
@@ -58,7 +64,7 @@ impl Saver {
 
     /// Saves and waits until the checkpoint exists.
     pub(super) fn finish(&mut self, snapshot: Snapshot) -> Result<Saved, checkpoint::Error> {
-        self.start(snapshot);
+        self.spawn(snapshot, |_, _| {});
         Ok(self.settle()?.expect("a save was started"))
     }
 

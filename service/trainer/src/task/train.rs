@@ -99,8 +99,8 @@ impl Run {
         let Prepared { model, weights_path, model_path: _, tokenizer, dataset } = prepared;
         let num_examples = dataset.train.len() as u64;
         let total_steps = training.length.total_steps(dataset.epoch_len() as u64, training.batch.examples_per_step);
-        let resumed = welcome.resume_from.as_deref().map(|uri| resume::open(uri, workspace, &base_model_fingerprint));
-        let resumed = resumed.transpose()?;
+        let folder = checkpoints(workspace, welcome, base_model_fingerprint.clone())?;
+        let resumed = resume::find(welcome, &folder, workspace, &base_model_fingerprint, observer.as_ref())?;
         let mut constant_files = tokenizer.files().to_vec();
         let trained = match (&training.adapter, &resumed) {
             (spec::Adapter::Lora(lora), Some(resumed)) => Trained::Adapter(resumed.adapter(&model, lora)?),
@@ -129,9 +129,11 @@ impl Run {
         let schedule = Schedule::new(&training.schedule, training.optimizer.learning_rate, total_steps);
         let eval_every_steps = eval_every_steps(training, &dataset.eval, total_steps);
         check_plateau(&spec, &schedule, eval_every_steps, total_steps, observer.as_ref())?;
-        let folder = checkpoints(workspace, welcome, base_model_fingerprint)?;
         let saver = Saver::new(folder, training.checkpoints.keep_last, workspace.runtime().clone(), observer.clone())?;
         let rows = dataset.sequence(training.order, training.seed, progress.cursor);
+        if let Some(resumed) = &resumed {
+            observer.report(Event::Resumed(resumed.told(&progress, rows.epoch_len())));
+        }
         Ok(Run {
             schedule,
             eval_every_steps,
@@ -238,7 +240,7 @@ impl Run {
         let steps_left = self.total_steps.saturating_sub(progress.step) as f64;
         self.observer.report(Event::TrainStep(TrainStep {
             step: progress.step,
-            epoch: progress.cursor.epoch as f64 + progress.cursor.position as f64 / self.rows.epoch_len() as f64,
+            epoch: progress.epoch(self.rows.epoch_len()),
             loss: finite(gradients.loss),
             grad_norm,
             learning_rate,

@@ -185,7 +185,7 @@ impl Task {
         let mut client = client.await.map_err(broken)?.max_encoding_message_size(NO_LIMIT);
         let (sender, requests) = unbounded_channel();
         let first = match self.start.hello.heartbeat_first {
-            true => Request::Heartbeat(pb::Heartbeat { step: 0 }),
+            true => Request::Heartbeat(pb::Heartbeat::default()),
             false => Request::Hello(self.hello()),
         };
         send(&sender, first);
@@ -239,9 +239,14 @@ impl Task {
                     Ok(None) => return End::Broken("the server ended the stream".into()),
                     Err(status) => return ended(status),
                 },
-                _ = heartbeat.tick() => send(&connection.sender, Request::Heartbeat(pb::Heartbeat { step: 0 })),
+                _ = heartbeat.tick() => send(&connection.sender, Request::Heartbeat(self.heartbeat())),
             }
         }
+    }
+
+    /// Only reports count as something got done.
+    fn heartbeat(&self) -> pb::Heartbeat {
+        pb::Heartbeat { step: 0, progress: self.kept.back().map_or(0, |report| report.number) }
     }
 
     fn hear(&mut self, response: pb::AttachResponse) {

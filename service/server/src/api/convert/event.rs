@@ -48,6 +48,13 @@ fn content(event: Event) -> EventOneof {
             device_utilization: usage.device_utilization,
         }),
         Event::Warning(warning) => EventOneof::Warning(pb::Warning { code: warning.code, message: warning.message }),
+        Event::Resumed(resumed) => EventOneof::Resumed(pb::Resumed {
+            checkpoint_id: resumed.checkpoint_id,
+            uri: resumed.uri,
+            step: resumed.step,
+            epoch: resumed.epoch,
+            optimizer: resumed.optimizer,
+        }),
         Event::ExportReport(report) => EventOneof::ExportReport(export_report(report)),
         Event::Failure(found) => EventOneof::Failure(failure(found)),
         Event::Result(found) => EventOneof::Result(outcome(found)),

@@ -37,6 +37,7 @@ pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Viola
         resources: Resources {
             devices: spec.resources.and_then(|resources| resources.devices).unwrap_or(Resources::default().devices),
         },
+        max_retries: spec.max_retries.unwrap_or(JobSpec::DEFAULT_MAX_RETRIES),
     };
     let mut violations = converted.validate();
     // What a missing task lacks is no news.
@@ -286,6 +287,7 @@ pub(super) fn message(spec: JobSpec) -> pb::JobSpec {
         base_model: Some(pb::BaseModel { uri: spec.base_model }),
         task: Some(task),
         resources: Some(pb::Resources { devices: Some(spec.resources.devices) }),
+        max_retries: Some(spec.max_retries),
     }
 }
 

@@ -96,10 +96,12 @@ pub(super) fn list(connection: &Connection, query: &JobQuery) -> Result<Vec<JobR
     Ok(found)
 }
 
-pub(super) fn next_queued(connection: &Connection) -> Result<Option<JobRecord>> {
-    let select = format!("{SELECT} WHERE state = 'QUEUED' ORDER BY ordinal LIMIT 1");
+pub(super) fn next_queued(connection: &Connection, now: DateTime<Utc>) -> Result<Option<JobRecord>> {
+    // Times are written so that their texts are in the order of the times.
+    let waits = "CASE WHEN retry_time > ?1 THEN retry_time ELSE '' END";
+    let select = format!("{SELECT} WHERE state = 'QUEUED' ORDER BY {waits}, ordinal LIMIT 1");
     let mut statement = connection.prepare_cached(&select)?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query([text(now)])?;
     rows.next()?.map(from_row).transpose()
 }
 
@@ -111,8 +113,13 @@ pub(super) fn change(
 ) -> Result<JobRecord> {
     let transaction = connection.transaction()?;
     let mut record = get(&transaction, job_id)?;
+    let is_resumed = matches!(change, Change::ResumeRequested { .. });
     let events = record.apply(change, now).map_err(|refusal| Error::Refused { job_id: job_id.to_string(), refusal })?;
     update(&transaction, &record)?;
+    if is_resumed {
+        let spec = serde_json::to_string(&record.spec)?;
+        transaction.execute("UPDATE jobs SET spec = ?1 WHERE job_id = ?2", [&spec, job_id])?;
+    }
     for event in &events {
         insert_event(&transaction, job_id, event)?;
     }
@@ -169,11 +176,11 @@ fn insert(connection: &Connection, record: &JobRecord) -> Result<()> {
     Ok(())
 }
 
-/// Everything that can change; the spec is not among it.
+/// Everything that can change at any time; the spec does so only when a job is resumed.
 fn update(connection: &Connection, record: &JobRecord) -> Result<()> {
     let update = "UPDATE jobs SET state = :state, state_detail = :state_detail, start_time = :start_time,
         end_time = :end_time, attempt = :attempt, attempt_over = :attempt_over, secret_sha256 = :secret_sha256,
-        process = :process, last_report = :last_report, last_sequence = :last_sequence, step = :step, total_steps = :total_steps,
+        process = :process, retries = :retries, retry_time = :retry_time, last_report = :last_report, last_sequence = :last_sequence, step = :step, total_steps = :total_steps,
         last_checkpoint = :last_checkpoint, failure = :failure, result = :result WHERE job_id = :job_id";
     connection.prepare_cached(update)?.execute(named_params! {
         ":job_id": record.job_id,
@@ -185,6 +192,8 @@ fn update(connection: &Connection, record: &JobRecord) -> Result<()> {
         ":attempt_over": record.attempt_over,
         ":secret_sha256": record.secret_sha256,
         ":process": record.process,
+        ":retries": record.retries,
+        ":retry_time": record.retry_time.map(text),
         ":last_report": clamp(record.last_report),
         ":last_sequence": clamp(record.last_sequence),
         ":step": clamp(record.step),
@@ -219,6 +228,8 @@ fn from_row(row: &Row<'_>) -> Result<JobRecord> {
         attempt_over: row.get("attempt_over")?,
         secret_sha256: row.get("secret_sha256")?,
         process: row.get("process")?,
+        retries: row.get("retries")?,
+        retry_time: row.get::<_, Option<String>>("retry_time")?.as_deref().map(time).transpose()?,
         last_report: unsigned(row, "last_report")?,
         last_sequence: unsigned(row, "last_sequence")?,
         step: unsigned(row, "step")?,

@@ -186,6 +186,7 @@ fn welcome(last_number: u64) -> pb::Welcome {
         base_model: "file:///model".into(),
         task: Task::Sft(SftTask::new(training, Default::default())),
         resources: Resources::default(),
+        max_retries: JobSpec::DEFAULT_MAX_RETRIES,
     };
     pb::Welcome {
         last_number,

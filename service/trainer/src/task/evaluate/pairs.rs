@@ -13,7 +13,7 @@ use super::finite;
 use crate::loss::pairs::AnswerScores;
 use crate::loss::preference::{self, Pairs};
 use crate::model::{Adapter, Decoder};
-use crate::task::objective::{FIGURES, Metrics, PairObjective, chosen_targets, figures, places};
+use crate::task::objective::{FIGURES, Metrics, PairObjective, chosen_targets, figures};
 
 /// Scores every pair. `step` is the number of steps taken; whether it is the best so far is left to the caller.
 pub(in crate::task) fn evaluate_pairs(
@@ -58,24 +58,7 @@ fn score_pairs(
         .iter()
         .map(|micro_batch| AnswerScores::new(model, adapter, micro_batch, None, &objective.preference))
         .collect();
-    let order = Tensor::cat(&micro_batches.iter().map(places).collect::<Vec<_>>(), 0).argsort(0, false);
-    let join = |of: &dyn Fn(&AnswerScores) -> Tensor| {
-        let whole = Tensor::cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
-        whole.index_select(0, &order.to_device(whole.device()))
-    };
-    let join_sides = |of: &dyn Fn(&AnswerScores) -> &[Tensor; 2]| {
-        [0, 1].map(|side| join(&|scores| of(scores)[side].shallow_clone()))
-    };
-    let scores = AnswerScores {
-        logps: join_sides(&|scores| &scores.logps),
-        chosen_nll: join(&|scores| scores.chosen_nll.shallow_clone()),
-        tokens: join_sides(&|scores| &scores.tokens),
-        chosen_correct: join(&|scores| scores.chosen_correct.shallow_clone()),
-        weights: objective
-            .preference
-            .use_weighting
-            .then(|| join(&|scores| scores.weights.as_ref().map_or_else(Tensor::new, Tensor::shallow_clone))),
-    };
+    let scores = AnswerScores::joined(&parts, &micro_batches);
     let indices = Tensor::arange(examples.len() as i64, (Kind::Int64, tch::Device::Cpu));
     let reference = objective.eval.of(&indices, model.device());
     let pairs = Pairs { scores: &scores, reference, matching: None };

@@ -168,6 +168,7 @@ fn job(scratch: &Path, task: ExportTask, command: Option<Command>) -> (Result<En
         base_model: uri(&fixtures().join("models/llama")),
         task: Task::Export(task.clone()),
         resources: Resources::default(),
+        max_retries: JobSpec::DEFAULT_MAX_RETRIES,
     };
     let welcome = Welcome {
         job_id: "job-1".into(),

@@ -71,6 +71,7 @@ impl Case {
             base_model: uri(&fixtures().join("models").join(model)),
             task: spec::Task::Sft(SftTask::new(training, LossOn::Completion)),
             resources: Resources::default(),
+            max_retries: JobSpec::DEFAULT_MAX_RETRIES,
         };
         let welcome = Welcome {
             job_id: "job-1".into(),
