@@ -134,7 +134,7 @@ def test_preference_curve_equals_trl(service, name):
 def run_pairs(trainer, config, **settings):
     """A run of TRL over the pairs."""
     base, adapter = base_and_adapter(START)
-    return dpo_curve.run_trl(base, adapter, sft_curve.read_rows(PAIRS), trainer, config, **ONE_BATCH, **settings)
+    return dpo_curve.run_trl(base, adapter, sft_curve.read_rows(PAIRS), trainer, config, **{**ONE_BATCH, **settings})
 
 
 def train_pairs(service, losses, **settings):

@@ -150,6 +150,19 @@ fn cdpo_orpo_and_simpo_equal_their_formulas() {
     assert_eq!(nll_weight(&only(PreferenceLoss::Orpo)), 1.0);
 }
 
+/// TRL 1.16 fails there: it writes into a tensor that it has expanded.
+#[test]
+fn weights_of_pairs_leave_the_likelihood_alone() {
+    let golden = golden();
+    let loss = |use_weighting| {
+        let preference = Preference { use_weighting, ..only(PreferenceLoss::Sft) };
+        let scores = golden.scores(&golden.logps, &preference);
+        assert_eq!(scores.weights.is_some(), use_weighting);
+        whole(&preference, &golden.pairs(&scores)).double_value(&[])
+    };
+    assert_eq!(loss(true), loss(false));
+}
+
 #[test]
 fn the_odds_ratio_is_finite_at_both_ends() {
     let x = Tensor::from_slice(&[-0.0f32, -1e-8, -1e-3, -0.5, -0.7, -5.0, -100.0]).set_requires_grad(true);
