@@ -1,10 +1,12 @@
-"""A short run of TRL's DPOTrainer on the CPU, step by step, in float32 and in the rows' own order."""
+"""A short run of TRL's preference trainers (DPO, ORPO, CPO) on the CPU, step by step, in float32 and in the rows' own order."""
 
 import tempfile
 
 import datasets
 import torch
 import trl
+from trl.experimental.cpo import CPOConfig, CPOTrainer
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 import sample_texts
 import sft_curve
@@ -26,15 +28,19 @@ SETTINGS = {
     "max_length": 128,
     "beta": 0.5,
 }
-METRICS = (
-    *sft_curve.METRICS,
-    "rewards/chosen",
-    "rewards/rejected",
-    "rewards/accuracies",
-    "rewards/margins",
-    "logps/chosen",
-    "logps/rejected",
-)
+REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins")
+METRICS = (*sft_curve.METRICS, *REWARDS, "logps/chosen", "logps/rejected")
+
+
+class AnswersOnlyORPOTrainer(ORPOTrainer):
+    """TRL's trainer with the likelihood of ORPO over the tokens of the chosen answers, as hone has it, without the prompts'."""
+
+    def concatenated_forward(self, model, batch):
+        """What TRL returns, with another likelihood at its end."""
+        *outputs, _ = super().concatenated_forward(model, batch)
+        logps = outputs[0]
+        tokens = (batch["chosen_labels"] != -100).sum(-1)
+        return *outputs, -(logps * tokens).sum() / tokens.sum()
 
 
 def pairs(count, seed):
@@ -47,21 +53,19 @@ def pairs(count, seed):
     ]
 
 
-def run_trl(model_folder, adapter_folder, rows, out=None, **settings):
-    """Trains the adapter on pairs and returns one record per optimizer step; saves the trained adapter to `out`.
+def run_trl(model_folder, adapter_folder, rows, trainer=trl.DPOTrainer, config=trl.DPOConfig, **settings):
+    """Trains the adapter on pairs and returns one record per optimizer step.
 
-    The adapter as it is at first is the reference: TRL keeps a frozen copy of it.
+    The adapter as it is at first is the reference, where there is one: TRL keeps a frozen copy of it.
     """
     torch.manual_seed(0)
     model = load_adapter(load_model(model_folder), adapter_folder, trainable=True)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = trl.DPOTrainer(
+        running = trainer(
             model=model,
             processing_class=load_tokenizer(model_folder),
             train_dataset=datasets.Dataset.from_list(rows),
-            args=trl.DPOConfig(output_dir=scratch, **RUN, **{**SETTINGS, **settings}),
+            args=config(output_dir=scratch, **RUN, **{**SETTINGS, **settings}),
         )
-        trainer.train()
-    if out:
-        model.save_pretrained(out, selected_adapters=["default"])
-    return steps_of(trainer, METRICS)
+        running.train()
+    return steps_of(running, METRICS)

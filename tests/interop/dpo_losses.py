@@ -1,9 +1,11 @@
-"""Every loss of TRL's DPOTrainer on given log-probabilities, with gradients: its own code, run without a model."""
+"""Every preference loss of TRL on given log-probabilities, with gradients: its own code, run without a model."""
 
 import collections
 import types
 
 import torch
+from trl.experimental.cpo import CPOTrainer
+from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.dpo_trainer import DPOTrainer
 
 import reference
@@ -39,15 +41,50 @@ def cases():
     for loss in ("sigmoid", "ipo", "apo_zero"):
         yield {"losses": [loss], "beta": 0.3, "label_smoothing": 0.0, "use_weighting": True}
     yield {"losses": ["sigmoid", "bco_pair", "sft"], "weights": [0.8, 0.2, 1.5], "beta": 0.1, "label_smoothing": 0.0}
+    for beta in (0.1, 0.7):
+        yield {"losses": ["orpo"], "beta": beta, "label_smoothing": 0.0}
+    for smoothing, gamma in ((0.0, 0.5), (0.1, 1.4)):
+        yield {"losses": ["simpo"], "beta": 2.0, "label_smoothing": smoothing, "simpo_gamma": gamma}
 
 
 def run(case, logps, reference_logps, log_sum_sq):
     """TRL's loss and metrics, and the gradient of the loss by each log-probability."""
     logps = logps.clone().requires_grad_(True)
-    pairs, width = len(LENGTHS), logps.shape[1]
     lengths = torch.tensor([chosen for chosen, _ in LENGTHS] + [rejected for _, rejected in LENGTHS])
-    position = torch.arange(width + 1)
+    position = torch.arange(logps.shape[1] + 1)
     mask = ((position >= PROMPT) & (position < PROMPT + lengths[:, None])).long()
+    if case["losses"][0] in ("orpo", "simpo"):
+        loss, metrics = without_reference(case, logps * mask[:, 1:], lengths)
+    else:
+        loss, metrics = with_reference(case, logps, mask, reference_logps, log_sum_sq)
+    (gradient,) = torch.autograd.grad(loss, logps)
+    return loss.item(), gradient, metrics
+
+
+def without_reference(case, logps, lengths):
+    """The losses that have trainers of their own. The likelihood beside ORPO's odds is over the answers, as in hone."""
+    pairs = len(LENGTHS)
+    chosen, rejected = (logps.sum(-1) / lengths).split(pairs)
+    trainer = types.SimpleNamespace(
+        accelerator=Accelerator(),
+        beta=case["beta"],
+        label_smoothing=case["label_smoothing"],
+        loss_type="simpo",
+        simpo_gamma=case.get("simpo_gamma"),
+        alpha=0.0,
+    )
+    if case["losses"] == ["orpo"]:
+        losses, *rewards = ORPOTrainer.odds_ratio_loss(trainer, chosen, rejected)[:3]
+        loss = -logps[:pairs].sum() / lengths[:pairs].sum() - losses.mean()
+    else:
+        losses, *rewards = CPOTrainer.cpo_loss(trainer, chosen, rejected)
+        loss = losses.mean()
+    return loss, {f"rewards/{side}": reward.mean().item() for side, reward in zip(("chosen", "rejected"), rewards)}
+
+
+def with_reference(case, logps, mask, reference_logps, log_sum_sq):
+    """The losses of DPOTrainer."""
+    pairs = len(LENGTHS)
     outputs = types.SimpleNamespace(
         log_probs=logps * mask[:, 1:],
         log_sum_sq_probs=log_sum_sq,
@@ -80,9 +117,7 @@ def run(case, logps, reference_logps, log_sum_sq):
         "ref_rejected_logps": reference_logps[pairs:],
     }
     loss = DPOTrainer._compute_loss(trainer, lambda **_: outputs, inputs, False)
-    (gradient,) = torch.autograd.grad(loss, logps)
-    metrics = {name: values[0] for name, values in trainer._metrics["eval"].items() if name.startswith("rewards/")}
-    return loss.item(), gradient, metrics
+    return loss, {name: values[0] for name, values in trainer._metrics["eval"].items() if name.startswith("rewards/")}
 
 
 def make(path):

@@ -71,7 +71,7 @@ class Lion(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self):
+    def step(self, _closure=None):
         """One update."""
         for group in self.param_groups:
             beta1, beta2 = group["betas"]

@@ -46,8 +46,11 @@ def read_rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def run_trl(model_folder, adapter_folder, rows, out=None):
-    """Trains the adapter on `rows` and returns one record per optimizer step; saves the trained adapter to `out`."""
+def run_trl(model_folder, adapter_folder, rows, out=None, make_optimizer=None, **settings):
+    """Trains the adapter on `rows` and returns one record per optimizer step; saves the trained adapter to `out`.
+
+    `make_optimizer` takes the model; without it, the optimizer is AdamW as `settings` say.
+    """
     torch.manual_seed(0)
     model = load_adapter(load_model(model_folder), adapter_folder, trainable=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -55,7 +58,8 @@ def run_trl(model_folder, adapter_folder, rows, out=None):
             model=model,
             processing_class=load_tokenizer(model_folder),
             train_dataset=datasets.Dataset.from_list(rows),
-            args=trl.SFTConfig(output_dir=scratch, **RUN, **SETTINGS),
+            args=trl.SFTConfig(output_dir=scratch, **RUN, **{**SETTINGS, **settings}),
+            optimizers=(make_optimizer(model) if make_optimizer else None, None),
         )
         trainer.train()
     if out:

@@ -2,7 +2,11 @@
 them. tests/fixtures/README.md describes what comes out.
 
 The texts come from pinned packages: TRL's bundled templates, the source package of llama-cpp-python (templates and tests of
-llama.cpp), and the GGUF file that `scripts/fetch.py model` fetches. A second run writes the same bytes.
+llama.cpp), guidance, and the GGUF file that `scripts/fetch.py model` fetches. A second run writes the same bytes.
+
+SmolLM3's is llama.cpp's copy, which Unsloth edited: it has neither tools, nor the day, nor generation tags. The text as
+published was in none of the packages that were searched: TRL, transformers, axolotl, unsloth, unsloth_zoo, renderers,
+chat-bricks, bfcl-eval, npm's @huggingface/jinja.
 """
 
 import argparse
@@ -10,21 +14,23 @@ import ast
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
+import zipfile
 
 import gguf
 import jinja2
 import trl
 from transformers.utils.chat_template_utils import render_jinja_template
 
+import packages
 import reference
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 LLAMA_CPP = "llama-cpp-python==0.3.36"
 LLAMA_CPP_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+GUIDANCE = "guidance==0.3.1"
+GUIDANCE_SHA256 = "6d69dee7fb9ca3d5d50928571a5a34a6fb4de92d454c6dcfccd805501ee6987f"
 GGUF_FILE = ROOT / ".cache/model/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 # Templates of TRL; those with True have a variant with generation tags, whose spans are recorded.
@@ -48,14 +54,6 @@ NAMED = {
     "mistral_v7": "mistralai/Mistral-Large-Instruct-2411 (mistralai 'v7' template)",
     "phi4": "phi-4",
 }
-# Phi-4-mini's is in no package that was found; this is its text as published with the model.
-PHI4_MINI = (
-    "{% for message in messages %}{% if message['role'] == 'system' and 'tools' in message and message['tools'] is not none"
-    " %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|tool|>' + message['tools'] + '<|/tool|>' + '<|end|>' }}"
-    "{% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
-)
-
 # Tokens that the templates write by name.
 TOKENS = {
     "llama": ("<|begin_of_text|>", "<|eot_id|>"),
@@ -161,31 +159,42 @@ def texts():
     found = {name: (bundled / f"{name}.jinja").read_text() for name in TRL}
     tagged = {name: (bundled / f"{name}_training.jinja").read_text() for name, has in TRL.items() if has}
     found |= from_llama_cpp()
-    found["phi4_mini"] = PHI4_MINI
+    found["phi4_mini"] = from_guidance("phi_4_mini_template")
     found["smollm2"] = str(gguf.GGUFReader(GGUF_FILE).fields["tokenizer.chat_template"].contents())
     return found, tagged
 
 
 def from_llama_cpp():
     """Templates out of the source package of llama-cpp-python."""
-    with tempfile.TemporaryDirectory() as scratch:
-        requirement = pathlib.Path(scratch, "requirement.txt")
-        requirement.write_text(f"{LLAMA_CPP} --hash=sha256:{LLAMA_CPP_SHA256}\n")
-        # The system's pip, since this environment has none. It wants to build what it downloads, which is not needed here.
-        options = ["--quiet", "--no-deps", "--require-hashes", "--no-binary", "llama-cpp-python", "--dest", scratch]
-        subprocess.run(["python3", "-m", "pip", "download", *options, "-r", requirement], check=True, stdout=sys.stderr)
-        with tarfile.open(next(pathlib.Path(scratch).glob("*.tar.gz"))) as archive:
-            root = archive.getnames()[0].split("/")[0] + "/vendor/llama.cpp"
+    # Wheels hold neither templates nor tests.
+    options = ("--no-binary", "llama-cpp-python")
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        tarfile.open(packages.fetch(LLAMA_CPP, LLAMA_CPP_SHA256, scratch, *options)) as archive,
+    ):
+        root = archive.getnames()[0].split("/")[0] + "/vendor/llama.cpp"
 
-            def read(path):
-                return archive.extractfile(f"{root}/{path}").read().decode()
+        def read(path):
+            return archive.extractfile(f"{root}/{path}").read().decode()
 
-            found = {name: read(f"models/templates/{file}.jinja") for name, file in FILES.items()}
-            test = read("tests/test-chat-template.cpp")
+        found = {name: read(f"models/templates/{file}.jinja") for name, file in FILES.items()}
+        test = read("tests/test-chat-template.cpp")
     for name, title in NAMED.items():
         literal = re.search(re.escape(f'"{title}",') + r'\s*/\* \.template_str= \*/ ("(?:[^"\\]|\\.)*")', test)
         found[name] = ast.literal_eval(literal[1])
     return found
+
+
+def from_guidance(variable):
+    """A template out of guidance, which copied it from the model's tokenizer_config.json: a string of its chat.py."""
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        zipfile.ZipFile(packages.fetch(GUIDANCE, GUIDANCE_SHA256, scratch, "--only-binary", ":all:")) as wheel,
+    ):
+        tree = ast.parse(wheel.read("guidance/chat.py"))
+    assignments = (node for node in tree.body if isinstance(node, ast.Assign))
+    (text,) = (node.value for node in assignments if ast.unparse(node.targets[0]) == variable)
+    return ast.literal_eval(text)
 
 
 def tokens(name):

@@ -1,47 +1,18 @@
-"""hone beside transformers, PEFT and TRL, live: the same models, documents, adapters and rows through both sides."""
+"""hone beside transformers and PEFT, live: the same models, documents, adapters and rates through both sides."""
 
 import json
 
 import pytest
-import torch
 
-import dpo_curve
 import gguf_nll
 import hone
 import make_fixtures
 import optim_curves
 import reference
-import sft_curve
 import tiny_models
+from conftest import FIXTURES, MODELS, assert_same_scores, documents_of
 
-FIXTURES = hone.ROOT / "tests/fixtures"
-MODELS = FIXTURES / "models"
 NUM_STEPS = 3
-
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    """Both sides share the machine's two cores."""
-    torch.set_num_threads(2)
-
-
-@pytest.fixture(scope="session")
-def service(tmp_path_factory):
-    """One server for all tests."""
-    with hone.service(tmp_path_factory.mktemp("hone")) as running:
-        yield running
-
-
-def documents_of(name):
-    """The documents of a fixture."""
-    return json.loads((FIXTURES / "scores" / f"{name}.json").read_text())["documents"]
-
-
-def assert_same_scores(ours, theirs, tolerance):
-    """The NLL and every single log-probability agree."""
-    assert ours["nll"] == pytest.approx(theirs["nll"], abs=tolerance)
-    for mine, other in zip(ours["logprobs"], theirs["logprobs"], strict=True):
-        assert mine == pytest.approx(other, abs=tolerance)
 
 
 @pytest.mark.parametrize("name", tiny_models.MODELS)
@@ -125,34 +96,6 @@ def test_a_hone_adapter_with_every_feature_loads_in_peft(service, tmp_path, feat
     assert theirs["nll"] != pytest.approx(hone.score(MODELS / name, documents)["nll"], abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["llama_all_linear", "qwen2_rslora"])
-def test_loss_curve_equals_trl(service, tmp_path, name):
-    """A run that starts from a PEFT adapter follows TRL's run from it: loss, gradient norm, rate, and final weights."""
-    adapter = FIXTURES / "adapters" / name
-    adapter_config = json.loads((adapter / "adapter_config.json").read_text())
-    base = MODELS / adapter_config["base_model_name_or_path"]
-    rows = FIXTURES / "sft/rows.jsonl"
-    theirs = sft_curve.run_trl(base, adapter, sft_curve.read_rows(rows), tmp_path / "trl")
-    job_id, ours = service.train(
-        hone.sft_spec(service.upload_model(base), service.upload_rows(rows), **curve_settings(adapter, adapter_config))
-    )
-
-    assert len(ours) == len(theirs)
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine["loss"] == pytest.approx(other["loss"], abs=1e-3), f"step {other['step']}"
-        assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-2), f"step {other['step']}"
-        # Protobuf's JSON leaves a number of 0 out: the rate of the first step of a warmup.
-        assert mine.get("learning_rate", 0.0) == pytest.approx(other["learning_rate"], abs=1e-9), f"step {other['step']}"
-
-    documents = documents_of(name)
-    trained = service.download(job_id, tmp_path / "hone")
-    scores = [
-        reference.score(reference.load_adapter(reference.load_model(base), folder), documents)
-        for folder in (trained, tmp_path / "trl")
-    ]
-    assert_same_scores(*scores, 1e-2)
-
-
 @pytest.mark.parametrize(
     ("ours", "name", "settings"), optim_curves.SCHEDULES, ids=lambda value: value if isinstance(value, str) else ""
 )
@@ -182,59 +125,6 @@ def test_rates_equal_transformers(service, llama, ours, name, settings):
 def llama(service):
     """The tiny llama and the training rows, uploaded."""
     return service.upload_model(MODELS / "llama"), service.upload_rows(FIXTURES / "sft/rows.jsonl")
-
-
-@pytest.mark.parametrize("losses", [["sigmoid"], ["ipo"], ["apo_zero"], ["aot"], ["bco_pair", "sft"]], ids="+".join)
-def test_dpo_curve_equals_trl(service, losses):
-    """A run on pairs from a PEFT adapter, which is its reference too, follows TRL's: loss, gradient norm, rewards."""
-    adapter = FIXTURES / "adapters/llama_all_linear"
-    adapter_config = json.loads((adapter / "adapter_config.json").read_text())
-    base = MODELS / adapter_config["base_model_name_or_path"]
-    rows = FIXTURES / "dpo/pairs.jsonl"
-    # One micro-batch a step: TRL compares pairs with each other within a micro-batch only.
-    one_batch = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
-    theirs = dpo_curve.run_trl(base, adapter, sft_curve.read_rows(rows), loss_type=losses, **one_batch)
-    settings = curve_settings(adapter, adapter_config, dpo_curve.SETTINGS)
-    settings["losses"] = [{"type": f"PREFERENCE_LOSS_TYPE_{loss.upper()}"} for loss in losses]
-    settings["beta"] = dpo_curve.SETTINGS["beta"]
-    _, ours = service.train(hone.dpo_spec(service.upload_model(base), service.upload_rows(rows), **settings))
-
-    assert len(ours) == len(theirs)
-    for mine, other in zip(ours, theirs, strict=True):
-        step, preference = other["step"], mine["preference"]
-        assert mine["loss"] == pytest.approx(other["loss"], rel=2e-3, abs=2e-3), f"step {step}"
-        assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=2e-2, abs=1e-3), f"step {step}"
-        for name, key in {"reward_chosen": "rewards/chosen", "reward_rejected": "rewards/rejected"}.items():
-            assert preference.get(name, 0.0) == pytest.approx(other[key], abs=2e-2), f"step {step}"
-        assert preference.get("accuracy", 0.0) == pytest.approx(other["rewards/accuracies"], abs=1e-6), f"step {step}"
-
-
-def curve_settings(adapter, adapter_config, settings=sft_curve.SETTINGS):
-    """The settings of a curve in hone's words."""
-    return {
-        "init_from": adapter.as_uri(),
-        "adapter": {
-            "lora": {
-                "rank": adapter_config["r"],
-                "alpha": adapter_config["lora_alpha"],
-                "target_modules": ["all-linear"],
-                "use_rslora": adapter_config["use_rslora"],
-            }
-        },
-        "max_steps": settings["max_steps"],
-        "batch": {
-            "examples_per_step": settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
-        },
-        "optimizer": {
-            "learning_rate": settings["learning_rate"],
-            "weight_decay": settings["weight_decay"],
-            "max_grad_norm": settings["max_grad_norm"],
-            "beta1": settings["adam_beta1"],
-            "beta2": settings["adam_beta2"],
-            "epsilon": settings["adam_epsilon"],
-        },
-        "schedule": {"type": "SCHEDULE_TYPE_COSINE", "warmup_steps": settings["warmup_steps"]},
-    }
 
 
 def test_gguf_nll_equals_transformers():

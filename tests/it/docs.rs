@@ -1,4 +1,7 @@
-//! docs/api.md in the hands of a reader who pastes its commands one after the other.
+//! docs/api.md in the hands of a reader who pastes its commands one after the other; and of docs/numerics.md, that the tests it
+//! names are there.
+
+use std::collections::BTreeSet;
 
 use hone_tests::{Act, Ended, Script, Server, Setup, repository, run};
 use tokio::process::Command;
@@ -43,4 +46,19 @@ async fn every_command_of_the_api_page_works_as_pasted() {
     }
     let left = server.client().await.list_models(Default::default()).await.unwrap();
     assert!(left.models.is_empty(), "the page cleans up");
+}
+
+#[tokio::test]
+async fn every_test_that_the_page_of_numbers_names_exists() {
+    let mut grep = Command::new("grep");
+    grep.args(["-rhoE", "(fn|def) [a-z0-9_]+\\(", "--include=*.rs", "--include=*.py", "service", "tests"]);
+    let found = run(grep.current_dir(repository())).await.success().to_string();
+    let known: BTreeSet<&str> = found.lines().filter_map(|line| line.split([' ', '(']).nth(1)).collect();
+    // "Test:" or "Tests:" and their names end a line.
+    let page = std::fs::read_to_string(repository().join("docs/numerics.md")).unwrap();
+    let lists = page.lines().filter_map(|line| line.split_once("Test: ").or_else(|| line.split_once("Tests: ")));
+    let named: Vec<&str> = lists.flat_map(|(_, names)| names.split('`').skip(1).step_by(2)).collect();
+    assert!(named.len() > 50, "{named:?}");
+    let missing: Vec<_> = named.into_iter().filter(|name| !known.contains(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -116,6 +116,17 @@ mod tests {
         assert_eq!((plateau.best, plateau.scale), (Some(-1.2), options.factor));
     }
 
+    /// torch stops where a fall would be less than 1e-8, which at a peak of 1e-5 is soon.
+    #[test]
+    fn the_rate_falls_by_however_little() {
+        let options = spec::Plateau { factor: 0.1, patience: 0, ..spec::Plateau::default() };
+        let mut plateau = Plateau::default();
+        for _ in 0..=12 {
+            plateau.observe(Some(1.0), false, &options, 0.0);
+        }
+        assert!((plateau.scale - 1e-12).abs() < 1e-24, "{}", plateau.scale);
+    }
+
     #[test]
     fn losses_of_the_warmup_set_the_best_but_are_not_held_against_the_rate() {
         let options = spec::Plateau { patience: 0, ..spec::Plateau::default() };

@@ -1,5 +1,5 @@
-//! Where each named tensor lies in the flat vectors: all A, all B, magnitudes, then the embedding's, then what is trained
-//! whole. Names are PEFT's.
+//! Where each named tensor lies in the flat vectors: all A, all B, magnitudes, then the embedding's matrices, then what is
+//! trained whole. Names are PEFT's.
 
 use tch::Tensor;
 
@@ -67,7 +67,7 @@ pub(super) struct Layout {
     pub(super) slots: Vec<Slot>,
     /// Values of the linear layers' A's, which come first.
     pub(super) num_a: i64,
-    /// Values of their B's and magnitudes, which follow.
+    /// Values of their B's and of all magnitudes, which follow.
     pub(super) num_b: i64,
 }
 
@@ -87,16 +87,13 @@ impl Layout {
         for module in linears {
             layout.push(&module.path, Part::B, vec![module.outputs, module.rank]);
         }
-        for module in linears.iter().filter(|_| magnitudes) {
+        for module in linears.iter().chain(embedding).filter(|_| magnitudes) {
             layout.push(&module.path, Part::Magnitude, vec![module.outputs]);
         }
         layout.num_b = layout.len() - layout.num_a;
         if let Some(module) = embedding {
             layout.push(&module.path, Part::EmbeddingA, vec![module.rank, module.inputs]);
             layout.push(&module.path, Part::EmbeddingB, vec![module.outputs, module.rank]);
-            if magnitudes {
-                layout.push(&module.path, Part::Magnitude, vec![module.outputs]);
-            }
         }
         for (path, shape) in saved {
             layout.push(path, Part::Whole, shape.clone());

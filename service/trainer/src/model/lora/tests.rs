@@ -326,9 +326,9 @@ fn what_is_no_low_rank_matrix_of_a_linear_layer_comes_last() {
         tensors.iter().filter(|(name, _)| name.ends_with(end)).map(|(_, tensor)| tensor.numel() as i64).sum()
     };
     assert_eq!(adapter.num_a(), len("lora_A.weight"));
-    assert_eq!(adapter.num_b(), len("lora_B.weight") + len("_proj.lora_magnitude_vector"));
+    assert_eq!(adapter.num_b(), len("lora_B.weight") + len("lora_magnitude_vector"));
     let names: Vec<&str> = tensors.iter().map(|(name, _)| name.trim_start_matches("base_model.model.")).collect();
-    let last = ["lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector"]
+    let last = ["lora_magnitude_vector", "lora_embedding_A", "lora_embedding_B"]
         .map(|end| format!("model.embed_tokens.{end}"));
     assert_eq!(names[names.len() - 4..], [last[0].as_str(), &last[1], &last[2], "lm_head.weight"]);
     assert_eq!(adapter.modules().last(), Some("model.embed_tokens"));

@@ -105,6 +105,19 @@ fn the_policy_is_compared_with_what_it_was_unless_told_otherwise() {
     }
 }
 
+/// Before the first step policy and reference are one, so without dropout every pair would be a tie.
+#[test]
+fn dropout_is_for_the_policy_and_not_for_its_reference() {
+    let first = |dropout| {
+        let case = case(|training, _| {
+            training.length = Length::MaxSteps(1);
+            training.adapter = spec::Adapter::Lora(spec::Lora { dropout, ..spec::Lora::default() });
+        });
+        steps(&case.run(None).1)[0].preference.unwrap().ties
+    };
+    assert_eq!((first(0.0), first(0.5)), (1.0, 0.0));
+}
+
 #[test]
 fn what_the_reference_says_is_computed_once_for_all_runs_on_the_same_rows() {
     let case = case(|training, _| training.data.eval_fraction = 0.2);
