@@ -59,7 +59,7 @@ impl GgufWeights {
         let info = self.layout.name(name).and_then(|name| self.gguf.tensor(&name));
         let info = info.ok_or_else(|| Error::MissingTensor { path: self.path.clone(), tensor: name.to_string() })?;
         let tensor = Tensor::from_slice(&self.values(info)).view(shape(info).as_slice());
-        Ok((self.layout.from_stored(name, &tensor), info.num_bytes))
+        Ok((self.layout.restored(name, &tensor), info.num_bytes))
     }
 
     fn values(&self, info: &TensorInfo) -> Vec<f32> {

@@ -144,7 +144,7 @@ impl GgufExport<'_> {
             writer.tensor(name, &bytes).map_err(Error::Gguf)?;
         }
         for ((name, _), new) in shapes.iter().zip(&tensors[factors.len()..]) {
-            let tensor = layout.to_stored(name, &read(name)?.to_device(Device::Cpu));
+            let tensor = layout.stored(name, &read(name)?.to_device(Device::Cpu));
             let bytes = self.weights.encode(&tensor).ok_or_else(|| {
                 refused(format!("tensor {name} has a value that is not finite in {:?}; try another type", self.weights))
             })?;

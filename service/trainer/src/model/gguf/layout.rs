@@ -67,7 +67,7 @@ impl Layout {
     }
 
     /// A stored tensor as the checkpoint has it.
-    pub(super) fn from_stored(&self, name: &str, tensor: &Tensor) -> Tensor {
+    pub(super) fn restored(&self, name: &str, tensor: &Tensor) -> Tensor {
         match self.heads(name) {
             Some(heads) => restore_rows(tensor, heads),
             None if self.is_norm_plus_one(name) => tensor - 1.0,
@@ -75,8 +75,8 @@ impl Layout {
         }
     }
 
-    /// The reverse of [`Layout::from_stored`].
-    pub(super) fn to_stored(&self, name: &str, tensor: &Tensor) -> Tensor {
+    /// The reverse of [`Layout::restored`].
+    pub(super) fn stored(&self, name: &str, tensor: &Tensor) -> Tensor {
         match self.heads(name) {
             Some(heads) => regroup_rows(tensor, heads),
             None if self.is_norm_plus_one(name) => tensor + 1.0,
