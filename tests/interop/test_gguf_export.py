@@ -187,30 +187,42 @@ def sentencepiece_model():
     return tokenizers.models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
 
 
-@pytest.mark.parametrize("name", SENTENCEPIECE)
-def test_llama_cpp_joins_pieces_in_the_order_of_the_merges(tmp_path, name):
-    """SentencePiece BPE as the three kinds of tokenizer.json spell it, trained here; bytes for what has no piece."""
+def sentencepiece(normalizer, pre_tokenizer, added=()):
+    """A tokenizer with these pieces, which puts BOS before a text."""
     tokenizer = tokenizers.Tokenizer(sentencepiece_model())
-    normalizer, pre_tokenizer = SENTENCEPIECE[name]
     if normalizer:
         tokenizer.normalizer = normalizer
     if pre_tokenizer:
         tokenizer.pre_tokenizer = pre_tokenizer
-    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>", *added])
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
     )
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("name", SENTENCEPIECE)
+def test_llama_cpp_joins_pieces_in_the_order_of_the_merges(tmp_path, name):
+    """SentencePiece BPE as the three kinds of tokenizer.json spell it, trained here; bytes for what has no piece."""
+    fast = sentencepiece(*SENTENCEPIECE[name])
     file = exported(wide_model(tmp_path, fast), tmp_path / "out")
     # What llama.cpp does alone: a space after a special token, and before a space that begins a text.
     texts = [text for text in sample_texts.TEXTS if "</s>" not in text and not (name == "mistral" and text[:1] == " ")]
     assert_same_tokens(file, fast, [*texts, *(row["prompt"] for row in sample_texts.training_rows(20, seed=2))])
 
 
-def wide_model(tmp_path, tokenizer):
+def test_special_tokens_of_phi3_take_the_space_behind_them(tmp_path):
+    """llama.cpp knows it by the name of the file's model, which here has no such name of itself."""
+    added = ["<|endoftext|>", tokenizers.AddedToken("<|user|>", rstrip=True, normalized=False, special=True)]
+    fast = sentencepiece(*SENTENCEPIECE["llama"], added)
+    file = exported(wide_model(tmp_path, fast, "phi3"), tmp_path / "out")
+    assert_same_tokens(file, fast, ["<|user|>\n Write lantern", "one<|user|>two", "a <|user|> b\n", "<|endoftext|>c"])
+
+
+def wide_model(tmp_path, tokenizer, base="llama_tied"):
     """A folder with this tokenizer and a tiny model with a few rows more than it has tokens."""
     folder = tmp_path / "wide"
-    config = transformers.AutoConfig.from_pretrained(MODELS / "llama_tied", vocab_size=len(tokenizer) + 5)
+    config = transformers.AutoConfig.from_pretrained(MODELS / base, vocab_size=len(tokenizer) + 5)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -109,11 +109,23 @@ fn a_rule_is_known_in_every_spelling_and_another_is_refused() {
 
 /// Pieces with merges, all bytes, and tokens that were added.
 fn sentencepiece(normalizer: Json, pre_tokenizer: Json) -> Json {
-    let merges = [["l", "o"], ["▁", "w"], ["▁", "lo"], ["▁lo", "w"], ["o", "w"], ["▁w", "ow"], ["l", "ow"]];
+    // Every two pieces that make a third, the parts of one beside each other: so converters list them.
+    let joined = ["lo", "▁w", "▁lo", "ow", "low", "▁low", "▁wow"];
+    let merges = [
+        ["l", "o"],
+        ["▁", "w"],
+        ["▁", "lo"],
+        ["o", "w"],
+        ["lo", "w"],
+        ["l", "ow"],
+        ["▁lo", "w"],
+        ["▁", "low"],
+        ["▁w", "ow"],
+    ];
     let mut pieces = vec!["<unk>".to_string(), "<s>".into(), "</s>".into()];
     pieces.extend((0..=255).map(byte_piece));
     pieces.extend(["▁", "l", "o", "w", "e"].map(String::from));
-    pieces.extend(merges.iter().map(|pair| pair.concat()));
+    pieces.extend(joined.map(String::from));
     let vocab: serde_json::Map<String, Json> =
         pieces.iter().zip(0..).map(|(piece, id)| (piece.clone(), json!(id))).collect();
     let added = |id: usize, content: &str, special: bool| {

@@ -171,16 +171,28 @@ impl GgufExport<'_> {
         metadata
     }
 
-    /// llama.cpp strips what follows Phi-3's special tokens, as its tokenizer does, only in files with such a name.
+    /// llama.cpp goes by the name: one with `phi-3` in it has Phi-3's special tokens, which take the space behind them, and
+    /// must have all that it knows. So the name says it where the tokenizer is Phi-3's, and nowhere else.
     fn full_name(&self) -> String {
-        let sentencepiece = Value::String("llama".into());
-        let is_phi3 = self.config.architecture == Architecture::Phi3
-            && self.tokenizer.iter().any(|(key, value)| key == "tokenizer.ggml.model" && *value == sentencepiece);
-        let lower = self.name.to_lowercase();
-        match is_phi3 && !lower.contains("phi-3") && !lower.contains("phi3") {
-            true => format!("Phi-3 {}", self.name),
-            false => self.name.to_string(),
+        let mut name = self.name.to_string();
+        let tokens = self.tokenizer.iter().find(|(key, _)| key == "tokenizer.ggml.tokens");
+        let has = |token: &str| match tokens {
+            Some((_, Value::Array(tokens))) => tokens.contains(&Value::String(token.into())),
+            _ => false,
+        };
+        let find = |name: &str, word| name.to_ascii_lowercase().find(word);
+        let words = ["phi-3", "phi3"];
+        if !["</s>", "<unk>", "<s>", "<|endoftext|>"].into_iter().all(has) {
+            for word in words {
+                while let Some(at) = find(&name, word) {
+                    name.replace_range(at + 3..at + word.len() - 1, " ");
+                }
+            }
+        } else if self.config.architecture == Architecture::Phi3 && words.iter().all(|word| find(&name, word).is_none())
+        {
+            name.insert_str(0, "Phi-3 ");
         }
+        name
     }
 }
 

@@ -186,14 +186,17 @@ fn q8_0_is_what_ggml_makes_of_a_block() {
 }
 
 #[test]
-fn phi3_files_are_named_so_that_llama_cpp_knows_its_special_tokens() {
-    let name = |architecture, model: &str, name| {
+fn files_are_named_phi3_just_where_llama_cpp_finds_its_special_tokens() {
+    let name = |architecture, tokens: &[&str], name| {
         let config = Config::from_json(Path::new("config.json"), &config(architecture).to_string()).unwrap();
-        let tokenizer = vec![("tokenizer.ggml.model".to_string(), Value::String(model.into()))];
+        let tokens = Value::Array(tokens.iter().map(|&token| Value::String(token.into())).collect());
+        let tokenizer = vec![("tokenizer.ggml.tokens".to_string(), tokens)];
         GgufExport { name, config: &config, tokenizer, weights: GgufType::F32 }.full_name()
     };
-    assert_eq!(name(Architecture::Phi3, "llama", "mine"), "Phi-3 mine");
-    assert_eq!(name(Architecture::Phi3, "llama", "my-Phi-3-mini"), "my-Phi-3-mini");
-    assert_eq!(name(Architecture::Phi3, "gpt2", "mine"), "mine");
-    assert_eq!(name(Architecture::Llama, "llama", "mine"), "mine");
+    let phi3 = ["<unk>", "<s>", "</s>", "a", "<|endoftext|>"];
+    assert_eq!(name(Architecture::Phi3, &phi3, "mine"), "Phi-3 mine");
+    assert_eq!(name(Architecture::Phi3, &phi3, "my-Phi-3-mini"), "my-Phi-3-mini");
+    assert_eq!(name(Architecture::Llama, &phi3, "mine"), "mine");
+    assert_eq!(name(Architecture::Phi3, &phi3[1..], "Phi-3 or phi3, mine"), "Phi 3 or phi 3, mine");
+    assert_eq!(name(Architecture::Phi3, &phi3[1..], "Phi-4-mini"), "Phi-4-mini");
 }
