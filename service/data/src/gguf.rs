@@ -1,4 +1,5 @@
-//! The GGUF container: a model file in, its metadata and the place of every tensor out. Reads no tensor data.
+//! The GGUF container: a model file in, its metadata and the place of every tensor out; and back, with [`Writer`]. Reading
+//! takes no tensor data.
 //!
 //! Layout (GGUF versions 2 and 3, little endian): magic, version, counts, key/value pairs, tensor descriptions, padding
 //! to `general.alignment`, tensor data. Files come from strangers, so every count and length is checked against what is
@@ -10,8 +11,10 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 mod ggml;
+mod write;
 
 pub use ggml::{GgmlType, ggml_type};
+pub use write::{NewTensor, Writer};
 
 /// A metadata value; small integers and floats are widened.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +102,22 @@ pub enum Error {
         tensor: String,
         /// Name or number of the type.
         type_name: String,
+    },
+    /// The file could not be written.
+    #[error("{path}: cannot write: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What was to be written is no sound container.
+    #[error("{path}: cannot be written as GGUF: {what}")]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
     },
 }
 
@@ -292,10 +311,7 @@ impl<R: Read> Reader<'_, R> {
             let what = format!("tensor {name} has rows of {row} values, which {} cannot hold", kind.name);
             return Err(self.malformed(what));
         }
-        dims.iter()
-            .try_fold(1u64, |product, &dim| product.checked_mul(dim))
-            .and_then(|values| (values / kind.block_len).checked_mul(kind.block_bytes))
-            .ok_or_else(|| self.malformed(format!("tensor {name} has impossible sizes {dims:?}")))
+        kind.num_bytes(dims).ok_or_else(|| self.malformed(format!("tensor {name} has impossible sizes {dims:?}")))
     }
 
     /// Turns offsets into absolute ones and checks that every tensor lies inside the file.

@@ -12,6 +12,9 @@ use serde_json::{Map, Value, json};
 use crate::gguf::{self, Gguf};
 
 mod from_gguf;
+mod to_gguf;
+
+pub use to_gguf::gguf_metadata;
 
 /// Why a model's tokenizer cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,17 @@ pub enum Error {
         kind: String,
         /// The supported values.
         supported: &'static str,
+    },
+    /// GGUF has no word for the tokenizer.
+    #[error(
+        "{origin}: this tokenizer cannot be written as GGUF: {what}; write a Hugging Face folder instead, and try llama.cpp's \
+         convert_hf_to_gguf.py on it, which may know the model"
+    )]
+    NotForGguf {
+        /// The tokenizer's file.
+        origin: String,
+        /// What is not known.
+        what: String,
     },
     /// Token ids go past the model's embedding.
     #[error(

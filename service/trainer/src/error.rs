@@ -133,6 +133,7 @@ impl Error {
         Some(match self {
             Error::Model(model::Error::Truncated { .. }) => "upload the model again; its copy is not whole",
             Error::Model(model::Error::Adapter(_)) => "set target_modules and rank to what the model has",
+            Error::Model(model::Error::NotForGguf { .. }) => "write a Hugging Face folder instead",
             Error::Model(_) => {
                 "use a base model of a supported architecture, whole, as Hugging Face folder or GGUF file"
             }
@@ -183,6 +184,7 @@ fn model_location(error: &model::Error) -> Option<String> {
         | E::NotAModel { path, .. }
         | E::Config { path, .. }
         | E::UnsupportedArchitecture { path, .. }
+        | E::NotForGguf { path, .. }
         | E::Malformed { path, .. }
         | E::Truncated { path, .. } => path,
         E::Gguf(_) | E::Adapter(_) => return None,
@@ -194,7 +196,9 @@ fn tokenizer_location(error: &tokenizer::Error) -> Option<String> {
     use tokenizer::Error as E;
     match error {
         E::Io { path, .. } | E::Missing { path, .. } => Some(path.display().to_string()),
-        E::Malformed { origin, .. } | E::DoesNotFit { origin, .. } => Some(origin.clone()),
+        E::Malformed { origin, .. } | E::NotForGguf { origin, .. } | E::DoesNotFit { origin, .. } => {
+            Some(origin.clone())
+        }
         E::Unsupported { .. } | E::Gguf(_) | E::Failed(_) => None,
     }
 }

@@ -11,6 +11,16 @@ pub struct GgmlType {
     pub block_bytes: u64,
 }
 
+impl GgmlType {
+    /// Bytes of a tensor of these sizes, the fastest-moving first; none when its rows are not whole blocks or a number
+    /// overflows.
+    pub fn num_bytes(&self, dims: &[u64]) -> Option<u64> {
+        let row = dims.first().copied().unwrap_or(1);
+        let values = dims.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim))?;
+        (row % self.block_len == 0).then_some(values / self.block_len)?.checked_mul(self.block_bytes)
+    }
+}
+
 /// The type of a number, if it is one that hone reads.
 pub fn ggml_type(number: u32) -> Option<GgmlType> {
     let (name, block_len, block_bytes) = match number {

@@ -12,15 +12,19 @@ use super::{Error, Result, Tokenizer, parse};
 use crate::gguf::{self, Gguf};
 
 /// Kinds of token in `tokenizer.ggml.token_type`.
-const UNKNOWN: u64 = 2;
-const CONTROL: u64 = 3;
-const USER_DEFINED: u64 = 4;
+pub(super) const NORMAL: u64 = 1;
+pub(super) const UNKNOWN: u64 = 2;
+pub(super) const CONTROL: u64 = 3;
+pub(super) const USER_DEFINED: u64 = 4;
+pub(super) const UNUSED: u64 = 5;
+pub(super) const BYTE: u64 = 6;
 
-const GPT2_PRE: &str = "default, gpt-2, smollm, llama-bpe (llama3, llama-v3, smaug-bpe), qwen2, tekken";
+const GPT2_PRE: &str = "default, gpt-2, smollm, llama-bpe (llama3, llama-v3, smaug-bpe), qwen2, tekken, gpt-4o";
 const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2_SPLIT: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN_SPLIT: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const GPT4O_SPLIT: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// The vocabulary as the file lists it.
 struct Vocab<'a> {
@@ -65,7 +69,7 @@ impl<'a> Vocab<'a> {
         let tokens = strings(gguf, "tokenizer.ggml.tokens")?;
         let kinds: Vec<u64> = match gguf.array("tokenizer.ggml.token_type") {
             Some(values) => values.iter().map(integer).collect(),
-            None => vec![1; tokens.len()],
+            None => vec![NORMAL; tokens.len()],
         };
         if kinds.len() != tokens.len() {
             let what = format!("there are {} tokens but {} token types", tokens.len(), kinds.len());
@@ -127,14 +131,19 @@ impl<'a> Vocab<'a> {
     }
 }
 
-fn byte_level_bpe(gguf: &Gguf, vocab: &Vocab<'_>) -> Result<Value> {
-    let merges: Vec<Value> = strings(gguf, "tokenizer.ggml.merges")?.into_iter().map(pair).collect::<Result<_>>()?;
-    let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+/// What a name in `tokenizer.ggml.pre` stands for, as tokenizer.json says it.
+pub(super) struct Rules {
+    normalizer: Value,
+    pub(super) pre_tokenizer: Value,
+    pub(super) ignore_merges: bool,
+}
+
+pub(super) fn rules(pre: &str) -> Option<Rules> {
     let split = |regex: &str| {
         let split = json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
         json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]})
     };
-    let (normalizer, pre_tokenizer, ignore_merges) = match gguf.str("tokenizer.ggml.pre").unwrap_or("default") {
+    let (normalizer, pre_tokenizer, ignore_merges) = match pre {
         "default" | "gpt-2" | "gpt2" => (Value::Null, byte_level(true), false),
         "smollm" => {
             let digits = json!({"type": "Digits", "individual_digits": true});
@@ -143,9 +152,21 @@ fn byte_level_bpe(gguf: &Gguf, vocab: &Vocab<'_>) -> Result<Value> {
         "llama-bpe" | "llama3" | "llama-v3" | "smaug-bpe" => (Value::Null, split(LLAMA3_SPLIT), true),
         "qwen2" => (json!({"type": "NFC"}), split(QWEN2_SPLIT), false),
         "tekken" => (Value::Null, split(TEKKEN_SPLIT), true),
-        other => {
-            return Err(Error::Unsupported { kind: format!("tokenizer.ggml.pre = {other}"), supported: GPT2_PRE });
-        }
+        "gpt-4o" => (Value::Null, split(GPT4O_SPLIT), false),
+        _ => return None,
+    };
+    Some(Rules { normalizer, pre_tokenizer, ignore_merges })
+}
+
+fn byte_level(use_regex: bool) -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
+}
+
+fn byte_level_bpe(gguf: &Gguf, vocab: &Vocab<'_>) -> Result<Value> {
+    let merges: Vec<Value> = strings(gguf, "tokenizer.ggml.merges")?.into_iter().map(pair).collect::<Result<_>>()?;
+    let pre = gguf.str("tokenizer.ggml.pre").unwrap_or("default");
+    let Some(Rules { normalizer, pre_tokenizer, ignore_merges }) = rules(pre) else {
+        return Err(Error::Unsupported { kind: format!("tokenizer.ggml.pre = {pre}"), supported: GPT2_PRE });
     };
     let byte_level = byte_level(false);
     Ok(json!({

@@ -39,7 +39,15 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// The GGUF container is broken.
+    /// A GGUF file has no place for something that the model has.
+    #[error("{path}: a GGUF file cannot hold this model: {what}; write a Hugging Face folder instead")]
+    NotForGguf {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// What has no place.
+        what: String,
+    },
+    /// The GGUF container is broken, or could not be written.
     #[error(transparent)]
     Gguf(#[from] hone_data::gguf::Error),
     /// A safetensors file breaks its format.

@@ -84,18 +84,22 @@ impl Architecture {
         Architecture::ALL.into_iter().find(|architecture| architecture.name() == name)
     }
 
-    /// The architecture of a name in GGUF metadata. Mistral models are written there as `llama`.
-    pub fn from_gguf(name: &str) -> Option<Architecture> {
-        match name {
-            "llama" => Some(Architecture::Llama),
-            "qwen2" => Some(Architecture::Qwen2),
-            "qwen3" => Some(Architecture::Qwen3),
-            "smollm3" => Some(Architecture::SmolLm3),
-            "gemma" => Some(Architecture::Gemma),
-            "gemma2" => Some(Architecture::Gemma2),
-            "phi3" => Some(Architecture::Phi3),
-            _ => None,
+    /// The name in GGUF metadata. Mistral models are written there as `llama`.
+    pub fn gguf_name(self) -> &'static str {
+        match self {
+            Architecture::Llama | Architecture::Mistral => "llama",
+            Architecture::Qwen2 => "qwen2",
+            Architecture::Qwen3 => "qwen3",
+            Architecture::SmolLm3 => "smollm3",
+            Architecture::Gemma => "gemma",
+            Architecture::Gemma2 => "gemma2",
+            Architecture::Phi3 => "phi3",
         }
+    }
+
+    /// The architecture of a name in GGUF metadata; `llama` is Llama.
+    pub fn from_gguf(name: &str) -> Option<Architecture> {
+        Architecture::ALL.into_iter().find(|architecture| architecture.gguf_name() == name)
     }
 
     /// The supported names, for messages.

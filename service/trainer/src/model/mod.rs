@@ -38,6 +38,7 @@ pub use decoder::Decoder;
 pub use error::Error;
 pub use family::{Architecture, Family};
 pub use full::FullWeights;
+pub use gguf::{GgufExport, GgufType};
 pub use linear::LinearInfo;
 pub use lora::{Adapter, LoraOptions, TargetModules};
 pub use mlp::Activation;

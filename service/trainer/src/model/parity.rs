@@ -1,8 +1,10 @@
 //! The fixtures' models beside transformers and PEFT: whole logits, log-probabilities, and gradients of every adapter
 //! matrix, in float32. `tests/fixtures/README.md` says where the numbers come from.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use hone_data::gguf::{Gguf, Value as GgufValue};
 use hone_data::pack::{MicroBatch, Segment};
 use hone_data::tokenize::IGNORE_INDEX;
 use safetensors::SafeTensors;
@@ -10,7 +12,7 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use crate::loss::{Targets, token_losses};
-use crate::model::{Adapter, Batch, Decoder};
+use crate::model::{Adapter, Batch, Config, Decoder, Error, GgufExport, GgufType};
 use crate::{peft, tensors};
 
 /// Kernels add in another order than the reference; values are of the order of 1.
@@ -55,6 +57,8 @@ const ADAPTERS: [&str; 19] = [
     "mistral_pissa",
     "llama_olora",
 ];
+/// What llama.cpp has no words for: dynamic rope, scores without a cap, and a scale of scores that is not a head's width.
+const NOT_FOR_GGUF: [&str; 3] = ["llama_rope_dynamic", "gemma2", "gemma2_uncapped"];
 const GGUF_FILES: [&str; 6] = ["llama", "qwen2", "smollm3", "gemma", "gemma2", "phi3_longrope"];
 
 fn fixtures() -> PathBuf {
@@ -149,6 +153,59 @@ fn every_family_and_rope_type_equals_transformers() {
 fn gguf_files_equal_their_dequantised_load() {
     for name in GGUF_FILES {
         check(&format!("{name}_gguf"), &load(&fixtures().join("gguf").join(format!("{name}.gguf"))), None);
+    }
+}
+
+/// Writes a fixture's model, float32, with its tokenizer.
+fn write_gguf(name: &str, path: &Path) -> Result<(), Error> {
+    let folder = fixtures().join("models").join(name);
+    let config = Config::from_folder(&folder).unwrap();
+    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter(|file| file.extension().is_some_and(|extension| extension == "safetensors"));
+    let weights: Vec<(String, Tensor)> = files.flat_map(|file| Tensor::read_safetensors(file).unwrap()).collect();
+    let shapes: Vec<(String, Vec<i64>)> = weights.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
+    let tokenizer = hone_data::tokenizer::gguf_metadata(&folder, config.vocab_size as u64).unwrap();
+    let export = GgufExport { name, config: &config, tokenizer, weights: GgufType::F32 };
+    export.write(path, &shapes, |wanted| {
+        Ok(weights.iter().find(|(name, _)| name == wanted).unwrap().1.to_kind(Kind::Float))
+    })
+}
+
+#[test]
+fn a_model_written_as_gguf_equals_transformers() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in MODELS.into_iter().filter(|name| !NOT_FOR_GGUF.contains(name)) {
+        let path = folder.path().join(format!("{name}.gguf"));
+        write_gguf(name, &path).unwrap();
+        check(name, &load(&path), None);
+    }
+    for (name, what) in
+        NOT_FOR_GGUF.into_iter().zip(["rope type `dynamic`", "query_pre_attn_scalar", "query_pre_attn_scalar"])
+    {
+        let error = write_gguf(name, &folder.path().join("no.gguf")).unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains("Hugging Face folder"), "{name}: {error}");
+    }
+    assert!(!folder.path().join("no.gguf").exists());
+}
+
+/// The files of the fixtures were written by Python's gguf package.
+#[test]
+fn a_written_gguf_has_the_keys_and_tensors_of_another_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in GGUF_FILES.into_iter().filter(|name| !NOT_FOR_GGUF.contains(name)) {
+        let path = folder.path().join(format!("{name}.gguf"));
+        write_gguf(name, &path).unwrap();
+        let theirs = Gguf::open(&fixtures().join("gguf").join(format!("{name}.gguf"))).unwrap();
+        let ours = Gguf::open(&path).unwrap();
+        for (key, value) in &theirs.metadata {
+            // Phi-3's 0 says that there is no window; left out, it says the same.
+            if *value != GgufValue::U64(0) || ours.metadata.contains_key(key) {
+                assert_eq!(ours.metadata.get(key), Some(value), "{name}: {key}");
+            }
+        }
+        let tensors =
+            |gguf: &Gguf| gguf.tensors.iter().map(|t| (t.name.clone(), t.dims.clone())).collect::<BTreeMap<_, _>>();
+        assert_eq!(tensors(&ours), tensors(&theirs), "{name}");
     }
 }
 

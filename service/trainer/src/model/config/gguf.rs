@@ -1,4 +1,4 @@
-//! [`Config`] from the metadata of a GGUF file.
+//! [`Config`] from the metadata of a GGUF file, and back.
 
 use std::path::Path;
 
@@ -9,8 +9,15 @@ use crate::model::Error;
 use crate::model::family::{self, Architecture, Family};
 use crate::model::rope::{Rope, Scaling};
 
+mod write;
+
+pub(in crate::model) use write::factor_tensors;
+
 /// The one Gemma 2 whose scores are not scaled by the width of a head. No key says so; llama.cpp goes by the layers, too.
 const GEMMA2_27B_LAYERS: i64 = 46;
+
+/// Divisors of all texts, which Llama 3.1 and later store as a tensor.
+pub(in crate::model) const FACTORS_TENSOR: &str = "rope_freqs.weight";
 
 /// Divisors of short and of long texts, which Phi-3 stores as tensors.
 pub(in crate::model) const LONGROPE_TENSORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
