@@ -42,6 +42,13 @@ impl Workspace {
         &self.storage
     }
 
+    /// The folder of local copies, which is there once this returns.
+    pub fn cache_dir(&self) -> Result<&Path, Error> {
+        let failed = |source| Error::Io { path: self.cache_dir.clone(), source };
+        std::fs::create_dir_all(&self.cache_dir).map_err(failed)?;
+        Ok(&self.cache_dir)
+    }
+
     /// The place of a URI.
     pub fn open(&self, uri: &str) -> Result<Location, Error> {
         Ok(Storage::open(uri, &self.storage)?)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use hone_data::tokenizer::Tokenizer;
-use hone_job::event::{CheckpointSaved, Event, ExportReport, Outcome, Phase};
+use hone_job::event::{CheckpointSaved, Event, ExportReport, Outcome, Phase, Warning};
 use hone_job::spec::{ExportFormat, ExportTask, WeightType};
 use tch::{Device, Kind, Tensor};
 
@@ -17,7 +17,7 @@ use crate::checkpoint::step_of;
 use crate::error::Error;
 use crate::fingerprint::fingerprint_of;
 use crate::link::{Command, End, Welcome};
-use crate::model::{Adapter, Decoder, Stored, stored};
+use crate::model::{Adapter, Decoder, GgufExport, GgufType, Stored, stored};
 use crate::pretrained::{self, MAX_SHARD_BYTES, Shards};
 use crate::workspace::Workspace;
 use crate::{peft, tensors};
@@ -67,13 +67,22 @@ pub(super) fn export(
     };
     let options = Options { format: task.format, weight_type: task.weight_type, dequantize_base: task.dequantize_base };
     let source = Source::open(&base, checkpoint.as_deref(), &options)?;
+    for message in source.caveats()? {
+        observer.report(Event::Warning(Warning { code: "llama_cpp_differs".into(), message }));
+    }
     observer.running();
     let folder = checkpoints(workspace, welcome, fingerprint_of(&base)?)?;
     let runtime = workspace.runtime();
     let writing = runtime.block_on(folder.begin(step))?;
     let is_cancelled = || matches!(observer.command(), Some(Command::Cancel | Command::Stop));
-    let mut sink =
-        CheckpointSink { runtime, writing, on_file: &|name| phase("merging", name), is_cancelled: &is_cancelled };
+    let scratch = workspace.cache_dir()?;
+    let mut sink = CheckpointSink {
+        runtime,
+        writing,
+        scratch,
+        on_file: &|name| phase("merging", name),
+        is_cancelled: &is_cancelled,
+    };
     let Some(report) = source.write(&mut sink)? else {
         // Without a manifest nothing is there; what was written of it goes.
         runtime.block_on(sink.writing.abandon())?;
@@ -103,6 +112,8 @@ pub struct Source {
     model: Decoder,
     adapter: Option<Adapter>,
     tokenizer: Tokenizer,
+    /// The base model's name, for people.
+    name: String,
     /// Where the weights are from.
     origin: PathBuf,
     format: ExportFormat,
@@ -122,7 +133,8 @@ impl Source {
         let model = Decoder::load(origin, loaded, Device::Cpu, &mut |_, _| {})?;
         let adapter = trained.filter(|_| whole.is_none()).map(|folder| peft::load(folder, &model, 0.0)).transpose()?;
         let tokenizer = Tokenizer::open(base)?;
-        Ok(Source { model, adapter, tokenizer, origin: origin.to_path_buf(), format: options.format, kind })
+        let name = base.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Source { model, adapter, tokenizer, name, origin: origin.to_path_buf(), format: options.format, kind })
     }
 
     /// Writes all files; none when the sink wants no more.
@@ -197,13 +209,46 @@ impl Source {
         Ok(true)
     }
 
+    fn gguf(&self) -> Result<GgufExport<'_>, Error> {
+        let config = self.model.config();
+        let weights = match self.kind {
+            Kind::Half => GgufType::F16,
+            Kind::BFloat16 => GgufType::Bf16,
+            _ => GgufType::F32,
+        };
+        let tokenizer = hone_data::tokenizer::gguf_metadata(&self.origin, config.vocab_size as u64)?;
+        Ok(GgufExport { name: &self.name, config, tokenizer, weights })
+    }
+
+    /// What is to be known about how others compute with the files, if anything.
+    pub fn caveats(&self) -> Result<Vec<String>, Error> {
+        match self.format {
+            ExportFormat::HuggingFace => Ok(Vec::new()),
+            ExportFormat::Gguf => Ok(self.gguf()?.caveats()),
+        }
+    }
+
     fn write_gguf(
         &self,
-        _weights: &[(String, Tensor)],
-        _rounding: &mut Rounding,
-        _sink: &mut dyn Sink,
+        weights: &[(String, Tensor)],
+        rounding: &mut Rounding,
+        sink: &mut dyn Sink,
     ) -> Result<bool, Error> {
-        todo!("{GGUF}")
+        if !sink.wants(GGUF) {
+            return Ok(false);
+        }
+        let export = self.gguf()?;
+        let kind = export.weights;
+        let shapes: Vec<_> = weights.iter().map(|(name, weight)| (name.clone(), weight.size())).collect();
+        let scratch = sink.scratch().to_path_buf();
+        let folder = tempfile::tempdir_in(&scratch).map_err(|source| Error::Io { path: scratch, source })?;
+        let path = folder.path().join(GGUF);
+        export.write(&path, &shapes, |wanted| {
+            let (name, weight) = weights.iter().find(|(name, _)| name == wanted).expect("it is among the shapes");
+            self.finished(name, weight, kind.rounds_to(&weight.size()), rounding)
+        })?;
+        sink.put_file(GGUF, &path)?;
+        Ok(true)
     }
 }
 

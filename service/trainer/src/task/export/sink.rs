@@ -14,14 +14,17 @@ pub trait Sink {
     fn wants(&mut self, name: &str) -> bool;
     /// Takes a file.
     fn put(&mut self, name: &str, bytes: Bytes) -> Result<(), Error>;
-    /// Takes a file that lies on this machine.
+    /// Takes a file that lies in a folder below [`Sink::scratch`]; it may be gone afterwards.
     fn put_file(&mut self, name: &str, path: &Path) -> Result<(), Error>;
+    /// A folder of this machine with room for files on their way.
+    fn scratch(&self) -> &Path;
 }
 
 /// Files of a checkpoint.
 pub(super) struct CheckpointSink<'a> {
     pub(super) runtime: &'a Handle,
     pub(super) writing: Writing,
+    pub(super) scratch: &'a Path,
     pub(super) on_file: &'a dyn Fn(&str),
     pub(super) is_cancelled: &'a dyn Fn() -> bool,
 }
@@ -38,6 +41,10 @@ impl Sink for CheckpointSink<'_> {
 
     fn put_file(&mut self, name: &str, path: &Path) -> Result<(), Error> {
         Ok(self.runtime.block_on(self.writing.put_file(name, path))?)
+    }
+
+    fn scratch(&self) -> &Path {
+        self.scratch
     }
 }
 
@@ -61,6 +68,10 @@ impl Sink for FolderSink {
     }
 
     fn put_file(&mut self, name: &str, path: &Path) -> Result<(), Error> {
-        std::fs::copy(path, self.0.join(name)).map(drop).map_err(self.failed(name))
+        std::fs::rename(path, self.0.join(name)).map_err(self.failed(name))
+    }
+
+    fn scratch(&self) -> &Path {
+        &self.0
     }
 }
