@@ -10,7 +10,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 import sample_texts
 import sft_curve
-from reference import load_adapter, load_model
+from reference import load_model, load_policy
 from sft_curve import RUN, load_tokenizer, steps_of
 
 SETTINGS = {
@@ -53,19 +53,24 @@ def pairs(count, seed):
     ]
 
 
-def run_trl(model_folder, adapter_folder, rows, trainer=trl.DPOTrainer, config=trl.DPOConfig, **settings):
-    """Trains the adapter on pairs and returns one record per optimizer step.
+def run_trl(model_folder, adapter_folder, rows, trainer=trl.DPOTrainer, config=trl.DPOConfig, out=None, **settings):
+    """Trains on pairs and returns one record per optimizer step; saves to `out` what it trained: adapter or whole model.
 
-    The adapter as it is at first is the reference, where there is one: TRL keeps a frozen copy of it.
+    What is trained is the reference as it is at first, where there is one. TRL keeps a frozen copy of an adapter; without an
+    adapter every weight is trained, and it is given a second model.
     """
     torch.manual_seed(0)
-    model = load_adapter(load_model(model_folder), adapter_folder, trainable=True)
+    model = load_policy(model_folder, adapter_folder)
+    copy = {} if adapter_folder else {"ref_model": load_model(model_folder)}
     with tempfile.TemporaryDirectory() as scratch:
         running = trainer(
             model=model,
             processing_class=load_tokenizer(model_folder),
             train_dataset=datasets.Dataset.from_list(rows),
             args=config(output_dir=scratch, **RUN, **{**SETTINGS, **settings}),
+            **copy,
         )
         running.train()
+    if out:
+        model.save_pretrained(out)
     return steps_of(running, METRICS)

@@ -48,6 +48,24 @@ def score(model, documents, adapter=None):
         return json.loads(out.read_text())
 
 
+def generate(model, prompt, max_new_tokens):
+    """hone's greedy answer to a prompt, without the token that ends it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        prompts, out = pathlib.Path(scratch, "prompts.json"), pathlib.Path(scratch, "out.jsonl")
+        prompts.write_text(json.dumps([{"prompt": prompt}]))
+        limit = ["--max-new-tokens", max_new_tokens]
+        call("hone-trainer", "generate", "--model", model, "--prompts", prompts, *limit, "--out", out)
+        return json.loads(out.read_text())["answer"]
+
+
+def export(model, out, *, trained=None, layout="hugging_face", kind="float32"):
+    """Writes a model, with what was trained on it, as files that others load; returns their folder."""
+    options = ["--trained", trained] if trained else []
+    options += ["--format", layout, "--weight-type", kind, "--dequantize", "--out", out]
+    call("hone-trainer", "export", "--model", model, *options)
+    return out
+
+
 @contextlib.contextmanager
 def service(data_dir, *flags):
     """A running server that keeps everything in `data_dir`; yields a Service and stops the server at the end."""
@@ -114,18 +132,28 @@ class Service:
         ) as watch:
             yield from map(json.loads, watch.stdout)
 
-    def train(self, spec):
-        """Runs a job to its end; returns its id and its train_step events."""
+    def run(self, spec):
+        """Runs a job to its end; returns its id and its events."""
         job_id = self.create(spec)
         events = list(self.events(job_id))
         for event in events:
             if failure := event.get("failure"):
                 raise HoneError(f"{job_id}: {failure}")
+        return job_id, events
+
+    def train(self, spec):
+        """Runs a job to its end; returns its id and its train_step events."""
+        job_id, events = self.run(spec)
         return job_id, [event["train_step"] for event in events if "train_step" in event]
 
     def download(self, job_id, folder):
         """Downloads the job's last checkpoint."""
         self.cli("checkpoints", "download", job_id, "--to", folder)
+        return folder
+
+    def export(self, job_id, folder, kind):
+        """Exports the job's last checkpoint by a job of its own, and downloads the files."""
+        self.cli("export", job_id, "--weight-type", kind, "--to", folder)
         return folder
 
 

@@ -12,9 +12,22 @@ def load_model(folder, dtype=torch.float32, **options):
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options).eval()
 
 
+def load_complete(folder, dtype=torch.float32):
+    """Loads a Hugging Face folder that must have every weight of its model and no other."""
+    model, told = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    assert not any(told.values()), told
+    return model.eval()
+
+
 def load_adapter(model, folder, trainable=False):
     """Puts a PEFT adapter folder on a loaded model."""
     return peft.PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+
+
+def load_policy(folder, adapter=None):
+    """What a run trains: a PEFT adapter on a model, or every weight of the model itself."""
+    model = load_model(folder)
+    return load_adapter(model, adapter, trainable=True) if adapter else model
 
 
 def document_logits(model, input_ids):

@@ -8,7 +8,7 @@ import torch
 import transformers
 import trl
 
-from reference import exact, load_adapter, load_model
+from reference import exact, load_model, load_policy
 
 SETTINGS = {
     "max_steps": 12,
@@ -47,12 +47,12 @@ def read_rows(path):
 
 
 def run_trl(model_folder, adapter_folder, rows, out=None, make_optimizer=None, **settings):
-    """Trains the adapter on `rows` and returns one record per optimizer step; saves the trained adapter to `out`.
+    """Trains on `rows` and returns one record per optimizer step; saves to `out` what it trained: adapter or whole model.
 
-    `make_optimizer` takes the model; without it, the optimizer is AdamW as `settings` say.
+    Without an adapter every weight is trained. `make_optimizer` takes the model; without it, the optimizer is AdamW as `settings` say.
     """
     torch.manual_seed(0)
-    model = load_adapter(load_model(model_folder), adapter_folder, trainable=True)
+    model = load_policy(model_folder, adapter_folder)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = trl.SFTTrainer(
             model=model,

@@ -1,4 +1,4 @@
-"""hone's runs beside live runs of TRL and PEFT, step by step: the same adapter to start from, rows, order and rates."""
+"""hone's runs beside live runs of TRL, with PEFT and without, step by step: the same start, rows, order and rates."""
 
 import dataclasses
 import json
@@ -87,10 +87,7 @@ def test_loss_curve_equals_trl(service, tmp_path, name):
     settings["optimizer"] = curve.ours if "type" in curve.ours else {**settings["optimizer"], **curve.ours}
     job_id, ours = service.train(hone.sft_spec(service.upload_model(base), service.upload_rows(ROWS), **settings))
 
-    assert len(ours) == len(theirs) == NUM_STEPS
-    for mine, other in zip(ours, theirs, strict=True):
-        assert_same_step(mine, other)
-
+    assert_same_curve(ours, theirs)
     documents = documents_of(curve.adapter)
     trained = service.download(job_id, tmp_path / "hone")
     scores = [
@@ -98,6 +95,26 @@ def test_loss_curve_equals_trl(service, tmp_path, name):
         for folder in (trained, tmp_path / "trl")
     ]
     assert_same_scores(*scores, TOLERANCE)
+
+
+# Every weight is trained, and decayed so much that a norm or a bias which was not spared would end 1e-3 and more off.
+FULL = {"max_steps": NUM_STEPS, "learning_rate": 1e-3, "weight_decay": 0.5}
+# Of final weights in float32, which differ by 7e-7 at most. But what biases of keys do to the loss is next to nothing, so the
+# gradient of some is the rounding of others, which AdamW makes whole steps of: they differ by 3e-5.
+WEIGHT_TOLERANCE = 5e-6
+KEY_BIAS_TOLERANCE = 2e-4
+
+
+@pytest.mark.parametrize("name", ["llama", "llama_tied", "qwen2", "gemma2"])
+def test_full_loss_curve_equals_trl(service, tmp_path, name):
+    """A run of all weights follows TRL's without PEFT, and ends with the same weights: norms and biases are not decayed."""
+    base = MODELS / name
+    theirs = sft_curve.run_trl(base, None, sft_curve.read_rows(ROWS), tmp_path / "trl", **FULL)
+    settings = settings_from(None, {**sft_curve.SETTINGS, **FULL})
+    job_id, ours = service.train(hone.sft_spec(service.upload_model(base), service.upload_rows(ROWS), **settings))
+
+    assert_same_curve(ours, theirs)
+    assert_same_weights(service.download(job_id, tmp_path / "hone"), tmp_path / "trl")
 
 
 # Losses in hone's words, beta, and the trainer of TRL with its words.
@@ -121,14 +138,23 @@ def test_preference_curve_equals_trl(service, name):
     losses, beta, trainer, config, words = PREFERENCES[name]
     theirs = run_pairs(trainer, config, beta=beta, max_steps=NUM_STEPS, **words)
     ours = train_pairs(service, losses, beta=beta)
+    assert_same_curve(ours, theirs, assert_same_pairs)
 
-    assert len(ours) == len(theirs) == NUM_STEPS
-    for mine, other in zip(ours, theirs, strict=True):
-        assert_same_step(mine, other)
-        step, preference = other["step"], mine["preference"]
-        for field, key in {"reward_chosen": "rewards/chosen", "reward_rejected": "rewards/rejected"}.items():
-            assert preference.get(field, 0.0) == pytest.approx(other[key], abs=TOLERANCE), f"step {step}"
-        assert preference.get("accuracy", 0.0) == pytest.approx(other["rewards/accuracies"], abs=1e-6), f"step {step}"
+
+@pytest.mark.parametrize("name", ["llama_tied", "gemma2"])
+def test_full_preference_curve_equals_trl(service, tmp_path, name):
+    """A run of all weights on pairs follows TRL's beside a second model, and ends with the same weights."""
+    base = MODELS / name
+    pairs = sft_curve.read_rows(PAIRS)
+    theirs = dpo_curve.run_trl(base, None, pairs, out=tmp_path / "trl", **ONE_BATCH, **FULL)
+    settings = settings_from(None, {**dpo_curve.SETTINGS, **FULL})
+    spec = hone.dpo_spec(
+        service.upload_model(base), service.upload_rows(PAIRS), beta=dpo_curve.SETTINGS["beta"], **settings
+    )
+    job_id, ours = service.train(spec)
+
+    assert_same_curve(ours, theirs, assert_same_pairs)
+    assert_same_weights(service.download(job_id, tmp_path / "hone"), tmp_path / "trl")
 
 
 def run_pairs(trainer, config, **settings):
@@ -156,9 +182,10 @@ def base_and_adapter(name):
 
 
 def settings_from(adapter, settings):
-    """The settings of a run in hone's words. It takes the adapter's shape from the adapter that it starts from."""
+    """The settings of a run in hone's words: from an adapter, which says its shape too, or of all weights."""
+    start = {"init_from": adapter.as_uri()} if adapter else {"adapter": {"full": {}}}
     return {
-        "init_from": adapter.as_uri(),
+        **start,
         "max_steps": NUM_STEPS,
         "batch": {
             "examples_per_step": settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
@@ -182,3 +209,28 @@ def assert_same_step(mine, other):
     assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=TOLERANCE), step
     # Protobuf's JSON leaves a number of 0 out: the rate of the first step of a warmup.
     assert mine.get("learning_rate", 0.0) == pytest.approx(other["learning_rate"], abs=1e-9), step
+
+
+def assert_same_pairs(mine, other):
+    """A step on pairs of hone beside one of TRL."""
+    assert_same_step(mine, other)
+    step, preference = f"step {other['step']}", mine["preference"]
+    for field, key in {"reward_chosen": "chosen", "reward_rejected": "rejected", "margin": "margins"}.items():
+        assert preference.get(field, 0.0) == pytest.approx(other[f"rewards/{key}"], abs=TOLERANCE), step
+    assert preference.get("accuracy", 0.0) == pytest.approx(other["rewards/accuracies"], abs=1e-6), step
+
+
+def assert_same_curve(ours, theirs, assert_same=assert_same_step):
+    """All steps of hone beside those of TRL."""
+    assert len(ours) == len(theirs) == NUM_STEPS
+    for mine, other in zip(ours, theirs, strict=True):
+        assert_same(mine, other)
+
+
+def assert_same_weights(ours, theirs):
+    """The weights of a checkpoint that transformers loads, and of TRL's model."""
+    ours, theirs = (reference.load_complete(folder).state_dict() for folder in (ours, theirs))
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        tolerance = KEY_BIAS_TOLERANCE if name.endswith("k_proj.bias") else WEIGHT_TOLERANCE
+        assert (weight - theirs[name]).abs().max() < tolerance, name

@@ -37,11 +37,8 @@ LONG_ONLY = {"phi3_longrope": 32}
 
 
 def exported(model, out, *, trained=None, kind="float32"):
-    """The GGUF file that hone makes of a model and what was trained on it: the one place that knows the command."""
-    options = ["--trained", trained] if trained else []
-    options += ["--format", "gguf", "--weight-type", kind, "--dequantize", "--out", out]
-    hone.call("hone-trainer", "export", "--model", model, *options)
-    return out / "model.gguf"
+    """The GGUF file that hone makes of a model and what was trained on it."""
+    return hone.export(model, out, trained=trained, layout="gguf", kind=kind) / "model.gguf"
 
 
 def folder_of(name, tmp_path):

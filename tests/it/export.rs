@@ -62,7 +62,7 @@ async fn an_exported_adapter_is_a_model_that_scores_as_the_run_ended() {
     });
     let report = report.unwrap();
     assert_eq!((report.format.as_str(), report.weight_type.as_str()), ("hugging_face", "float32"));
-    assert_eq!((report.merged_tensors, report.update_lost), (21, Some(0.0)), "3 layers of 7 projections");
+    assert_eq!((report.merged_tensors, report.update_lost), (14, Some(0.0)), "2 layers of 7 projections");
 
     let exported = job.get().await.unwrap().result.unwrap();
     assert_eq!(exported.final_checkpoint_id, result.final_checkpoint_id, "named by the step it was trained to");

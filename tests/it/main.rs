@@ -12,6 +12,7 @@ mod preview;
 mod restart;
 mod retry;
 mod s3;
+mod soak;
 mod start;
 mod supervisor;
 mod train;

@@ -15,6 +15,7 @@ mod rows;
 mod script;
 mod seaweed;
 mod server;
+mod soak;
 
 pub use gate::{Arrival, Gate};
 pub use process::{Ended, run, signal, with_environment};
@@ -23,6 +24,7 @@ pub use rows::{conversation, events_of, fixture_model, kind, sft, uri, write_lin
 pub use script::{Act, Hello, SCRIPTS_VARIABLE, SMALL_WEIGHTS, Script, weights};
 pub use seaweed::{Bucket, SeaweedFs};
 pub use server::{Server, Setup};
+pub use soak::{Fault, Report, soak};
 
 /// Longest wait for anything that should happen soon. A test that passes never waits for it.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -40,12 +42,11 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository")
 }
 
-/// A program built from this workspace, which cargo puts one folder above the tests.
+/// A program built from this workspace, which cargo puts beside its other programs and one folder above the tests.
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a process knows its program");
-    let built = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").join(name);
-    assert!(built.is_file(), "{} is not built: run `make build`", built.display());
-    built
+    let this = std::env::current_exe().expect("a process knows its program");
+    let built = this.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    built.unwrap_or_else(|| panic!("{name} is not built: run `make build`"))
 }
 
 /// A program that `scripts/fetch.py` put into `.cache/bin`.

@@ -32,7 +32,7 @@ use crate::{Parts, serve};
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A spec with every default.
+/// A spec with every default, but that what a test makes fail fails at once.
 pub(crate) fn spec() -> JobSpec {
     JobSpec {
         display_name: String::new(),
@@ -40,7 +40,7 @@ pub(crate) fn spec() -> JobSpec {
         base_model: "file:///models/a".into(),
         task: Task::Sft(SftTask::new(Training::on(vec!["file:///rows.jsonl".into()]), LossOn::default())),
         resources: Resources::default(),
-        max_retries: JobSpec::DEFAULT_MAX_RETRIES,
+        max_retries: 0,
     }
 }
 
@@ -50,7 +50,6 @@ pub(crate) fn request_spec() -> pb::JobSpec {
     pb::JobSpec {
         base_model: Some(pb::BaseModel { uri: "file:///models/a".into() }),
         task: Some(pb::job_spec::Task::Sft(pb::SftTask { data: Some(data), ..Default::default() })),
-        // What a test makes fail fails at once.
         max_retries: Some(0),
         ..Default::default()
     }

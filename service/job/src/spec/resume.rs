@@ -73,14 +73,14 @@ mod tests {
                 training.adapter = Adapter::Lora(Lora { rank: 3, ..Lora::default() });
             }),
             [
-                "spec.sft.adapter.lora.rank",
                 "spec.sft.data.max_length",
-                "spec.sft.optimizer.learning_rate",
+                "spec.sft.adapter.lora.rank",
                 "spec.sft.optimizer.beta1",
+                "spec.sft.optimizer.learning_rate",
             ]
         );
         assert_eq!(
-            refused(|training| training.optimizer = Optimizer::of(UpdateRule::lion()))[1],
+            refused(|training| training.optimizer = Optimizer::of(UpdateRule::lion()))[0],
             "spec.sft.optimizer.type"
         );
         let mut next = spec();

@@ -136,7 +136,9 @@ async fn the_queue_is_limited_and_first_come_first_served(store: &dyn Store) {
 
 /// A failure that may pass is followed by another attempt, after a while, in which others come first.
 async fn a_job_that_waits_for_its_retry_lets_others_go_first(store: &dyn Store) {
-    let failing = created(store).await;
+    let mut job = new_job();
+    job.record.spec.max_retries = 1;
+    let failing = store.create_job(job).await.unwrap().job_id;
     let other = created(store).await;
     change(store, &failing, started()).await;
     let failure = Failure::new(Reason::TrainerCrashed, "killed");
