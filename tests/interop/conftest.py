@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import gguf_nll
 import hone
 
 FIXTURES = hone.ROOT / "tests/fixtures"
@@ -22,6 +23,12 @@ def service(tmp_path_factory):
     """One server for all tests."""
     with hone.service(tmp_path_factory.mktemp("hone")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The real model and its tokenizer as transformers reads them out of the GGUF file: once, since it takes long."""
+    return gguf_nll.load(gguf_nll.MODEL)
 
 
 def documents_of(name):

@@ -49,7 +49,8 @@ def read_rows(path):
 def run_trl(model_folder, adapter_folder, rows, out=None, make_optimizer=None, **settings):
     """Trains on `rows` and returns one record per optimizer step; saves to `out` what it trained: adapter or whole model.
 
-    Without an adapter every weight is trained. `make_optimizer` takes the model; without it, the optimizer is AdamW as `settings` say.
+    Without an adapter every weight is trained. `make_optimizer` takes the model; without it, the optimizer is AdamW as
+    `settings` say.
     """
     torch.manual_seed(0)
     model = load_policy(model_folder, adapter_folder)

@@ -14,10 +14,11 @@ from transformers.integrations.neftune import neftune_post_forward_hook
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 import dpo_losses
+import gguf_nll
 import hone
 import reference
 import sft_curve
-from conftest import FIXTURES, MODELS
+from conftest import FIXTURES, MODELS, documents_of
 from test_curves import PAIRS, ROWS, START, base_and_adapter, run_pairs, train_pairs
 
 
@@ -125,6 +126,44 @@ def test_peft_sorts_patterns_when_it_saves(tmp_path):
     peft.get_peft_model(reference.load_model(MODELS / "llama"), config).save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "adapter_config.json").read_text())["rank_pattern"]
     assert list(saved) == sorted(patterns) != list(patterns)
+
+
+def test_peft_rounds_twice_when_it_merges_safely():
+    """To a bfloat16 model: the product first, then the sum. hone's export has the sum rounded once, as test_exports.py shows."""
+    base, adapter = base_and_adapter(START)
+
+    def merged(dtype, **options):
+        model = reference.load_adapter(reference.load_model(base, dtype), adapter)
+        return model.merge_and_unload(**options).state_dict()
+
+    exact, twice = merged(torch.float32), merged(torch.bfloat16, safe_merge=True)
+    for name, weight in exact.items():
+        once = weight.to(torch.bfloat16)
+        assert ((once - weight).abs() <= (twice[name] - weight).abs()).all()
+        share = (once != twice[name]).float().mean()
+        # A twelfth of all weights, where there is something to add.
+        assert share > 0.05 if "proj" in name else share == 0, name
+
+
+@pytest.mark.parametrize(("name", "is_another"), [("yarn_embedding", True), ("llama3_saved", False)])
+def test_peft_merges_the_update_of_a_tied_embedding_into_the_head_too(name, is_another):
+    """So the merged model is another one than that with LoRA beside it. What was trained whole is untied."""
+    base, adapter = base_and_adapter(name)
+    model = reference.load_adapter(reference.load_model(base), adapter)
+    document = documents_of(name)[0]
+    with torch.no_grad():
+        beside = reference.document_logprobs(model, document)
+        model = model.merge_and_unload()
+        moved = (reference.document_logprobs(model, document) - beside).abs().max()
+    assert model.config.tie_word_embeddings == is_another
+    assert moved > 1e-2 if is_another else moved < 1e-4
+
+
+def test_transformers_reads_no_caps_and_no_longrope_out_of_a_gguf_file():
+    """It has the defaults of the family; hone has what the file says, as test_exports.py shows."""
+    gemma2, phi3 = (gguf_nll.load(FIXTURES / f"gguf/{name}.gguf")[0].config for name in ("gemma2", "phi3_longrope"))
+    assert (gemma2.attn_logit_softcapping, gemma2.final_logit_softcapping) == (50.0, 30.0)
+    assert phi3.rope_parameters["rope_type"] == "default"
 
 
 def test_the_rate_jumps_in_transformers_where_the_decay_is_longer_than_what_warmup_leaves():

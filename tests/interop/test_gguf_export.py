@@ -105,18 +105,18 @@ def test_a_merged_adapter_scores_as_in_peft(tmp_path, name):
     assert_same_scores(file, model, documents, TOLERANCES.get(base, 5e-5))
 
 
-def test_the_real_model_dequantised(tmp_path):
+def test_the_real_model_dequantised(tmp_path, smollm2):
     """SmolLM2 from its GGUF file: its own tokenizer keys, its weights in float32."""
     file = exported(gguf_nll.MODEL, tmp_path / "out")
-    model, tokenizer = gguf_nll.load(gguf_nll.MODEL)
+    model, tokenizer = smollm2
     documents = json.loads((FIXTURES / "gguf_nll.json").read_text())["documents"]
     assert_same_scores(file, model, documents, 1e-3)
     assert_same_tokens(file, tokenizer, [*sample_texts.TEXTS, *gguf_nll.TEXTS])
 
 
-def test_the_real_tokenizer_from_its_folder(tmp_path):
+def test_the_real_tokenizer_from_its_folder(tmp_path, smollm2):
     """SmolLM2's tokenizer by way of tokenizer.json, on a tiny model that has a row for each of its tokens."""
-    _, tokenizer = gguf_nll.load(gguf_nll.MODEL)
+    _, tokenizer = smollm2
     folder = wide_model(tmp_path, tokenizer)
     assert_same_tokens(exported(folder, tmp_path / "out"), tokenizer, [*sample_texts.TEXTS, *gguf_nll.TEXTS])
 

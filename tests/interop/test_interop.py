@@ -127,11 +127,10 @@ def llama(service):
     return service.upload_model(MODELS / "llama"), service.upload_rows(FIXTURES / "sft/rows.jsonl")
 
 
-def test_gguf_nll_equals_transformers():
+def test_gguf_nll_equals_transformers(smollm2):
     """The real model's quantised file scores real text as transformers' dequantised load does."""
     fixture = json.loads((FIXTURES / "gguf_nll.json").read_text())
-    model, _ = gguf_nll.load(gguf_nll.MODEL)
-    theirs = reference.score(model, fixture["documents"])
+    theirs = reference.score(smollm2[0], fixture["documents"])
     assert_same_scores(hone.score(gguf_nll.MODEL, fixture["documents"]), theirs, 1e-3)
 
 
