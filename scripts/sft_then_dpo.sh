@@ -28,8 +28,8 @@ train() { # name, then the flags
     "$bin/hone" --json jobs watch "$(cat "$home/job")" >"$home/$name.jsonl"
 }
 
-say "2. SFT, two epochs"
-train sft sft --train "$rows_train" --eval "$rows_heldout" --epochs 2
+say "2. SFT, one epoch"
+train sft sft --train "$rows_train" --eval "$rows_heldout" --epochs 1
 
 say "3. DPO, one epoch, from the SFT checkpoint and compared with it"
 train dpo dpo --train "$pairs_train" --eval "$pairs_heldout" --init-from "$(cat "$home/sft.job")" --epochs 1 \

@@ -68,6 +68,7 @@ pub fn kind(event: &v1::JobEvent) -> String {
         Event::Warning(_) => "warning",
         Event::ExportReport(_) => "export_report",
         Event::Resumed(_) => "resumed",
+        Event::EarlyStopped(_) => "early_stopped",
         Event::Failure(_) => "failure",
         Event::Result(_) => "result",
     };

@@ -79,6 +79,11 @@ const EXPORT_FORMAT: &[Word] =
     &[("hugging-face", "a folder for transformers, vLLM and others"), ("gguf", "one file for llama.cpp")];
 const WEIGHT_TYPE: &[Word] =
     &[("float32", "IEEE single precision"), ("bfloat16", "brain floating point"), ("float16", "IEEE half precision")];
+const EARLY_STOPPING_METRIC: &[Word] = &[
+    ("loss", "lower is better"),
+    ("accuracy", "of pairs, higher is better"),
+    ("margin", "of pairs, higher is better"),
+];
 const JOB_STATE: &[Word] = &[
     ("queued", ""),
     ("preparing", ""),
@@ -104,6 +109,11 @@ pub(crate) fn lora_init() -> impl TypedValueParser<Value = v1::LoraInit> {
 /// Shape of the decay of a warmup-stable-decay schedule.
 pub(crate) fn decay_shape() -> impl TypedValueParser<Value = v1::DecayShape> {
     choice(DECAY_SHAPE, "DECAY_SHAPE_", v1::DecayShape::from_str_name)
+}
+
+/// The held-out figure that ends a run early.
+pub(crate) fn early_stopping_metric() -> impl TypedValueParser<Value = v1::EarlyStoppingMetric> {
+    choice(EARLY_STOPPING_METRIC, "EARLY_STOPPING_METRIC_", v1::EarlyStoppingMetric::from_str_name)
 }
 
 /// Layout of exported files.
@@ -210,6 +220,7 @@ mod tests {
             ("PreferenceLossType", "PREFERENCE_LOSS_TYPE_", PREFERENCE_LOSS),
             ("ExportFormat", "EXPORT_FORMAT_", EXPORT_FORMAT),
             ("WeightType", "WEIGHT_TYPE_", WEIGHT_TYPE),
+            ("EarlyStoppingMetric", "EARLY_STOPPING_METRIC_", EARLY_STOPPING_METRIC),
             ("JobState", "JOB_STATE_", JOB_STATE),
         ] {
             let descriptor = pool().get_enum_by_name(&format!("hone.v1.{name}")).expect(name);

@@ -84,6 +84,14 @@ impl Narrator {
                 resumed.epoch,
                 printable(&resumed.optimizer)
             ),
+            Some(Event::EarlyStopped(stopped)) => format!(
+                "{} at step {}: {} no better than {} at step {}",
+                paint.cyan("stopped early"),
+                stopped.step,
+                counted(stopped.evaluations.into(), "evaluation"),
+                stopped.best.map_or("anything".to_owned(), |best| format!("{} {best:.4}", printable(&stopped.metric))),
+                stopped.best_step,
+            ),
             Some(Event::ExportReport(report)) => export_text(report, paint),
             Some(Event::Failure(failure)) => failure_text(failure, paint),
             Some(Event::Result(result)) => result_text(result, paint),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use hone_client::v1;
 
-use crate::choice::{mix_until, order, over_length, precision};
+use crate::choice::{early_stopping_metric, mix_until, order, over_length, precision};
 use crate::failure::Failure;
 use crate::lora::LoraArgs;
 use crate::optim::{OptimizerArgs, ScheduleArgs};
@@ -63,6 +63,15 @@ pub(crate) struct TrainingArgs {
     /// Steps between evaluations of the held-out rows. Default: about ten in the run.
     #[arg(long, value_name = "STEPS", help_heading = "Evaluation and checkpoints")]
     eval_every: Option<u64>,
+    /// End the run after so many evaluations in a row that are no better than the best one; that one is saved. Default: off.
+    #[arg(long, value_name = "EVALUATIONS", help_heading = "Evaluation and checkpoints")]
+    early_stopping: Option<u32>,
+    /// By how much an evaluation must be better to count. Default 0.
+    #[arg(long, value_name = "X", requires = "early_stopping", help_heading = "Evaluation and checkpoints")]
+    early_stopping_threshold: Option<f64>,
+    /// The held-out figure that decides. Default loss.
+    #[arg(long, value_name = "FIGURE", value_parser = early_stopping_metric(), requires = "early_stopping", help_heading = "Evaluation and checkpoints")]
+    early_stopping_metric: Option<v1::EarlyStoppingMetric>,
     /// Steps between checkpoints; 0 saves by time only (every 10 minutes) and at the end. Default 0.
     #[arg(long, value_name = "STEPS", help_heading = "Evaluation and checkpoints")]
     save_every: Option<u64>,
@@ -150,7 +159,12 @@ impl TrainingArgs {
             examples_per_step: self.examples_per_step,
             tokens_per_micro_batch: self.tokens_per_micro_batch,
         };
-        let evaluation = v1::EvaluationSpec { every_steps: self.eval_every, max_time_fraction: None };
+        let early_stopping = self.early_stopping.map(|patience| v1::EarlyStoppingSpec {
+            metric: self.early_stopping_metric.unwrap_or_default().into(),
+            patience: Some(patience),
+            threshold: self.early_stopping_threshold,
+        });
+        let evaluation = v1::EvaluationSpec { every_steps: self.eval_every, max_time_fraction: None, early_stopping };
         let checkpoints =
             v1::CheckpointSpec { every_steps: self.save_every, every_minutes: None, keep_last: self.keep_last };
         Ok(Parts {

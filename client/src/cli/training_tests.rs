@@ -46,6 +46,12 @@ fn flags_left_out_leave_their_fields_absent() {
 
 #[test]
 fn every_flag_sets_its_field_and_no_other() {
+    check(&["--early-stopping", "3"], json!({"sft": {"evaluation": {"early_stopping": {"patience": 3}}}}));
+    check(
+        &["--early-stopping", "3", "--early-stopping-threshold", "0.1", "--early-stopping-metric", "loss"],
+        json!({"sft": {"evaluation": {"early_stopping":
+            {"patience": 3, "threshold": 0.1, "metric": "EARLY_STOPPING_METRIC_LOSS"}}}}),
+    );
     check(&["--max-retries", "0"], json!({"max_retries": 0}));
     check(&["--full"], json!({"sft": {"adapter": {"full": {}}}}));
     check(&["--train", "e"], json!({"sft": {"data": {"train": ["d", "e"]}}}));

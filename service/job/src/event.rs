@@ -51,6 +51,8 @@ pub enum Event {
     ExportReport(ExportReport),
     /// The attempt goes on from a checkpoint.
     Resumed(Resumed),
+    /// The run ends early, since the held-out rows stopped improving.
+    EarlyStopped(EarlyStopped),
     /// The attempt failed.
     Failure(Failure),
     /// The job's outcome.
@@ -327,6 +329,21 @@ impl Warning {
         );
         Warning { code: "adapter_not_for_vllm".into(), message }
     }
+}
+
+/// The run ends early, since the held-out rows stopped improving.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EarlyStopped {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// The held-out figure that decided: `loss`, `accuracy`, `margin`.
+    pub metric: String,
+    /// Its best value.
+    pub best: Option<f64>,
+    /// The step at which that was measured.
+    pub best_step: u64,
+    /// Evaluations since that were not better.
+    pub evaluations: u32,
 }
 
 /// An attempt goes on from a checkpoint.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Warning;
 
 mod data;
+mod evaluation;
 mod export;
 mod lora;
 mod optimizer;
@@ -18,6 +19,7 @@ mod resume;
 mod schedule;
 
 pub use data::{Data, Mix, MixUntil, OverLength};
+pub use evaluation::{EarlyStopping, Evaluation, Metric};
 pub use export::{ExportFormat, ExportTask, WeightType};
 pub use lora::{AlphaPattern, Lora, LoraInit, NOT_FOR_VLLM, RankPattern};
 pub use optimizer::{MomentFormat, Optimizer, UpdateRule};
@@ -232,21 +234,6 @@ impl Length {
     }
 }
 
-/// When and how to evaluate. The run is always evaluated at its end, and before the first step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Steps between evaluations. Default: so that there are about ten.
-    pub every_steps: Option<u64>,
-    /// Evaluations in between are put off while they would take more than this share of the time so far. Default 0.1.
-    pub max_time_fraction: f64,
-}
-
-impl Default for Evaluation {
-    fn default() -> Self {
-        Self { every_steps: None, max_time_fraction: 0.1 }
-    }
-}
-
 /// When to save and what to keep. The end of a run is always saved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoints {
@@ -379,7 +366,12 @@ impl JobSpec {
             training.validate(&mut check);
         }
         match &self.task {
-            Task::Sft(task) => check.within(task.neftune_noise_alpha, 0.0..=100.0, "neftune_noise_alpha"),
+            Task::Sft(task) => {
+                check.within(task.neftune_noise_alpha, 0.0..=100.0, "neftune_noise_alpha");
+                let metric = task.training.evaluation.early_stopping.map_or(Metric::Loss, |stopping| stopping.metric);
+                let known = metric == Metric::Loss;
+                check.that(known, "evaluation.early_stopping.metric", format!("{} is for dpo", metric.name()));
+            }
             Task::Dpo(task) => task.preference.validate(&mut check),
             Task::Export(task) => task.validate(&mut check),
         }
@@ -426,8 +418,7 @@ impl Training {
             }
             Length::MaxSteps(steps) => check.that((1..=1 << 40).contains(&steps), "max_steps", "must be at least 1"),
         }
-        check.that(self.evaluation.every_steps != Some(0), "evaluation.every_steps", "must be at least 1");
-        check.within(self.evaluation.max_time_fraction, 0.0..=1.0, "evaluation.max_time_fraction");
+        self.evaluation.validate(has_held_out_rows, check);
         check.within(self.checkpoints.every_minutes, 0.0..=1e6, "checkpoints.every_minutes");
     }
 }

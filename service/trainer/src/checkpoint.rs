@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use hone_data::storage::{self, Location, Transferred};
 use hone_job::checkpoint::{File, MANIFEST, MANIFEST_VERSION, Manifest, id_of_step};
+use hone_job::spec::Metric;
 use sha2::{Digest, Sha256};
 
 /// Why a checkpoint could not be written or read.
@@ -134,10 +135,10 @@ impl Folder {
         Ok(manifests)
     }
 
-    /// Removes checkpoints, so that of `manifests`, oldest first, the newest `keep_last` and the one with the lowest
-    /// held-out loss stay. 0 keeps all. Gives the steps of those that went.
-    pub async fn prune(&self, manifests: &[Manifest], keep_last: u32) -> Result<Vec<u64>> {
-        let steps = superfluous(manifests, keep_last);
+    /// Removes checkpoints, so that of `manifests`, oldest first, the newest `keep_last` and the best one by a metric stay.
+    /// 0 keeps all. Gives the steps of those that went.
+    pub async fn prune(&self, manifests: &[Manifest], keep_last: u32, metric: Metric) -> Result<Vec<u64>> {
+        let steps = superfluous(manifests, keep_last, metric);
         for step in &steps {
             let folder = self.location.join(&id_of_step(*step));
             folder.join(MANIFEST).delete().await?;
@@ -215,19 +216,19 @@ pub fn step_of(folder: &Path) -> u64 {
     manifest.map_or(0, |manifest| manifest.step)
 }
 
-fn superfluous(manifests: &[Manifest], keep_last: u32) -> Vec<u64> {
+fn superfluous(manifests: &[Manifest], keep_last: u32, metric: Metric) -> Vec<u64> {
     if keep_last == 0 {
         return Vec::new();
     }
-    let best = best(manifests);
+    let best = best(manifests, metric);
     let old = manifests.len().saturating_sub(keep_last as usize);
     manifests[..old].iter().map(|manifest| manifest.step).filter(|step| Some(*step) != best).collect()
 }
 
-/// Step of the checkpoint with the lowest held-out loss, if any was measured.
-pub fn best(manifests: &[Manifest]) -> Option<u64> {
-    let measured = manifests.iter().filter_map(|manifest| Some((*manifest.metrics.get(EVAL_LOSS)?, manifest.step)));
-    measured.min_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, step)| step)
+/// Step of the checkpoint that is the best by a metric, the first of equals; none where it was not measured.
+pub fn best(manifests: &[Manifest], metric: Metric) -> Option<u64> {
+    let measured = manifests.iter().filter_map(|manifest| Some((*manifest.metrics.get(metric.key())?, manifest.step)));
+    measured.min_by(|one, other| 0f64.total_cmp(&metric.gain(one.0, other.0))).map(|(_, step)| step)
 }
 
 /// Name of the held-out loss among a manifest's metrics.
@@ -361,9 +362,28 @@ mod tests {
         }
         let steps =
             async || -> Vec<u64> { folder.manifests().await.unwrap().iter().map(|manifest| manifest.step).collect() };
-        folder.prune(&folder.manifests().await.unwrap(), 0).await.unwrap();
+        folder.prune(&folder.manifests().await.unwrap(), 0, Metric::Loss).await.unwrap();
         assert_eq!(steps().await, [10, 20, 30, 40, 50]);
-        folder.prune(&folder.manifests().await.unwrap(), 2).await.unwrap();
+        folder.prune(&folder.manifests().await.unwrap(), 2, Metric::Loss).await.unwrap();
         assert_eq!(steps().await, [20, 40, 50]);
+    }
+
+    #[test]
+    fn the_best_is_the_first_of_equals_in_the_metrics_direction() {
+        let manifest = |step, key: &str, value| Manifest {
+            version: MANIFEST_VERSION,
+            job_id: String::new(),
+            attempt: 1,
+            step,
+            created_at: String::new(),
+            spec_sha256: String::new(),
+            base_model_fingerprint: String::new(),
+            files: Vec::new(),
+            metrics: [(key.to_string(), value)].into(),
+        };
+        let all = |key: &str| [(1, 0.5), (2, 0.7), (3, 0.7), (4, 0.5)].map(|(step, value)| manifest(step, key, value));
+        assert_eq!(best(&all("eval_loss"), Metric::Loss), Some(1));
+        assert_eq!(best(&all("eval_accuracy"), Metric::Accuracy), Some(2));
+        assert_eq!(best(&all("eval_loss"), Metric::Margin), None);
     }
 }

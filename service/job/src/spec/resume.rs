@@ -5,17 +5,19 @@ use serde_json::Value;
 use super::{JobSpec, Violation};
 
 impl JobSpec {
-    /// What of `next` is not as in this spec and may not change in a job that goes on, by field: all but the length.
+    /// What of `next` is not as in this spec and may not change in a job that goes on, by field: all but the length and early stopping.
     pub fn refused_on_resume(&self, next: &JobSpec) -> Vec<Violation> {
         let mut next = next.clone();
         if let (Some(training), Some(own)) = (next.task.training_mut(), self.task.training()) {
             training.length = own.length;
+            training.evaluation.early_stopping = own.evaluation.early_stopping;
         }
         let text = |spec: &JobSpec| serde_json::to_value(spec).expect("a spec has a text");
         let mut found = Vec::new();
         differences(&text(self), &text(&next), &mut vec!["spec"], &mut found);
-        let what =
-            |own: &Value, next: &Value| format!("is {next}, the job has {own}; only the length may change on resume");
+        let what = |own: &Value, next: &Value| {
+            format!("is {next}, the job has {own}; only the length and early stopping may change on resume")
+        };
         found.into_iter().map(|(field, own, next)| Violation::new(field, what(&own, &next))).collect()
     }
 }

@@ -22,7 +22,9 @@ pub(super) fn event_json(mut event: Event) -> String {
             [preference_before, preference_after].into_iter().flatten().for_each(clean_preference);
         }
         Event::Resumed(resumed) => clean(&mut resumed.epoch),
-        Event::Plan(_)
+        // serde_json writes null for a best that is not finite.
+        Event::EarlyStopped(_)
+        | Event::Plan(_)
         // Its shares are absent or ratios of finite norms.
         | Event::ExportReport(_)
         | Event::StateChanged(_)

@@ -8,6 +8,7 @@ use hone_job::event::PreferenceMetrics;
 use hone_job::spec::LoraInit;
 use serde::{Deserialize, Serialize};
 
+use super::early_stopping::EarlyStopping;
 use crate::mix::mix;
 use crate::optim::Plateau;
 
@@ -60,6 +61,9 @@ pub struct Progress {
     /// What a plateau schedule has seen; untouched under any other.
     #[serde(default)]
     pub plateau: Plateau,
+    /// What early stopping has seen; untouched where it is off.
+    #[serde(default)]
+    pub(super) early_stopping: EarlyStopping,
 }
 
 impl Progress {

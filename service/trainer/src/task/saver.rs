@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use hone_job::checkpoint::Manifest;
 use hone_job::event::{CheckpointSaved, Event, Warning};
+use hone_job::spec::Metric;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -15,6 +16,8 @@ use crate::checkpoint::{self, EVAL_LOSS, Folder, Saved, Snapshot};
 pub(super) struct Saver {
     folder: Folder,
     keep_last: u32,
+    /// What the best one is the best by.
+    metric: Metric,
     runtime: Handle,
     observer: Arc<dyn Observer>,
     /// Checkpoints of the job that exist, oldest first.
@@ -27,11 +30,12 @@ impl Saver {
     pub(super) fn new(
         folder: Folder,
         keep_last: u32,
+        metric: Metric,
         runtime: Handle,
         observer: Arc<dyn Observer>,
     ) -> Result<Saver, checkpoint::Error> {
         let manifests = runtime.block_on(folder.manifests())?;
-        Ok(Saver { folder, keep_last, runtime, observer, manifests, pending: None })
+        Ok(Saver { folder, keep_last, metric, runtime, observer, manifests, pending: None })
     }
 
     /// Starts to save. Waits only for the save before, if it is still on its way. A failure is a warning.
@@ -75,7 +79,7 @@ impl Saver {
         self.manifests.retain(|manifest| manifest.step != saved.manifest.step);
         self.manifests.push(saved.manifest.clone());
         self.manifests.sort_by_key(|manifest| manifest.step);
-        let kept = self.runtime.block_on(self.folder.prune(&self.manifests, self.keep_last));
+        let kept = self.runtime.block_on(self.folder.prune(&self.manifests, self.keep_last, self.metric));
         match kept {
             Ok(removed) => self.manifests.retain(|manifest| !removed.contains(&manifest.step)),
             // What was to go is still there: no harm to the run.
@@ -84,8 +88,8 @@ impl Saver {
         Ok(Some(saved))
     }
 
-    /// Step of the checkpoint with the lowest held-out loss; the newest when none was measured.
+    /// Step of the best checkpoint; the newest when none was measured.
     pub(super) fn best_step(&self) -> Option<u64> {
-        checkpoint::best(&self.manifests).or_else(|| self.manifests.last().map(|manifest| manifest.step))
+        checkpoint::best(&self.manifests, self.metric).or_else(|| self.manifests.last().map(|manifest| manifest.step))
     }
 }

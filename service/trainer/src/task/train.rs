@@ -10,8 +10,8 @@ use std::time::Instant;
 use hone_data::order::Sequence;
 use hone_data::tokenize::Example;
 use hone_job::checkpoint::id_of_step;
-use hone_job::event::{Event, Outcome, Phase, Plan, TrainStep, Warning};
-use hone_job::spec::{self, JobSpec, ScheduleKind, Task, Training};
+use hone_job::event::{Evaluation, Event, Outcome, Phase, Plan, TrainStep, Warning};
+use hone_job::spec::{self, JobSpec, Metric, ScheduleKind, Task, Training};
 
 use super::evaluate::{evaluate, evaluate_pairs, finite};
 use super::objective::{Gradients, Objective, PairObjective, ReferenceLogps, Step};
@@ -21,7 +21,7 @@ use super::saver::Saver;
 use super::setup::{Prepared, initial_adapter, prepare};
 use super::usage::Usage;
 use super::{Observer, checkpoints, resume};
-use crate::checkpoint::{EVAL_LOSS, Snapshot};
+use crate::checkpoint::Snapshot;
 use crate::device::Compute;
 use crate::error::Error;
 use crate::fingerprint::fingerprint_of;
@@ -129,7 +129,14 @@ impl Run {
         let schedule = Schedule::new(&training.schedule, training.optimizer.learning_rate, total_steps);
         let eval_every_steps = eval_every_steps(training, &dataset.eval, total_steps);
         check_plateau(&spec, &schedule, eval_every_steps, total_steps, observer.as_ref())?;
-        let saver = Saver::new(folder, training.checkpoints.keep_last, workspace.runtime().clone(), observer.clone())?;
+        check_early_stopping(training, eval_every_steps, total_steps, observer.as_ref());
+        let saver = Saver::new(
+            folder,
+            training.checkpoints.keep_last,
+            metric(training),
+            workspace.runtime().clone(),
+            observer.clone(),
+        )?;
         let rows = dataset.sequence(training.order, training.seed, progress.cursor);
         if let Some(resumed) = &resumed {
             observer.report(Event::Resumed(resumed.told(&progress, rows.epoch_len())));
@@ -187,6 +194,9 @@ impl Run {
             if self.progress.step < self.total_steps {
                 self.evaluate_if_due();
                 self.save_if_due();
+            }
+            if self.stops_early() {
+                break;
             }
         }
         self.finish()
@@ -270,8 +280,8 @@ impl Run {
         Ok(())
     }
 
-    /// Evaluates when it is time, or puts it off while it would take more than its share of the run's time; but never under
-    /// a plateau schedule, whose rates would depend on the clock.
+    /// Evaluates when it is time, or puts it off while it would take more than its share of the run's time; but never where
+    /// an evaluation decides on the rate or the end, which would then depend on the clock.
     fn evaluate_if_due(&mut self) {
         if self.eval_every_steps == 0 || self.eval.is_empty() {
             return;
@@ -283,8 +293,9 @@ impl Run {
         let expected = self.progress.last_evaluation.map_or(0.0, |last| last.seconds);
         let spent = self.progress.eval_seconds_between + expected;
         let share = spent / (self.progress.train_seconds + spent);
-        let sets_the_rate = matches!(self.training().schedule.kind, ScheduleKind::Plateau(_));
-        self.progress.evaluation_put_off = share > self.training().evaluation.max_time_fraction && !sets_the_rate;
+        let decides = matches!(self.training().schedule.kind, ScheduleKind::Plateau(_))
+            || self.training().evaluation.early_stopping.is_some();
+        self.progress.evaluation_put_off = share > self.training().evaluation.max_time_fraction && !decides;
         if !self.progress.evaluation_put_off {
             let before = self.progress.eval_seconds;
             self.evaluate();
@@ -315,7 +326,26 @@ impl Run {
             self.progress.last_evaluation = Some(measured);
         }
         self.observe_plateau(result.loss);
+        let is_to_be_kept = self.observe_early_stopping(&result);
         self.observer.report(Event::Evaluation(result));
+        if is_to_be_kept && step > 0 && step < self.total_steps {
+            self.save();
+        }
+    }
+
+    /// Lets early stopping see an evaluation. Says whether it is the best so far.
+    fn observe_early_stopping(&mut self, evaluation: &Evaluation) -> bool {
+        let options = self.training().evaluation.early_stopping;
+        options.is_some_and(|options| self.progress.early_stopping.observe(evaluation, &options))
+    }
+
+    fn stops_early(&self) -> bool {
+        let options = self.training().evaluation.early_stopping;
+        let step = self.progress.step;
+        let verdict = options.and_then(|options| self.progress.early_stopping.verdict(step, &options));
+        let stops = verdict.is_some();
+        verdict.into_iter().for_each(|verdict| self.observer.report(Event::EarlyStopped(verdict)));
+        stops
     }
 
     /// Lets a plateau schedule see a held-out loss.
@@ -386,11 +416,7 @@ impl Run {
         let mut files = self.constant_files.clone();
         let kind = self.compute.kind;
         files.extend(resume::files(&self.trained, kind, &self.optimizer, &self.progress, &self.spec.base_model));
-        Snapshot {
-            step: self.progress.step,
-            files,
-            metrics: measured.map(|last| (EVAL_LOSS.to_string(), last.loss)).into_iter().collect::<BTreeMap<_, _>>(),
-        }
+        Snapshot { step: self.progress.step, files, metrics: measured.map(metrics).unwrap_or_default() }
     }
 
     fn training(&self) -> &Training {
@@ -410,6 +436,22 @@ fn groups(trained: &Trained, training: &Training) -> Vec<Group> {
             Group::lora_plus(adapter.num_a(), adapter.num_b(), len, training.optimizer.lora_plus_ratio)
         }
         Trained::Full(full) => Group::full(full.num_matrix_values(), len),
+    }
+}
+
+/// Warns of early stopping that has too few evaluations in this run to act.
+fn check_early_stopping(training: &Training, eval_every_steps: u64, total_steps: u64, observer: &dyn Observer) {
+    let Some(stopping) = training.evaluation.early_stopping else { return };
+    // The one before the first step is the first best one.
+    let evaluations = acting_evaluations(eval_every_steps, 0, total_steps);
+    if evaluations < stopping.patience.into() {
+        let message = format!(
+            "early stopping cannot end this run of {total_steps} steps early: {evaluations} evaluations come before its end, \
+             and evaluation.early_stopping.patience, {}, of them would have to be no better; lower that or \
+             evaluation.every_steps, now {eval_every_steps}",
+            stopping.patience
+        );
+        observer.report(Event::Warning(Warning { code: "early_stopping_cannot_act".into(), message }));
     }
 }
 
@@ -437,6 +479,18 @@ fn objective(
         [&dataset.train, &dataset.eval].map(|examples| ReferenceLogps::none(examples.len()))
     };
     Ok(Objective::Preference(PairObjective { preference, train, eval }))
+}
+
+/// The held-out figures that a checkpoint's manifest has.
+fn metrics(measured: Measured) -> BTreeMap<String, f64> {
+    let pairs = measured.preference.map(|pairs| [(Metric::Accuracy, pairs.accuracy), (Metric::Margin, pairs.margin)]);
+    let all = [(Metric::Loss, measured.loss)].into_iter().chain(pairs.into_iter().flatten());
+    all.map(|(metric, value)| (metric.key().to_string(), value)).collect()
+}
+
+/// What the best checkpoint is the best by.
+fn metric(training: &Training) -> Metric {
+    training.evaluation.early_stopping.map_or(Metric::Loss, |stopping| stopping.metric)
 }
 
 fn eval_every_steps(training: &Training, eval: &[Example], total_steps: u64) -> u64 {

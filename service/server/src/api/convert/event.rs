@@ -55,6 +55,13 @@ fn content(event: Event) -> EventOneof {
             epoch: resumed.epoch,
             optimizer: resumed.optimizer,
         }),
+        Event::EarlyStopped(stopped) => EventOneof::EarlyStopped(pb::EarlyStopped {
+            step: stopped.step,
+            metric: stopped.metric,
+            best: stopped.best,
+            best_step: stopped.best_step,
+            evaluations: stopped.evaluations,
+        }),
         Event::ExportReport(report) => EventOneof::ExportReport(export_report(report)),
         Event::Failure(found) => EventOneof::Failure(failure(found)),
         Event::Result(found) => EventOneof::Result(outcome(found)),

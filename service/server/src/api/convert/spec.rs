@@ -1,13 +1,14 @@
 //! The job spec, there and back. What is absent takes the default written in the proto and in `hone_job::spec`.
 
 use hone_job::spec::{
-    Adapter, Batch, Checkpoints, Data, DpoTask, Evaluation, JobSpec, Length, LossOn, Mix, MixUntil, Order, OverLength,
-    Precision, Resources, SftTask, Task, Training, Violation,
+    Adapter, Batch, Checkpoints, Data, DpoTask, JobSpec, Length, LossOn, Mix, MixUntil, Order, OverLength, Precision,
+    Resources, SftTask, Task, Training, Violation,
 };
 use hone_proto::v1 as pb;
 use pb::adapter_spec::Kind as AdapterKind;
 use pb::job_spec::Task as TaskOneof;
 
+mod evaluation;
 mod export;
 mod lora;
 mod optim;
@@ -171,7 +172,7 @@ impl Reader {
             schedule: self.schedule(&format!("{path}.schedule"), parts.schedule.unwrap_or_default()),
             batch: batch(parts.batch.unwrap_or_default()),
             length: parts.length.unwrap_or(defaults.length),
-            evaluation: evaluation(parts.evaluation.unwrap_or_default()),
+            evaluation: self.evaluation(&format!("{path}.evaluation"), parts.evaluation.unwrap_or_default()),
             checkpoints: checkpoints(parts.checkpoints.unwrap_or_default()),
             precision: self.choice(format!("{path}.precision"), parts.precision, precision),
             seed: parts.seed.unwrap_or(defaults.seed),
@@ -211,14 +212,6 @@ fn batch(batch: pb::BatchSpec) -> Batch {
     Batch {
         examples_per_step: batch.examples_per_step.unwrap_or(defaults.examples_per_step),
         tokens_per_micro_batch: batch.tokens_per_micro_batch.unwrap_or(defaults.tokens_per_micro_batch),
-    }
-}
-
-fn evaluation(evaluation: pb::EvaluationSpec) -> Evaluation {
-    let defaults = Evaluation::default();
-    Evaluation {
-        every_steps: evaluation.every_steps,
-        max_time_fraction: evaluation.max_time_fraction.unwrap_or(defaults.max_time_fraction),
     }
 }
 
@@ -353,10 +346,7 @@ fn parts(training: Training) -> Parts {
             tokens_per_micro_batch: Some(training.batch.tokens_per_micro_batch),
         }),
         length: Some(training.length),
-        evaluation: Some(pb::EvaluationSpec {
-            every_steps: training.evaluation.every_steps,
-            max_time_fraction: Some(training.evaluation.max_time_fraction),
-        }),
+        evaluation: Some(evaluation::message(training.evaluation)),
         checkpoints: Some(pb::CheckpointSpec {
             every_steps: Some(training.checkpoints.every_steps),
             every_minutes: Some(training.checkpoints.every_minutes),

@@ -113,6 +113,8 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
     training.optimizer.moments = MomentFormat::Block8;
     training.length = Length::MaxSteps(11);
     training.evaluation.every_steps = Some(3);
+    training.evaluation.early_stopping =
+        Some(hone_job::spec::EarlyStopping { patience: 7, threshold: 0.25, ..Default::default() });
     training.precision = Precision::Bfloat16;
     training.order = hone_job::spec::Order::Sequential;
     training.seed = 0;

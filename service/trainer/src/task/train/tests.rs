@@ -193,7 +193,7 @@ fn follows_trl_step_by_step_from_the_same_adapter() {
 fn a_run_learns_reports_and_saves() {
     let case = Case::new("qwen3", |training| {
         training.data.eval_fraction = 0.2;
-        training.evaluation = spec::Evaluation { every_steps: Some(2), max_time_fraction: 1.0 };
+        training.evaluation = spec::Evaluation { every_steps: Some(2), max_time_fraction: 1.0, early_stopping: None };
         training.optimizer.learning_rate = 2e-2;
     });
     let (end, events) = case.run(None);
@@ -368,7 +368,7 @@ fn a_plateau_lowers_the_rate_after_its_warmup_however_long_evaluations_take() {
     let case = Case::new("llama", |training| {
         training.length = Length::MaxSteps(8);
         training.data.eval_fraction = 0.1;
-        training.evaluation = spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0 };
+        training.evaluation = spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0, early_stopping: None };
         training.optimizer.learning_rate = 1e-3;
         training.schedule = falling_plateau();
     });
@@ -495,10 +495,55 @@ fn cancel_acts_at_a_step_boundary_and_names_the_checkpoint() {
 fn evaluations_keep_to_their_share_of_the_time_but_for_the_first_and_the_last() {
     let case = Case::new("llama", |training| {
         training.data.eval_fraction = 0.2;
-        training.evaluation = spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0 };
+        training.evaluation = spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0, early_stopping: None };
     });
     let (_, events) = case.run(None);
     assert_eq!(evaluations(&events).iter().map(|one| one.step).collect::<Vec<_>>(), [0, 6]);
+}
+
+/// A rate that ruins the model, so that nothing after the start is better.
+#[test]
+fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
+    let ruin = |learning_rate: f64, patience: u32| {
+        Case::new("llama", move |training| {
+            training.length = Length::MaxSteps(40);
+            training.data.eval_fraction = 0.2;
+            training.optimizer.learning_rate = learning_rate;
+            training.schedule =
+                spec::Schedule { kind: ScheduleKind::Constant, warmup: Warmup::Steps(0), min_learning_rate_ratio: 0.0 };
+            training.checkpoints = spec::Checkpoints { every_steps: 0, every_minutes: 0.0, keep_last: 1 };
+            training.evaluation = spec::Evaluation {
+                every_steps: Some(2),
+                // Evaluations that decide are not put off.
+                max_time_fraction: 0.0,
+                early_stopping: Some(spec::EarlyStopping { patience, ..Default::default() }),
+            };
+        })
+    };
+    let stopped = |events: &[Event]| {
+        let found = events.iter().find_map(|event| if let Event::EarlyStopped(one) = event { Some(one) } else { None });
+        found.cloned()
+    };
+    let case = ruin(1.0, 3);
+    let (end, events) = case.run(None);
+    assert_eq!(end, End::Succeeded);
+    let verdict = stopped(&events).unwrap();
+    assert_eq!((verdict.step, verdict.best_step, verdict.evaluations), (6, 0, 3));
+    assert_eq!((steps(&events).len(), outcome(&events).final_checkpoint_id.as_str()), (6, "step-000006"));
+
+    // One that learns first: what it was best at is kept, though only the last one was asked for.
+    let case = ruin(4e-2, 2);
+    let (_, events) = case.run(None);
+    let verdict = stopped(&events).unwrap();
+    assert!(verdict.best_step > 0 && verdict.step == verdict.best_step + 4, "{verdict:?}");
+    assert_eq!(outcome(&events).best_checkpoint_id, id_of_step(verdict.best_step));
+    assert!(case.checkpoint(&id_of_step(verdict.best_step)).join("manifest.json").is_file());
+
+    // Cut and resumed, it stops where the unbroken one does.
+    let mut cut = ruin(4e-2, 2);
+    cut.run(Some((verdict.best_step + 1, Command::Stop)));
+    cut.welcome.resume_from = Some(uri(&cut.checkpoint(&id_of_step(verdict.best_step + 1))));
+    assert_eq!(stopped(&cut.run(None).1), Some(verdict));
 }
 
 #[test]
