@@ -501,10 +501,9 @@ fn evaluations_keep_to_their_share_of_the_time_but_for_the_first_and_the_last() 
     assert_eq!(evaluations(&events).iter().map(|one| one.step).collect::<Vec<_>>(), [0, 6]);
 }
 
-/// A rate that ruins the model, so that nothing after the start is better.
 #[test]
 fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
-    let ruin = |learning_rate: f64, patience: u32| {
+    let watched = |patience: u32, threshold: f64| {
         Case::new("llama", move |training| {
             training.length = Length::MaxSteps(40);
             training.data.eval_fraction = 0.2;
@@ -516,7 +515,7 @@ fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
                 every_steps: Some(2),
                 // Evaluations that decide are not put off.
                 max_time_fraction: 0.0,
-                early_stopping: Some(spec::EarlyStopping { patience, ..Default::default() }),
+                early_stopping: Some(spec::EarlyStopping { patience, threshold, ..Default::default() }),
             };
         })
     };
@@ -524,7 +523,8 @@ fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
         let found = events.iter().find_map(|event| if let Event::EarlyStopped(one) = event { Some(one) } else { None });
         found.cloned()
     };
-    let case = ruin(1.0, 3);
+    // Nothing is better by a hundred nats.
+    let case = watched(3, 100.0);
     let (end, events) = case.run(None);
     assert_eq!(end, End::Succeeded);
     let verdict = stopped(&events).unwrap();
@@ -532,15 +532,15 @@ fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
     assert_eq!((steps(&events).len(), outcome(&events).final_checkpoint_id.as_str()), (6, "step-000006"));
 
     // One that learns first: what it was best at is kept, though only the last one was asked for.
-    let case = ruin(4e-2, 2);
+    let case = watched(3, 0.0);
     let (_, events) = case.run(None);
     let verdict = stopped(&events).unwrap();
-    assert!(verdict.best_step > 0 && verdict.step == verdict.best_step + 4, "{verdict:?}");
+    assert!(verdict.best_step > 0 && verdict.step == verdict.best_step + 6, "{verdict:?}");
     assert_eq!(outcome(&events).best_checkpoint_id, id_of_step(verdict.best_step));
     assert!(case.checkpoint(&id_of_step(verdict.best_step)).join("manifest.json").is_file());
 
     // Cut and resumed, it stops where the unbroken one does.
-    let mut cut = ruin(4e-2, 2);
+    let mut cut = watched(3, 0.0);
     cut.run(Some((verdict.best_step + 1, Command::Stop)));
     cut.welcome.resume_from = Some(uri(&cut.checkpoint(&id_of_step(verdict.best_step + 1))));
     assert_eq!(stopped(&cut.run(None).1), Some(verdict));
