@@ -31,9 +31,9 @@ train() { # name, then the flags
 say "2. SFT, one epoch"
 train sft sft --train "$rows_train" --eval "$rows_heldout" --epochs 1
 
-say "3. DPO, one epoch, from the SFT checkpoint and compared with it"
+say "3. DPO on 320 of the pairs, from the SFT checkpoint and compared with it"
 train dpo dpo --train "$pairs_train" --eval "$pairs_heldout" --init-from "$(cat "$home/sft.job")" --epochs 1 \
-    --learning-rate 2e-5 --beta 0.1
+    --max-train-examples 320 --learning-rate 5e-5
 
 say "4. Export the result: merged, as a Hugging Face folder"
 rm -rf "$home/merged"

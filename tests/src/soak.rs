@@ -107,17 +107,18 @@ impl fmt::Display for Report {
     }
 }
 
-/// Lets `num_faults` happen to a run, chosen by `seed`, and compares its end with that of an unbroken one.
-pub async fn soak(num_faults: usize, seed: u64) -> Report {
+/// Lets `num_faults` happen to a run, chosen by `seed`, and compares its end with that of an unbroken one. `tell` hears of each
+/// fault as it happens, with the step that the run has reached.
+pub async fn soak(num_faults: usize, seed: u64, tell: impl Fn(Fault, u64)) -> Report {
     let start = Instant::now();
     let mut run = Run::start(seed).await;
     let mut faults = Vec::new();
     let mut chance = Chance(seed);
-    for number in 0..num_faults {
+    for _ in 0..num_faults {
         let steps = 1 + chance.next(7);
         let step = run.after_more_steps(steps).await;
         let fault = Fault::ALL[chance.next(Fault::ALL.len() as u64) as usize];
-        println!("{:>4}  step {step:>6}  {fault}", number + 1);
+        tell(fault, step);
         run.suffer(fault).await;
         faults.push((fault, step));
     }

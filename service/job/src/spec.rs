@@ -171,6 +171,7 @@ pub struct Training {
 /// What is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "a job has one")]
 pub enum Adapter {
     /// Low-rank adapters on frozen weights (arXiv 2106.09685).
     Lora(Lora),

@@ -11,7 +11,8 @@ async fn main() -> ExitCode {
         eprintln!("usage: soak FAULTS [SEED]");
         return ExitCode::from(2);
     };
-    let report = hone_tests::soak(faults as usize, seed.unwrap_or(1)).await;
+    let tell = |fault, step| println!("step {step:>6}  {fault}");
+    let report = hone_tests::soak(faults as usize, seed.unwrap_or(1), tell).await;
     println!("\n{report}");
     if report.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -7,6 +7,7 @@ use super::lora::Adapter;
 
 /// What a run trains. Weights and their gradients are one flat float32 vector each.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a run has one")]
 pub enum Trained {
     /// An adapter beside frozen weights.
     Adapter(Adapter),

@@ -60,20 +60,20 @@ mod tests {
     fn an_update_below_half_a_step_is_lost_whole_and_one_of_a_step_not_at_all() {
         // Between 1 and 2 bfloat16 has steps of 1/128.
         let base = Tensor::from_slice(&[1f32, 1.0, 1.0, 1.0]).to_kind(Kind::BFloat16);
-        let step = 1.0 / 128.0;
-        let merged = Tensor::from_slice(&[1.0 + step, 1.0 + step / 4.0, 1.0 - step / 8.0, 1.0]);
+        let step: f64 = 1.0 / 128.0;
+        let merged = Tensor::from_slice(&[1.0 + step, 1.0 + step / 4.0, 1.0 - step / 8.0, 1.0]).to_kind(Kind::Float);
         let mut rounding = Rounding::default();
         rounding.add("one", &base, &merged, &merged.to_kind(Kind::BFloat16));
         let even = Tensor::from_slice(&[1.5f32, 1.25]).to_kind(Kind::BFloat16);
-        let wide = even.to_kind(Kind::Float) + f64::from(step);
+        let wide = even.to_kind(Kind::Float) + step;
         rounding.add("two", &even, &wide, &wide.to_kind(Kind::BFloat16));
         let report = rounding.report();
         assert_eq!((report.merged_tensors, report.worst_tensor.as_str()), (2, "one"));
-        let lost = f64::from(step / 4.0).powi(2) + f64::from(step / 8.0).powi(2);
-        let of_one = lost + f64::from(step).powi(2);
+        let lost = (step / 4.0).powi(2) + (step / 8.0).powi(2);
+        let of_one = lost + step.powi(2);
         let close = |got: Option<f64>, want: f64| assert!((got.unwrap() - want).abs() < 1e-6, "{got:?}, {want}");
         close(report.worst_update_lost, (lost / of_one).sqrt());
-        close(report.update_lost, (lost / (of_one + 2.0 * f64::from(step).powi(2))).sqrt());
+        close(report.update_lost, (lost / (of_one + 2.0 * step.powi(2))).sqrt());
         close(report.unchanged_fraction, 3.0 / 6.0);
         assert_eq!(Rounding::default().report(), ExportReport::default());
     }
