@@ -30,7 +30,7 @@ pub struct Patience {
     pub attach_timeout: Duration,
     /// How long a trainer may take to leave once it was asked to.
     pub stop_grace: Duration,
-    /// How long a trainer may get nothing done; longer where its steps are long, see [`STALLED_STEPS`].
+    /// How long a trainer may get nothing done; longer where its steps are long.
     pub stall_timeout: Duration,
 }
 
