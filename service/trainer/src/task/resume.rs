@@ -91,8 +91,9 @@ pub(super) fn find(
     };
     let first = refused.to_string();
     let manifests = workspace.runtime().block_on(folder.manifests())?;
-    let older = manifests.iter().rev().map(|manifest| folder.uri_of(manifest.step)).skip_while(|other| other != uri);
-    for older in older.filter(|other| other != uri).collect::<Vec<_>>() {
+    let named = step_in(uri);
+    let older = manifests.iter().rev().filter(|manifest| manifest.step < named);
+    for older in older.map(|manifest| folder.uri_of(manifest.step)) {
         let message = format!("{refused}; the run goes on from the checkpoint before it");
         observer.report(Event::Warning(Warning { code: "checkpoint_damaged".into(), message }));
         refused = match open(&older, workspace, base_model_fingerprint) {
@@ -102,6 +103,12 @@ pub(super) fn find(
     }
     tracing::error!(first, "no checkpoint is whole");
     Err(refused)
+}
+
+/// The step that a checkpoint's folder is named by.
+fn step_in(uri: &str) -> u64 {
+    let name = uri.trim_end_matches('/').rsplit('/').next();
+    name.and_then(|name| name.strip_prefix("step-")?.parse().ok()).unwrap_or(u64::MAX)
 }
 
 fn is_not_whole(error: &Error) -> bool {

@@ -502,6 +502,42 @@ fn evaluations_keep_to_their_share_of_the_time_but_for_the_first_and_the_last() 
 }
 
 #[test]
+fn a_damaged_checkpoint_is_passed_over_for_the_one_before_it() {
+    let change = |training: &mut Training| {
+        training.checkpoints = spec::Checkpoints { every_steps: 2, every_minutes: 0.0, keep_last: 0 };
+    };
+    let whole = Case::new("llama", change);
+    whole.run(None);
+    let mut broken = Case::new("llama", change);
+    broken.run(Some((5, Command::Stop)));
+    broken.welcome.resume_from = Some(uri(&broken.checkpoint("step-000005")));
+    let resumed = |events: &[Event]| {
+        let warnings =
+            events.iter().filter(|event| matches!(event, Event::Warning(one) if one.code == "checkpoint_damaged"));
+        let step = events.iter().find_map(|event| if let Event::Resumed(one) = event { Some(one.step) } else { None });
+        (warnings.count(), step)
+    };
+    let damage = |id: &str| {
+        let path = broken.checkpoint(id).join(peft::WEIGHTS);
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    damage("step-000005");
+    assert_eq!(resumed(&broken.run(Some((4, Command::Stop))).1), (1, Some(4)));
+    // That stop has written step 4 anew; the damaged one has no manifest any more, the next one loses its weights.
+    std::fs::remove_file(broken.checkpoint("step-000005").join("manifest.json")).unwrap();
+    std::fs::remove_file(broken.checkpoint("step-000004").join(peft::WEIGHTS)).unwrap();
+    let (end, events) = broken.run(None);
+    assert_eq!((end, resumed(&events)), (End::Succeeded, (2, Some(2))));
+    assert_eq!(broken.weights("step-000006"), whole.weights("step-000006"));
+    damage("step-000002");
+    broken.welcome.resume_from = Some(uri(&broken.checkpoint("step-000002")));
+    let error = broken.try_run(None).0.unwrap_err().to_string();
+    assert!(error.contains("step-000002") && error.contains("SHA-256"), "{error}");
+}
+
+#[test]
 fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
     let watched = |patience: u32, threshold: f64| {
         Case::new("llama", move |training| {
