@@ -9,6 +9,7 @@ use pb::dataset_service_client::DatasetServiceClient;
 use pb::job_service_client::JobServiceClient;
 use pb::model_service_client::ModelServiceClient;
 use pb::system_service_client::SystemServiceClient;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
@@ -16,9 +17,13 @@ use crate::error::{Error, Result, RpcError};
 use crate::job::JobHandle;
 use crate::options::ConnectOptions;
 use crate::retry::with_retry;
+use crate::token::Bearer;
 
 /// Longest time that a running job may take to save when it is asked to: its step and its upload come first.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A connection that carries the caller's token.
+pub(crate) type Wire = InterceptedService<Channel, Bearer>;
 
 /// A connection to a hone server. Cheap to clone; clones share the connection, which heals by itself.
 ///
@@ -31,7 +36,7 @@ const SAVE_TIMEOUT: Duration = Duration::from_secs(600);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Client {
-    channel: Channel,
+    wire: Wire,
     options: Arc<ConnectOptions>,
 }
 
@@ -39,9 +44,9 @@ impl Client {
     /// Connects, or says that there is no server at the endpoint.
     pub async fn connect(options: impl Into<ConnectOptions>) -> Result<Self> {
         let options = options.into();
-        let connecting = options.to_endpoint()?;
+        let (connecting, bearer) = (options.to_endpoint()?, options.bearer()?);
         let channel = connecting.connect().await.map_err(|error| Error::connect(&options.endpoint, error))?;
-        Ok(Self { channel, options: Arc::new(options) })
+        Ok(Self { wire: InterceptedService::new(channel, bearer), options: Arc::new(options) })
     }
 
     /// The options in force.
@@ -287,26 +292,26 @@ impl Client {
 
 /// How calls are made.
 impl Client {
-    pub(crate) fn job_stub(&self) -> JobServiceClient<Channel> {
-        JobServiceClient::new(self.channel.clone())
+    pub(crate) fn job_stub(&self) -> JobServiceClient<Wire> {
+        JobServiceClient::new(self.wire.clone())
             .max_decoding_message_size(self.options.max_receive_bytes)
             .max_encoding_message_size(self.options.max_send_bytes)
     }
 
-    pub(crate) fn dataset_stub(&self) -> DatasetServiceClient<Channel> {
-        DatasetServiceClient::new(self.channel.clone())
+    pub(crate) fn dataset_stub(&self) -> DatasetServiceClient<Wire> {
+        DatasetServiceClient::new(self.wire.clone())
             .max_decoding_message_size(self.options.max_receive_bytes)
             .max_encoding_message_size(self.options.max_send_bytes)
     }
 
-    pub(crate) fn model_stub(&self) -> ModelServiceClient<Channel> {
-        ModelServiceClient::new(self.channel.clone())
+    pub(crate) fn model_stub(&self) -> ModelServiceClient<Wire> {
+        ModelServiceClient::new(self.wire.clone())
             .max_decoding_message_size(self.options.max_receive_bytes)
             .max_encoding_message_size(self.options.max_send_bytes)
     }
 
-    fn system_stub(&self) -> SystemServiceClient<Channel> {
-        SystemServiceClient::new(self.channel.clone()).max_decoding_message_size(self.options.max_receive_bytes)
+    fn system_stub(&self) -> SystemServiceClient<Wire> {
+        SystemServiceClient::new(self.wire.clone()).max_decoding_message_size(self.options.max_receive_bytes)
     }
 
     async fn unary<Req, Res, F, Fut>(&self, call: &'static str, object: &str, request: Req, send: F) -> Result<Res>

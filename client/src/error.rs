@@ -23,6 +23,15 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// A token would go over plain http to another machine, where everybody on the way can read it.
+    #[error("the token was not sent: {endpoint} is another machine, and the connection is not encrypted")]
+    PlaintextToken {
+        /// The server's address.
+        endpoint: String,
+    },
+    /// The token holds what no header can carry. It is not shown.
+    #[error("cannot send the token: it holds characters that no token has")]
+    Token,
     /// No connection to the server.
     #[error("cannot reach the server at {endpoint}: {detail}")]
     Connect {
@@ -106,12 +115,16 @@ impl Error {
     /// What to try, in one sentence.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Endpoint { .. } => Some("give it as http://HOST:PORT".to_owned()),
+            Self::Endpoint { .. } => Some("give it as http://HOST:PORT or https://HOST:PORT".to_owned()),
             Self::Connect { .. } => Some("check that hone-server runs and listens on that address".to_owned()),
             Self::Rpc(error) => error.hint(),
             Self::Damaged { .. } => Some("try again; if it repeats, the stored object is damaged".to_owned()),
             Self::Contract { .. } => Some("compare the versions of client and server".to_owned()),
             Self::NoCheckpoint { .. } => Some("wait for the first checkpoint_saved event".to_owned()),
+            Self::PlaintextToken { .. } => {
+                Some("use https://, or allow it with --allow-plaintext-token (allow_plaintext_token)".to_owned())
+            }
+            Self::Token => Some("copy it again from where it was made".to_owned()),
             Self::File { .. } | Self::Input { .. } => None,
         }
     }
@@ -256,7 +269,7 @@ fn message_of(status: &Status) -> String {
     }
 }
 
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -37,6 +37,7 @@
 //!
 //! - **Lost connections.** [`JobHandle::watch`] continues after the last event it gave, each event once and in order.
 //! - **Lost answers.** [`Client::create_job`] can be repeated without making a second job.
+//! - **Saying who calls.** [`ConnectOptions::token`] goes with every call, over TLS to other machines, and is never printed.
 //! - **Waiting.** Every unary call has a deadline, every stream a longest silence; see [`ConnectOptions`].
 //! - **Damaged files.** A downloaded checkpoint appears only when every byte of it is verified.
 //! - **Telling errors apart.** An [`Error`] means that something could not be asked; a job that failed is an [`Outcome`].
@@ -51,6 +52,7 @@ mod error;
 mod job;
 mod options;
 mod retry;
+mod token;
 mod transfer;
 mod watch;
 
@@ -58,8 +60,9 @@ pub use client::Client;
 pub use error::{Error, FieldViolation, Result, RpcError};
 pub use hone_proto::v1;
 pub use job::{Finished, JobHandle, Outcome, is_final, outcome};
-pub use options::ConnectOptions;
+pub use options::{ClientCertificate, ConnectOptions};
 pub use retry::{RETRYABLE, RetryPolicy};
+pub use token::Token;
 pub use tonic::Code;
 pub use transfer::Progress;
 pub use watch::{JobEvents, JobUpdates, Update};

@@ -1,11 +1,14 @@
 //! How to reach a server: takes settings with documented defaults, gives a configured endpoint.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use tonic::transport::Endpoint;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use crate::error::Error;
+use crate::error::{Error, Result, innermost};
 use crate::retry::RetryPolicy;
+use crate::token::{Bearer, Token};
 
 /// Where the server is, and how long to wait for it.
 ///
@@ -18,8 +21,19 @@ use crate::retry::RetryPolicy;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectOptions {
-    /// The server, such as `http://127.0.0.1:7400`; without a scheme `http://` is meant.
+    /// The server, such as `http://127.0.0.1:7400` or `https://hone.example`; without a scheme `http://` is meant.
     pub endpoint: String,
+    /// What the server knows the caller by. Default: none.
+    pub token: Option<Token>,
+    /// Whether a token may go over plain `http://` to another machine, where everybody on the way can read it.
+    /// Default: no.
+    pub allow_plaintext_token: bool,
+    /// PEM file of the authorities that may have signed the server's certificate. Default: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Name that the server's certificate must be for. Default: the host of the endpoint.
+    pub server_name: Option<String>,
+    /// The client's own certificate, for servers that ask for one. Default: none.
+    pub certificate: Option<ClientCertificate>,
     /// Longest wait for a connection. Default 10 s.
     pub connect_timeout: Duration,
     /// Longest wait for the answer of one attempt of a unary call. Default 30 s. Uploads, downloads and watches are
@@ -54,6 +68,11 @@ impl ConnectOptions {
         let endpoint = if endpoint.contains("://") { endpoint } else { format!("http://{endpoint}") };
         Self {
             endpoint,
+            token: None,
+            allow_plaintext_token: false,
+            ca_file: None,
+            server_name: None,
+            certificate: None,
             connect_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(30),
             slow_call_timeout: Duration::from_secs(300),
@@ -67,6 +86,37 @@ impl ConnectOptions {
             user_agent: None,
             retry: RetryPolicy::default(),
         }
+    }
+
+    /// Sets [`token`](Self::token).
+    pub fn token(mut self, token: impl Into<Token>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Sets [`allow_plaintext_token`](Self::allow_plaintext_token).
+    pub fn allow_plaintext_token(mut self, allow: bool) -> Self {
+        self.allow_plaintext_token = allow;
+        self
+    }
+
+    /// Sets [`ca_file`](Self::ca_file).
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
+        self
+    }
+
+    /// Sets [`server_name`](Self::server_name).
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// Sets [`certificate`](Self::certificate): PEM files of the certificate, with those between it and its authority,
+    /// and of its key.
+    pub fn certificate(mut self, cert_file: impl Into<PathBuf>, key_file: impl Into<PathBuf>) -> Self {
+        self.certificate = Some(ClientCertificate { cert_file: cert_file.into(), key_file: key_file.into() });
+        self
     }
 
     /// Sets [`connect_timeout`](Self::connect_timeout).
@@ -112,17 +162,23 @@ impl ConnectOptions {
     }
 
     /// The endpoint these options describe; nothing is sent yet.
-    pub(crate) fn to_endpoint(&self) -> Result<Endpoint, Error> {
+    pub(crate) fn to_endpoint(&self) -> Result<Endpoint> {
         let refused = |detail: String| Error::Endpoint { endpoint: self.endpoint.clone(), detail };
-        if !self.endpoint.starts_with("http://") {
-            return Err(refused("only http:// is spoken so far".to_owned()));
+        let is_plain = self.endpoint.starts_with("http://");
+        if !is_plain && !self.endpoint.starts_with("https://") {
+            return Err(refused("only http:// and https:// are spoken".to_owned()));
         }
         let own = concat!("hone-client/", env!("CARGO_PKG_VERSION"));
         let agent = self.user_agent.as_ref().map_or(own.to_owned(), |name| format!("{name} {own}"));
         let endpoint = Endpoint::from_shared(self.endpoint.clone()).map_err(|error| refused(error.to_string()))?;
-        if endpoint.uri().host().is_none() {
-            return Err(refused("it names no host".to_owned()));
+        let host = endpoint.uri().host().ok_or_else(|| refused("it names no host".to_owned()))?;
+        if is_plain && self.token.is_some() && !self.allow_plaintext_token && !is_this_machine(host) {
+            return Err(Error::PlaintextToken { endpoint: self.endpoint.clone() });
         }
+        let endpoint = match is_plain {
+            true => endpoint,
+            false => endpoint.tls_config(self.tls()?).map_err(|error| refused(innermost(&error)))?,
+        };
         Ok(endpoint
             .user_agent(agent)
             .map_err(|error| refused(error.to_string()))?
@@ -131,6 +187,41 @@ impl ConnectOptions {
             .http2_keep_alive_interval(self.keep_alive_interval)
             .keep_alive_timeout(self.keep_alive_timeout))
     }
+
+    /// What goes with every call.
+    pub(crate) fn bearer(&self) -> Result<Bearer> {
+        Bearer::new(self.token.as_ref())
+    }
+
+    fn tls(&self) -> Result<ClientTlsConfig> {
+        let read = |path: &PathBuf| std::fs::read(path).map_err(|error| Error::file("read", path, error));
+        let mut tls = match &self.ca_file {
+            Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let Some(name) = &self.server_name {
+            tls = tls.domain_name(name);
+        }
+        if let Some(ClientCertificate { cert_file, key_file }) = &self.certificate {
+            tls = tls.identity(Identity::from_pem(read(cert_file)?, read(key_file)?));
+        }
+        Ok(tls)
+    }
+}
+
+/// A certificate that a client shows, and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM file of the certificate, with those between it and its authority.
+    pub cert_file: PathBuf,
+    /// PEM file of its key.
+    pub key_file: PathBuf,
+}
+
+/// Whether what is sent to a host stays on this machine.
+fn is_this_machine(host: &str) -> bool {
+    let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    host.eq_ignore_ascii_case("localhost") || address.is_some_and(|address| address.is_loopback())
 }
 
 impl From<&str> for ConnectOptions {
@@ -156,9 +247,31 @@ mod tests {
 
     #[test]
     fn endpoints_that_cannot_work_are_refused_before_connecting() {
-        for endpoint in ["https://hone.example", "ftp://hone.example", "http://", "http://a b"] {
+        for endpoint in ["ftp://hone.example", "http://", "http://a b", "https://"] {
             let error = ConnectOptions::new(endpoint).to_endpoint().expect_err(endpoint);
             assert!(error.to_string().contains(endpoint), "{error}");
         }
+    }
+
+    #[test]
+    fn a_token_leaves_this_machine_over_tls_only_unless_that_is_allowed() {
+        let with_token = |endpoint: &str| ConnectOptions::new(endpoint).token("hone_secret");
+        for endpoint in ["http://hone.example", "http://10.0.0.1:7400", "http://127.0.0.1.example:7400", "hone.example"]
+        {
+            let error = with_token(endpoint).to_endpoint().expect_err(endpoint);
+            assert!(error.hint().is_some_and(|hint| hint.contains("https://")), "{error}");
+            assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
+            with_token(endpoint).allow_plaintext_token(true).to_endpoint().expect(endpoint);
+            ConnectOptions::new(endpoint).to_endpoint().expect(endpoint);
+        }
+        for endpoint in ["http://127.0.0.1:7400", "http://[::1]:7400", "localhost:7400", "https://hone.example"] {
+            with_token(endpoint).to_endpoint().expect(endpoint);
+        }
+    }
+
+    #[test]
+    fn a_file_that_tls_needs_is_named_when_it_is_missing() {
+        let options = ConnectOptions::new("https://hone.example").ca_file("/no/such/ca.pem");
+        assert!(options.to_endpoint().expect_err("no file").to_string().contains("/no/such/ca.pem"));
     }
 }

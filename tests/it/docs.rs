@@ -1,5 +1,5 @@
-//! docs/api.md in the hands of a reader who pastes its commands one after the other; and of docs/numerics.md, that the tests it
-//! names are there.
+//! docs/api.md in the hands of a reader who pastes its commands one after the other; and of docs/numerics.md and
+//! docs/security.md, that the tests they name are there.
 
 use std::collections::BTreeSet;
 
@@ -48,17 +48,40 @@ async fn every_command_of_the_api_page_works_as_pasted() {
     assert!(left.models.is_empty(), "the page cleans up");
 }
 
+/// Names of functions in this repository.
+async fn functions() -> BTreeSet<String> {
+    let mut grep = Command::new("grep");
+    grep.args(["-rhoE", "(fn|def) [a-z0-9_]+\\(", "--include=*.rs", "--include=*.py", "service", "client", "tests"]);
+    let found = run(grep.current_dir(repository())).await;
+    found.success().lines().filter_map(|line| line.split([' ', '(']).nth(1)).map(str::to_owned).collect()
+}
+
+/// What stands in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+async fn assert_known(named: &[&str], at_least: usize) {
+    assert!(named.len() > at_least, "{named:?}");
+    let known = functions().await;
+    let missing: Vec<_> = named.iter().filter(|name| !known.contains(**name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[tokio::test]
 async fn every_test_that_the_page_of_numbers_names_exists() {
-    let mut grep = Command::new("grep");
-    grep.args(["-rhoE", "(fn|def) [a-z0-9_]+\\(", "--include=*.rs", "--include=*.py", "service", "tests"]);
-    let found = run(grep.current_dir(repository())).await.success().to_string();
-    let known: BTreeSet<&str> = found.lines().filter_map(|line| line.split([' ', '(']).nth(1)).collect();
     // "Test:" or "Tests:" and their names end a line.
     let page = std::fs::read_to_string(repository().join("docs/numerics.md")).unwrap();
     let lists = page.lines().filter_map(|line| line.split_once("Test: ").or_else(|| line.split_once("Tests: ")));
-    let named: Vec<&str> = lists.flat_map(|(_, names)| names.split('`').skip(1).step_by(2)).collect();
-    assert!(named.len() > 50, "{named:?}");
-    let missing: Vec<_> = named.into_iter().filter(|name| !known.contains(name)).collect();
-    assert!(missing.is_empty(), "{missing:?}");
+    assert_known(&lists.flat_map(|(_, names)| quoted(names)).collect::<Vec<_>>(), 50).await;
+}
+
+#[tokio::test]
+async fn every_test_that_the_page_of_security_names_exists() {
+    // The last column of the table of what is defended.
+    let page = std::fs::read_to_string(repository().join("docs/security.md")).unwrap();
+    let (_, table) = page.split_once("| against | how | test |").unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let tests = rows.filter_map(|row| row.trim_end_matches([' ', '|']).rsplit(" | ").next());
+    assert_known(&tests.flat_map(quoted).collect::<Vec<_>>(), 20).await;
 }

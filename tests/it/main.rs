@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is tests, and clippy takes only their functions for such")]
 
+mod canaries;
 mod cli;
 mod docs;
 mod dpo;
@@ -15,6 +16,7 @@ mod s3;
 mod soak;
 mod start;
 mod supervisor;
+mod tls;
 mod train;
 mod uploads;
 mod watch;

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod authority;
 mod gate;
 mod process;
 mod proxy;
@@ -17,6 +18,7 @@ mod seaweed;
 mod server;
 mod soak;
 
+pub use authority::{Authority, Certificate};
 pub use gate::{Arrival, Gate};
 pub use process::{Ended, run, signal, with_environment};
 pub use proxy::Proxy;

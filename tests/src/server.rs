@@ -122,7 +122,7 @@ impl Setup {
             }
         }
         command.args(["--listen", &self.listen]).arg("--data-dir").arg(self.data_dir());
-        command.arg("--trainer").arg(&self.trainer).args(&self.flags);
+        command.arg("--trainer").arg(&self.trainer).args(["--trainer-env", SCRIPTS_VARIABLE]).args(&self.flags);
         command.env(SCRIPTS_VARIABLE, self.path("scripts.json")).envs(self.environment.iter().cloned());
         command
     }
@@ -142,6 +142,11 @@ impl Server {
     /// Where it listens, as a URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the server runs")
     }
 
     /// A client of it.
@@ -192,10 +197,6 @@ impl Server {
     pub async fn kill(mut self) -> Setup {
         self.child.kill().await.expect("the server is ours to kill");
         self.setup.clone()
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id().expect("the server runs")
     }
 
     async fn listens(&mut self, port_file: &Path) -> String {

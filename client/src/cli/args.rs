@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use hone_client::v1;
 
 use crate::choice::{job_state, loss_on};
+use crate::connect::ConnectArgs;
 use crate::dpo::DpoArgs;
 use crate::export::ExportArgs;
 use crate::labels::label;
@@ -53,16 +54,8 @@ Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was
 #[derive(Debug, Parser)]
 #[command(name = "hone", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
-    /// Address of the server.
-    #[arg(
-        long,
-        global = true,
-        env = "HONE_SERVER",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7400",
-        help_heading = "Everywhere"
-    )]
-    pub(crate) server: String,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
     /// Print JSON for programs, one object a line.
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub(crate) json: bool,

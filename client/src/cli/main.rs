@@ -1,6 +1,6 @@
 //! `hone`, the command line: takes arguments, drives the SDK, gives text or JSON and an exit code.
 //!
-//! Reading order: `args` (what can be asked), a file for each noun (`jobs`, `models`, `datasets`, `checkpoints`, `train`,
+//! Reading order: `args` (what can be asked), `connect` (of whom), a file for each noun (`jobs`, `models`, `datasets`, `checkpoints`, `train`,
 //! `plot`, `info`), `follow` with `narrate` and `bar` (a job as it runs), and what they all print with (`output`, `table`,
 //! `human`, `json`).
 
@@ -8,6 +8,7 @@ mod args;
 mod bar;
 mod checkpoints;
 mod choice;
+mod connect;
 mod curve;
 mod datasets;
 mod dpo;
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli, out: &Output) -> Result<Ending, Failure> {
-    let client = hone_client::Client::connect(cli.server.as_str()).await?;
+    let client = hone_client::Client::connect(cli.connect.options()?).await?;
     match cli.command {
         Command::Info => info::run(&client, out).await,
         Command::Model(command) => models::run(command, &client, out).await,

@@ -78,7 +78,7 @@ impl Prefix {
 }
 
 /// The path behind links: of as much of it as exists.
-fn real(path: &Path) -> PathBuf {
+pub(crate) fn real(path: &Path) -> PathBuf {
     let mut missing = Vec::new();
     let mut existing = path;
     loop {

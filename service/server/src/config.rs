@@ -4,17 +4,50 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use hone_data::storage::StorageOptions;
 use url::Url;
 
 use crate::access::Access;
+use crate::caller::Role;
+use crate::tls::Tls;
+use crate::tokens::plain_name;
+
+pub(crate) mod units;
 
 /// The hone server: fine-tuning jobs over gRPC.
 ///
 /// Object stores are reached with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, HONE_S3_ENDPOINT and HONE_S3_REGION.
 #[derive(Debug, Parser)]
-#[command(name = "hone-server", version)]
+#[command(name = "hone-server", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// How to serve.
+    #[command(flatten)]
+    pub serve: Flags,
+    /// Something else than to serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program does beside serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a token: prints it, this once, and the line to add to the file of --token-file.
+    Token {
+        /// Name of the token, for logs and messages.
+        #[arg(value_parser = plain_name)]
+        name: String,
+        /// The project that it belongs to.
+        #[arg(long, value_parser = plain_name)]
+        project: String,
+        /// What its bearer may do.
+        #[arg(long, value_enum)]
+        role: Role,
+    },
+}
+
+/// How to serve.
+#[derive(Debug, Args)]
 pub struct Flags {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, env = "HONE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7400")]
@@ -34,28 +67,53 @@ pub struct Flags {
     /// Jobs that run at once.
     #[arg(long, env = "HONE_MAX_RUNNING_JOBS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_running_jobs: u32,
+    /// File of the tokens that may call, a line each; see `hone-server token`. Read again when it changes.
+    #[arg(long, env = "HONE_TOKEN_FILE", value_name = "PATH")]
+    pub token_file: Option<PathBuf>,
+    /// PEM file of the server's certificate, with those between it and its authority; turns TLS on.
+    #[arg(long, env = "HONE_TLS_CERT", value_name = "PATH", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of the key of --tls-cert.
+    #[arg(long, env = "HONE_TLS_KEY", value_name = "PATH", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// PEM file of the authorities that sign clients' certificates; every caller must then show one.
+    #[arg(long, env = "HONE_TLS_CLIENT_CA", value_name = "PATH", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// PEM file of the authorities by which trainers check the server's certificate [default: --tls-cert itself, which
+    /// does where it signed itself or holds its authority].
+    #[arg(long, env = "HONE_TLS_TRAINER_CA", value_name = "PATH", requires = "tls_cert")]
+    pub tls_trainer_ca: Option<PathBuf>,
+    /// Name in the server's certificate, where it is not for the address that trainers dial, 127.0.0.1 as a rule.
+    #[arg(long, env = "HONE_TLS_TRAINER_NAME", value_name = "NAME", requires = "tls_cert")]
+    pub tls_trainer_name: Option<String>,
+    /// Names of variables that trainers get of the server's environment, beside those they need as a rule.
+    #[arg(long, env = "HONE_TRAINER_ENV", value_name = "NAME", value_delimiter = ',')]
+    pub trainer_env: Vec<String>,
+    /// Serve other machines although nobody is asked who he is.
+    #[arg(long, env = "HONE_ALLOW_UNAUTHENTICATED")]
+    pub allow_unauthenticated: bool,
     /// file:// or s3:// prefixes that jobs may read beside the storage root
-    /// [default: all of both when listening on loopback, none otherwise].
+    /// [default: all of both when listening on loopback without tokens, none otherwise].
     #[arg(long, env = "HONE_ALLOW_URI", value_name = "PREFIX", value_delimiter = ',')]
     pub allow_uri: Vec<String>,
     /// Largest dataset that may be uploaded, such as 16GiB.
-    #[arg(long, env = "HONE_MAX_DATASET_BYTES", value_name = "SIZE", default_value = "16GiB", value_parser = size)]
+    #[arg(long, env = "HONE_MAX_DATASET_BYTES", value_name = "SIZE", default_value = "16GiB", value_parser = units::size)]
     pub max_dataset_bytes: u64,
     /// Largest model that may be uploaded.
-    #[arg(long, env = "HONE_MAX_MODEL_BYTES", value_name = "SIZE", default_value = "512GiB", value_parser = size)]
+    #[arg(long, env = "HONE_MAX_MODEL_BYTES", value_name = "SIZE", default_value = "512GiB", value_parser = units::size)]
     pub max_model_bytes: u64,
     /// Jobs that may wait.
     #[arg(long, env = "HONE_MAX_QUEUED_JOBS", value_name = "N", default_value_t = 1000)]
     pub max_queued_jobs: u32,
     /// How long a trainer may take to dial, after its start or after the server's.
-    #[arg(long, env = "HONE_ATTACH_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(long, env = "HONE_ATTACH_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = units::duration)]
     pub attach_timeout: Duration,
     /// How long a trainer may take to finish its step, save and leave before it is killed.
-    #[arg(long, env = "HONE_STOP_GRACE", value_name = "TIME", default_value = "120s", value_parser = duration)]
+    #[arg(long, env = "HONE_STOP_GRACE", value_name = "TIME", default_value = "120s", value_parser = units::duration)]
     pub stop_grace: Duration,
     /// How long a trainer may get nothing done before it is killed and, while the job's retries last, started anew; where
     /// steps are long, 20 times their median.
-    #[arg(long, env = "HONE_STALL_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = duration)]
+    #[arg(long, env = "HONE_STALL_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = units::duration)]
     pub stall_timeout: Duration,
     /// How log lines look.
     #[arg(long, env = "HONE_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
@@ -86,6 +144,12 @@ pub struct Options {
     pub trainer: PathBuf,
     /// Which URIs jobs may read.
     pub access: Access,
+    /// File of the tokens that may call; absent where nobody is asked for one.
+    pub token_file: Option<PathBuf>,
+    /// TLS; absent where the port speaks plain HTTP.
+    pub tls: Option<Tls>,
+    /// Names of variables that trainers get of the server's environment, beside those they need as a rule.
+    pub trainer_env: Vec<String>,
     /// Bounds on what is asked.
     pub limits: Limits,
     /// How long a trainer may take to dial.
@@ -120,6 +184,7 @@ pub struct Invalid {
 impl Flags {
     /// The settings these flags ask for.
     pub fn into_options(self, storage: StorageOptions) -> Result<Options, Invalid> {
+        self.check_listen()?;
         let data_dir = std::path::absolute(&self.data_dir)
             .map_err(|error| Invalid { setting: "--data-dir", what: error.to_string() })?;
         let storage_root = match self.storage_root {
@@ -133,11 +198,19 @@ impl Flags {
             })?,
             None => find_trainer()?,
         };
+        let is_private = self.listen.ip().is_loopback() && self.token_file.is_none() && self.tls_client_ca.is_none();
         let prefixes = match self.allow_uri {
-            prefixes if prefixes.is_empty() && self.listen.ip().is_loopback() => vec!["file://".into(), "s3://".into()],
+            prefixes if prefixes.is_empty() && is_private => vec!["file://".into(), "s3://".into()],
             prefixes => prefixes,
         };
         let access = Access::new(&storage_root, &prefixes).map_err(|what| Invalid { setting: "--allow-uri", what })?;
+        let tls = self.tls_cert.zip(self.tls_key).map(|(cert, key)| Tls {
+            trainer_ca: self.tls_trainer_ca.unwrap_or_else(|| cert.clone()),
+            trainer_name: self.tls_trainer_name,
+            client_ca: self.tls_client_ca,
+            cert,
+            key,
+        });
         Ok(Options {
             port_file: self.port_file,
             data_dir,
@@ -145,6 +218,9 @@ impl Flags {
             storage,
             trainer,
             access,
+            token_file: self.token_file,
+            tls,
+            trainer_env: self.trainer_env,
             limits: Limits {
                 max_running_jobs: self.max_running_jobs,
                 max_queued_jobs: self.max_queued_jobs,
@@ -155,6 +231,20 @@ impl Flags {
             stop_grace: self.stop_grace,
             stall_timeout: self.stall_timeout,
         })
+    }
+
+    /// A port that others reach asks who they are, unless its owner says that it need not.
+    fn check_listen(&self) -> Result<(), Invalid> {
+        let asks = self.token_file.is_some() || self.tls_client_ca.is_some();
+        let is_safe = self.listen.ip().is_loopback() || asks || self.allow_unauthenticated;
+        let what = || {
+            format!(
+                "{} is reached from other machines, and nobody would be asked who he is; give --token-file or --tls-client-ca, or \
+                 say --allow-unauthenticated when something before this server asks",
+                self.listen
+            )
+        };
+        is_safe.then_some(()).ok_or_else(|| Invalid { setting: "--listen", what: what() })
     }
 }
 
@@ -211,88 +301,5 @@ fn runnable(path: &Path) -> Option<PathBuf> {
     (found.is_file() && found.permissions().mode() & 0o111 != 0).then(|| std::path::absolute(path).ok()).flatten()
 }
 
-/// A duration as `500ms`, `30s`, `2m` or `1h`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let expected = || format!("{text:?} is no duration; write 500ms, 30s, 2m or 1h");
-    let number: u64 = number.parse().map_err(|_| expected())?;
-    let millis = match unit {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(expected()),
-    };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(expected)
-}
-
-/// A size as a number of bytes, or with KiB, MiB, GiB or TiB behind it.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let expected = || format!("{text:?} is no size; write bytes, or 64MiB, 16GiB, 1TiB");
-    let number: u64 = number.parse().map_err(|_| expected())?;
-    let shift = match unit.trim() {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return Err(expected()),
-    };
-    number.checked_mul(1 << shift).ok_or_else(expected)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_and_sizes_have_units() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
-        assert_eq!(size("64MiB"), Ok(64 << 20));
-        assert_eq!(size("10"), Ok(10));
-        for bad in ["", "s", "-1s", "1 fortnight", "99999999999999999999s"] {
-            assert!(duration(bad).is_err(), "{bad:?}");
-        }
-        for bad in ["", "1XB", "99999999TiB"] {
-            assert!(size(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_trainer_reaches_a_server_that_listens_everywhere_over_loopback() {
-        for (listens, expected) in [("0.0.0.0:7", "127.0.0.1:7"), ("[::]:7", "[::1]:7"), ("10.0.0.1:7", "10.0.0.1:7")] {
-            assert_eq!(dialled(listens.parse().unwrap()).to_string(), expected);
-        }
-    }
-
-    fn options(args: &[&str]) -> Options {
-        let program = std::env::current_exe().unwrap();
-        let args = ["hone-server", "--trainer", program.to_str().unwrap()].into_iter().chain(args.iter().copied());
-        Flags::try_parse_from(args).unwrap().into_options(StorageOptions::default()).unwrap()
-    }
-
-    #[test]
-    fn everything_may_be_read_on_loopback_and_only_the_root_otherwise() {
-        let home = options(&["--data-dir", "/data"]);
-        assert_eq!(home.storage_root, "file:///data/storage");
-        assert!(home.access.allows("s3://bucket/a"));
-        let open = options(&["--data-dir", "/data", "--listen", "0.0.0.0:0"]);
-        assert!(!open.access.allows("s3://bucket/a"));
-        assert!(open.access.allows("file:///data/storage/models/a"));
-        let some = options(&["--listen", "0.0.0.0:0", "--allow-uri", "s3://bucket/rows", "--allow-uri", "s3://other"]);
-        assert!(some.access.allows("s3://bucket/rows/a.jsonl") && some.access.allows("s3://other/x"));
-        assert!(!some.access.allows("s3://bucket/secret"));
-    }
-
-    #[test]
-    fn a_missing_trainer_is_named() {
-        let flags = Flags::try_parse_from(["hone-server", "--trainer", "/no/such/trainer"]).unwrap();
-        let error = flags.into_options(StorageOptions::default()).unwrap_err().to_string();
-        assert_eq!(error, "--trainer: /no/such/trainer is not a program");
-    }
-}
+mod tests;

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+use crate::executor::environment;
+
 /// How long the trainer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -35,11 +37,11 @@ pub(crate) struct Device {
 }
 
 /// Asks in the background; the answer is there once it is.
-pub(crate) fn start(trainer: &Path, stopping: CancellationToken) -> Arc<OnceLock<Report>> {
+pub(crate) fn start(trainer: &Path, handed_on: &[String], stopping: CancellationToken) -> Arc<OnceLock<Report>> {
     let answer = Arc::new(OnceLock::new());
-    let (trainer, answered) = (trainer.to_path_buf(), answer.clone());
+    let (trainer, handed_on, answered) = (trainer.to_path_buf(), handed_on.to_vec(), answer.clone());
     tokio::spawn(async move {
-        match stopping.run_until_cancelled(tokio::time::timeout(PATIENCE, ask(trainer.clone()))).await {
+        match stopping.run_until_cancelled(tokio::time::timeout(PATIENCE, ask(trainer.clone(), handed_on))).await {
             None => {}
             Some(Ok(Ok(report))) => {
                 let devices: Vec<&str> = report.devices.iter().map(|device| device.name.as_str()).collect();
@@ -55,8 +57,10 @@ pub(crate) fn start(trainer: &Path, stopping: CancellationToken) -> Arc<OnceLock
     answer
 }
 
-async fn ask(trainer: PathBuf) -> Result<Report, String> {
-    let output = Command::new(&trainer)
+async fn ask(trainer: PathBuf, handed_on: Vec<String>) -> Result<Report, String> {
+    let mut command = Command::new(&trainer);
+    environment::clean(&mut command, &handed_on);
+    let output = command
         .args(["doctor", "--json", "--quick"])
         .stdin(Stdio::null())
         .kill_on_drop(true)

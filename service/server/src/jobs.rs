@@ -11,7 +11,7 @@ use hone_job::state::State;
 use tokio::sync::{Notify, watch};
 
 use crate::record::{Change, JobRecord};
-use crate::store::{self, JobQuery, NewJob, Request, Store};
+use crate::store::{self, JobLimits, JobQuery, NewJob, Request, Store};
 
 /// Tells the time; an argument, so that tests need not wait.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -39,16 +39,22 @@ impl Jobs {
     /// Creates a job, or returns the one made before under the same request id.
     pub async fn create(
         &self,
+        project: String,
         spec: JobSpec,
         request: Option<Request>,
         inputs: Vec<String>,
-        max_queued: u32,
+        limits: JobLimits,
     ) -> store::Result<JobRecord> {
-        let (record, events) = JobRecord::new(hone_job::id::Kind::Job.fresh(), spec, self.now());
+        let (record, events) = JobRecord::new(hone_job::id::Kind::Job.fresh(), project, spec, self.now());
         let fresh = record.job_id.clone();
-        let job = self.store.create_job(NewJob { record, events, request, inputs, max_queued }).await?;
+        let job = self.store.create_job(NewJob { record, events, request, inputs, limits }).await?;
         if job.job_id == fresh {
-            tracing::info!(job_id = job.job_id, queue_position = job.queue_position, "job created");
+            tracing::info!(
+                job_id = job.job_id,
+                project = job.project,
+                queue_position = job.queue_position,
+                "job created"
+            );
             self.queue.notify_one();
         }
         Ok(job)

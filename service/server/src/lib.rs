@@ -19,26 +19,30 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::TcpIncoming;
 
+use crate::api::Gate;
 use crate::attempts::Attempts;
 use crate::config::{Options, dialled};
 use crate::executor::Executor;
-use crate::executor::local::Local;
+use crate::executor::local::{Dial, Local};
 use crate::jobs::Jobs;
 use crate::layout::Layout;
 use crate::scheduler::Scheduler;
 use crate::store::Store;
 use crate::store::sqlite::{OpenError, Sqlite};
 use crate::supervisor::{Patience, Supervisor};
+use crate::tokens::Tokens;
 
 pub mod access;
 mod api;
 pub mod attempts;
+pub mod caller;
 mod checkpoints;
 pub mod config;
 mod doctor;
 pub mod executor;
 pub mod jobs;
 mod layout;
+mod place;
 mod preview;
 pub mod record;
 pub mod scheduler;
@@ -47,6 +51,8 @@ pub mod supervisor;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod tls;
+pub mod tokens;
 mod uploads;
 
 /// How long open calls may take to end once the server stops.
@@ -75,6 +81,12 @@ pub enum Error {
     /// The storage root cannot be used.
     #[error("the storage root cannot be used: {0}")]
     Storage(#[from] storage::Error),
+    /// The file of tokens cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] tokens::Error),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// The job store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -94,7 +106,8 @@ pub async fn run(listener: TcpListener, options: Options, shutdown: impl Future<
     let address = listener.local_addr().map_err(Error::Address)?;
     let _lock = lock(&options.data_dir)?;
     let store = Arc::new(Sqlite::open(&options.data_dir.join("hone.db"))?);
-    let executor = Arc::new(Local::new(&options.trainer, dialled(address), &options.data_dir));
+    let dial = Dial { server: dialled(address), tls: options.tls.clone() };
+    let executor = Arc::new(Local::new(&options, dial));
     let parts = Parts { store, executor, clock: Arc::new(chrono::Utc::now) };
     serve(listener, options, parts, shutdown).await
 }
@@ -115,6 +128,7 @@ pub(crate) async fn serve(
     let address = listener.local_addr().map_err(Error::Address)?;
     let layout = Layout::open(&options.storage_root, &options.storage)?;
     layout.probe().await?;
+    let tokens = options.token_file.as_deref().map(Tokens::open).transpose()?.map(Arc::new);
     let jobs = Arc::new(Jobs::new(parts.store.clone(), parts.clock));
     let attempts = Arc::new(Attempts::default());
     let patience = Patience {
@@ -137,12 +151,21 @@ pub(crate) async fn serve(
     scheduler.adopt().await?;
     trainers.spawn(scheduler.run());
 
+    if let Some(tokens) = &tokens {
+        tracing::info!(tokens = tokens.count(), "calls need a token");
+        if options.tls.is_none() && !address.ip().is_loopback() {
+            tracing::warn!("tokens come over connections that are not encrypted; set --tls-cert and --tls-key");
+        }
+        tokio::spawn(tokens.clone().keep_looking(stopping.clone()));
+    }
+    let needs_certificate = options.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let options = Arc::new(options);
     let shared = api::Shared {
         jobs,
         attempts: attempts.clone(),
         store: parts.store,
         layout,
+        gate: Gate::new(tokens, needs_certificate),
         options: options.clone(),
         stopping: stopping.clone(),
         stopped: stopped.clone(),

@@ -5,14 +5,21 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use hone_data::storage::StorageOptions;
-use hone_server::config::Flags;
-use hone_server::telemetry;
+use hone_server::caller::Role;
+use hone_server::config::{Cli, Command, Flags};
+use hone_server::{telemetry, tokens};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let Cli { serve: flags, command } = Cli::parse();
+    if let Some(Command::Token { name, project, role }) = command {
+        print_token(&name, &project, role);
+        return ExitCode::SUCCESS;
+    }
     telemetry::init(flags.log_format);
+    no_core_dumps();
     match serve(flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -20,6 +27,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A core dump of this process, or of a trainer, would hold tokens and credentials.
+fn no_core_dumps() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "a crash may leave a core dump, which would hold secrets");
+    }
+}
+
+/// The token goes to standard output, so that it can be piped into a secret; what is said about it does not.
+#[allow(clippy::print_stdout, reason = "the token is for a program or a person to take")]
+fn print_token(name: &str, project: &str, role: Role) {
+    let (token, line) = tokens::fresh(name, project, role);
+    println!("{token}");
+    eprintln!("# The token is shown this once; the next line lets it in, in the file of --token-file.\n{line}");
 }
 
 #[tokio::main]

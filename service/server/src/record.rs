@@ -14,6 +14,8 @@ use hone_job::state::{State, Trigger};
 pub struct JobRecord {
     /// Its id.
     pub job_id: String,
+    /// The project it belongs to.
+    pub project: String,
     /// Place in the order of creation; the store gives it.
     pub ordinal: u64,
     /// The effective spec, ids as they were given.
@@ -187,13 +189,14 @@ pub enum Refusal {
 
 impl JobRecord {
     /// A job that has just been asked for, and its first events: the spec, and what a person should know about it.
-    pub fn new(job_id: String, spec: JobSpec, now: DateTime<Utc>) -> (Self, Vec<JobEvent>) {
+    pub fn new(job_id: String, project: String, spec: JobSpec, now: DateTime<Utc>) -> (Self, Vec<JobEvent>) {
         let warnings = spec.warnings().into_iter().map(Event::Warning);
         let events = [Event::EffectiveSpec(Box::new(spec.clone()))].into_iter().chain(warnings);
         let events: Vec<JobEvent> =
             (1..).zip(events).map(|(sequence, event)| JobEvent { sequence, time: now, attempt: 0, event }).collect();
         let record = Self {
             job_id,
+            project,
             ordinal: 0,
             spec,
             state: State::Queued,

@@ -23,11 +23,12 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 use crate::access::Access;
+use crate::caller::Role;
 use crate::config::{Limits, Options};
 use crate::executor::{Error, Executor, Exit, Launch, Process, Status as End};
 use crate::store::Store;
 use crate::store::memory::Memory;
-use crate::{Parts, serve};
+use crate::{Parts, serve, tokens};
 
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -55,6 +56,13 @@ pub(crate) fn request_spec() -> pb::JobSpec {
     }
 }
 
+/// A message that is sent with a token.
+pub(crate) fn bearing<T>(token: &str, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
+}
+
 /// Waits for something, but not for ever.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it should have happened by now")
@@ -67,6 +75,9 @@ pub(crate) fn options(folder: &Path) -> Options {
         port_file: None,
         data_dir: folder.to_path_buf(),
         access: Access::new(&storage_root, &["file://".into(), "s3://".into()]).unwrap(),
+        token_file: None,
+        tls: None,
+        trainer_env: Vec::new(),
         storage_root,
         storage: StorageOptions::default(),
         trainer: "/bin/false".into(),
@@ -99,6 +110,25 @@ impl Harness {
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Options)) -> Self {
         Self::start_on(Arc::new(Memory::default()), change).await
+    }
+
+    /// A server that takes the tokens of these lines only: name, project, role and limits. Gives the tokens too.
+    pub(crate) async fn with_tokens<const N: usize>(
+        lines: [(&str, &str, Role, &str); N],
+        change: impl FnOnce(&mut Options),
+    ) -> (Self, [String; N]) {
+        let made = lines.map(|(name, project, role, limits)| {
+            let (token, line) = tokens::fresh(name, project, role);
+            (token, format!("{line} {limits}\n"))
+        });
+        let text: String = made.iter().map(|(_, line)| line.as_str()).collect();
+        let server = Self::start_with(|options| {
+            let file = options.data_dir.join("tokens");
+            std::fs::write(&file, text).unwrap();
+            options.token_file = Some(file);
+            change(options);
+        });
+        (server.await, made.map(|(token, _)| token))
     }
 
     pub(crate) async fn start_on(store: Arc<dyn Store>, change: impl FnOnce(&mut Options)) -> Self {

@@ -15,8 +15,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use crate::caller::Caller;
 use crate::layout::Layout;
-use crate::store::{self, Store, Upload};
+use crate::store::{self, Store, Upload, UploadQuery};
 
 /// Bytes of a part that goes to storage, and parts on their way at once.
 const PART_BYTES: usize = 8 << 20;
@@ -80,12 +81,28 @@ impl Uploads {
         &self.tasks
     }
 
-    /// An upload begins; of at most `limit` bytes in all.
-    pub(crate) fn begin(&self, kind: Kind, limit: u64) -> Result<Incoming, Error> {
+    /// An upload of a caller begins; of at most `limit` bytes in all.
+    pub(crate) async fn begin(&self, kind: Kind, limit: u64, caller: &Caller) -> Result<Incoming, Error> {
         let room = self.room.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
+        let owner = Owner { project: caller.project.clone(), max_bytes: caller.limits.max_bytes };
+        let held = match owner.max_bytes {
+            Some(_) => self.store.uploaded_bytes(&owner.project).await?,
+            None => 0,
+        };
         let id = kind.fresh();
         let folder = self.layout.upload(kind, &id);
-        Ok(Incoming { kind, id, folder, limit, num_bytes: 0, files: Vec::new(), current: None, _room: room })
+        Ok(Incoming {
+            kind,
+            id,
+            folder,
+            owner,
+            limit,
+            held,
+            num_bytes: 0,
+            files: Vec::new(),
+            current: None,
+            _room: room,
+        })
     }
 
     /// Everything has come: writes the manifest, then the row. From now on it exists.
@@ -97,35 +114,32 @@ impl Uploads {
         };
         let files = incoming.files.clone();
         let create_time = chrono::Utc::now();
-        let upload = Upload { id: incoming.id.clone(), ordinal: 0, display_name, files, uri, create_time };
+        let Owner { project, max_bytes } = incoming.owner.clone();
+        let upload = Upload { id: incoming.id.clone(), ordinal: 0, project, display_name, files, uri, create_time };
         // A model's folder holds the model's files alone: loaders look at what lies there.
         if incoming.kind == Kind::Dataset {
             let manifest = serde_json::to_vec_pretty(&upload).map_err(store::Error::from)?;
             incoming.folder.join(MANIFEST).put(manifest).await?;
         }
-        let upload = self.store.create_upload(upload).await?;
+        let upload = self.store.create_upload(upload, max_bytes).await?;
         tracing::info!(id = upload.id, name = upload.display_name, size_bytes = upload.size_bytes(), "uploaded");
         Ok(upload)
     }
 
-    /// One upload.
-    pub(crate) async fn get(&self, id: &str) -> Result<Upload, store::Error> {
-        self.store.upload(id).await
+    /// One upload, if the caller may see it.
+    pub(crate) async fn get(&self, id: &str, caller: &Caller) -> Result<Upload, store::Error> {
+        visible_upload(&*self.store, id, caller).await
     }
 
-    /// Uploads of a kind, newest first.
-    pub(crate) async fn list(
-        &self,
-        kind: Kind,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<Vec<Upload>, store::Error> {
-        self.store.uploads(kind, before, limit).await
+    /// Uploads, newest first.
+    pub(crate) async fn list(&self, query: UploadQuery) -> Result<Vec<Upload>, store::Error> {
+        self.store.uploads(query).await
     }
 
     /// Removes an upload that no living job reads. Its row goes first: what is left of it then is only space, and that is
     /// tried to be freed.
-    pub(crate) async fn delete(&self, id: &str) -> Result<(), store::Error> {
+    pub(crate) async fn delete(&self, id: &str, caller: &Caller) -> Result<(), store::Error> {
+        self.get(id, caller).await?;
         let upload = self.store.delete_upload(id).await?;
         let folder = self.layout.upload(upload.kind(), id);
         let removed = async {
@@ -140,12 +154,31 @@ impl Uploads {
     }
 }
 
+/// One upload, if the caller may see it; one that he may not see does not exist for him.
+pub(crate) async fn visible_upload(store: &dyn Store, id: &str, caller: &Caller) -> Result<Upload, store::Error> {
+    let upload = store.upload(id).await?;
+    match caller.sees(&upload.project) {
+        true => Ok(upload),
+        false => Err(store::Error::NotFound { kind: upload.kind(), id: upload.id }),
+    }
+}
+
+/// Whose an upload will be, and how much its project may hold.
+#[derive(Clone)]
+struct Owner {
+    project: String,
+    max_bytes: Option<u64>,
+}
+
 /// An upload on its way.
 pub(crate) struct Incoming {
     kind: Kind,
     id: String,
     folder: Location,
+    owner: Owner,
     limit: u64,
+    /// Bytes that the project held when it began, where that matters.
+    held: u64,
     num_bytes: u64,
     files: Vec<File>,
     current: Option<Current>,
@@ -201,6 +234,10 @@ impl Incoming {
         if self.num_bytes > self.limit {
             let what = if self.kind == Kind::Model { "model" } else { "dataset" };
             return Err(Error::TooLarge { what, limit: self.limit });
+        }
+        // Looked at again when it is kept: others may come meanwhile.
+        if let Some(max_bytes) = self.owner.max_bytes.filter(|max| self.held + self.num_bytes > *max) {
+            return Err(store::Error::TooManyBytes { project: self.owner.project.clone(), max_bytes }.into());
         }
         let Some(current) = &mut self.current else { return Err(Error::invalid("chunk", "came before its file")) };
         current.hash.update(&bytes);

@@ -7,6 +7,7 @@
 //! Proto types stop here.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +27,13 @@ use queue::Queue;
 /// Where to attach, as what, and how patiently.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// URL of the server.
+    /// URL of the server, `http://` or `https://`.
     pub server: String,
+    /// PEM file of the authorities that may have signed the certificate of an `https://` server. Default: those of the
+    /// system.
+    pub server_ca: Option<PathBuf>,
+    /// Name that the certificate must be for. Default: the host of the URL.
+    pub server_name: Option<String>,
     /// Job to work on.
     pub job_id: String,
     /// Attempt that this process is.
@@ -56,6 +62,8 @@ impl Options {
     pub fn new(server: impl Into<String>, job_id: impl Into<String>, attempt: u32, secret: Secret) -> Self {
         Self {
             server: server.into(),
+            server_ca: None,
+            server_name: None,
             job_id: job_id.into(),
             attempt,
             secret,

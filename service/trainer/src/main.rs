@@ -56,6 +56,12 @@ struct RunArgs {
     /// URL of the server.
     #[arg(long, env = "HONE_SERVER")]
     server: String,
+    /// PEM file of the authorities that may have signed the server's certificate [default: those of the system].
+    #[arg(long, env = "HONE_SERVER_CA")]
+    server_ca: Option<PathBuf>,
+    /// Name that the server's certificate must be for [default: the host of the URL].
+    #[arg(long, env = "HONE_SERVER_NAME")]
+    server_name: Option<String>,
     /// Job to work on.
     #[arg(long, env = "HONE_JOB_ID")]
     job_id: String,
@@ -172,7 +178,9 @@ fn run(args: RunArgs) -> ExitCode {
         tracing::error!("could not attach: HONE_SECRET is not set");
         return ExitCode::from(COULD_NOT_ATTACH);
     };
-    let options = link::Options::new(args.server, args.job_id, args.attempt, Secret::new(secret));
+    let mut options = link::Options::new(args.server, args.job_id, args.attempt, Secret::new(secret));
+    options.server_ca = args.server_ca;
+    options.server_name = args.server_name;
     let (link, welcome) = match runtime.block_on(Link::attach(options)) {
         Ok(attached) => attached,
         Err(error) => {

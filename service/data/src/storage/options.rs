@@ -92,6 +92,11 @@ impl StorageOptions {
         }
     }
 
+    /// What of it must not be shown to anybody.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.secret_access_key.iter().chain(&self.session_token)
+    }
+
     pub(super) fn retry(&self) -> RetryConfig {
         let backoff =
             BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(1), base: 2.0 };

@@ -38,6 +38,7 @@ pub(super) fn job(record: JobRecord) -> pb::Job {
         total_steps: record.total_steps,
         failure: record.failure.map(event::failure),
         result: record.result.filter(|_| record.state == State::Succeeded).map(event::outcome),
+        project: record.project,
     }
 }
 
@@ -72,6 +73,7 @@ pub(super) fn dataset(upload: Upload) -> pb::Dataset {
         sha256: file.map(|file| file.sha256).unwrap_or_default(),
         create_time: Some(timestamp(upload.create_time)),
         uri: upload.uri,
+        project: upload.project,
     }
 }
 
@@ -84,6 +86,7 @@ pub(super) fn model(upload: Upload) -> pb::Model {
         display_name: upload.display_name,
         create_time: Some(timestamp(upload.create_time)),
         uri: upload.uri,
+        project: upload.project,
         files: upload
             .files
             .into_iter()

@@ -9,12 +9,14 @@ use pb::upload_dataset_request::Part;
 use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::gate::caller;
 use super::inputs::Inputs;
 use super::page::Page;
 use super::status::Problem;
 use super::{convert, receive};
+use crate::caller::Caller;
 use crate::preview::{Previewer, Wanted};
-use crate::store::Upload;
+use crate::store::{Upload, UploadQuery};
 use crate::uploads::{Error, Incoming, Uploads};
 
 /// Most rows of a preview, and how many when the caller does not say.
@@ -38,6 +40,7 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<Streaming<pb::UploadDatasetRequest>>,
     ) -> Result<Response<pb::UploadDatasetResponse>, Status> {
+        let caller = caller(&request)?;
         let mut messages = receive::Messages::of(request);
         let first = messages.next().await.map_err(Problem::from)?;
         let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
@@ -47,7 +50,7 @@ impl DatasetService for DatasetApi {
             let what = format!("{:?} must end in .jsonl or .parquet, plain or with .gz or .zst", header.file_name);
             return Err(Problem::field("header.file_name", what).into());
         }
-        let incoming = self.uploads.begin(Kind::Dataset, self.max_bytes).map_err(Problem::from)?;
+        let incoming = self.uploads.begin(Kind::Dataset, self.max_bytes, &caller).await.map_err(Problem::from)?;
         let upload = receive::run(&self.uploads, incoming, |uploads, mut incoming| async move {
             let received = rows(&uploads, &mut incoming, header, messages).await;
             (incoming, received)
@@ -59,9 +62,10 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<pb::GetDatasetRequest>,
     ) -> Result<Response<pb::GetDatasetResponse>, Status> {
+        let caller = caller(&request)?;
         let dataset_id = request.into_inner().dataset_id;
         check_id(&dataset_id)?;
-        let upload = self.uploads.get(&dataset_id).await.map_err(Problem::from)?;
+        let upload = self.uploads.get(&dataset_id, &caller).await.map_err(Problem::from)?;
         Ok(Response::new(pb::GetDatasetResponse { dataset: Some(convert::dataset(upload)) }))
     }
 
@@ -69,9 +73,11 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<pb::ListDatasetsRequest>,
     ) -> Result<Response<pb::ListDatasetsResponse>, Status> {
+        let project = caller(&request)?.only_project();
         let request = request.into_inner();
         let page = Page::new(request.page_size, &request.page_token, "datasets")?;
-        let found = self.uploads.list(Kind::Dataset, page.before, page.limit()).await.map_err(Problem::from)?;
+        let query = UploadQuery { kind: Kind::Dataset, project, before: page.before, limit: page.limit() };
+        let found = self.uploads.list(query).await.map_err(Problem::from)?;
         let found: Vec<_> = found.into_iter().map(|upload| (upload.ordinal, convert::dataset(upload))).collect();
         let (found, next_page_token) = page.cut(found, |(ordinal, _)| *ordinal, |(_, dataset)| dataset.encoded_len());
         let datasets = found.into_iter().map(|(_, dataset)| dataset).collect();
@@ -82,9 +88,10 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<pb::DeleteDatasetRequest>,
     ) -> Result<Response<pb::DeleteDatasetResponse>, Status> {
+        let caller = caller(&request)?;
         let dataset_id = request.into_inner().dataset_id;
         check_id(&dataset_id)?;
-        self.uploads.delete(&dataset_id).await.map_err(Problem::from)?;
+        self.uploads.delete(&dataset_id, &caller).await.map_err(Problem::from)?;
         Ok(Response::new(pb::DeleteDatasetResponse {}))
     }
 
@@ -92,12 +99,17 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<pb::PreviewDatasetRequest>,
     ) -> Result<Response<pb::PreviewDatasetResponse>, Status> {
-        Ok(Response::new(self.preview(request.into_inner()).await?))
+        let caller = caller(&request)?;
+        Ok(Response::new(self.preview(&caller, request.into_inner()).await?))
     }
 }
 
 impl DatasetApi {
-    async fn preview(&self, request: pb::PreviewDatasetRequest) -> Result<pb::PreviewDatasetResponse, Problem> {
+    async fn preview(
+        &self,
+        caller: &Caller,
+        request: pb::PreviewDatasetRequest,
+    ) -> Result<pb::PreviewDatasetResponse, Problem> {
         let rows = request.rows.unwrap_or(DEFAULT_ROWS);
         if rows > MAX_ROWS {
             return Err(Problem::field("rows", format!("is {rows}; must be at most {MAX_ROWS}")));
@@ -105,7 +117,7 @@ impl DatasetApi {
         let max_length_is_default = request.data.as_ref().is_some_and(|data| data.max_length.is_none());
         let (spec, violations) =
             convert::preview_spec(request.base_model, request.data, request.loss_on, request.preference);
-        self.inputs.check(&spec, "base_model.uri", "", violations, Code::NotFound).await?;
+        self.inputs.check(caller, &spec, "base_model.uri", "", violations, Code::NotFound).await?;
         let spec = self.inputs.resolve(&spec).await?;
         let open = |uris: &[String]| uris.iter().map(|uri| self.inputs.open(uri)).collect::<Result<Vec<_>, _>>();
         let data = &spec.task.training().expect("a preview is of rows to train on").data;

@@ -11,8 +11,11 @@ use tonic::Code;
 
 use super::status::Problem;
 use crate::access::Access;
+use crate::caller::Caller;
 use crate::layout::Layout;
+use crate::place::{Place, Root};
 use crate::store::{Error, Store};
+use crate::uploads::visible_upload;
 
 /// Knows what there is and what may be read.
 #[derive(Clone)]
@@ -20,11 +23,13 @@ pub(super) struct Inputs {
     store: Arc<dyn Store>,
     layout: Layout,
     access: Access,
+    root: Root,
 }
 
 impl Inputs {
     pub(super) fn new(store: Arc<dyn Store>, layout: Layout, access: Access) -> Self {
-        Self { store, layout, access }
+        let root = Root::new(layout.root_uri());
+        Self { store, layout, access, root }
     }
 
     /// Checks all that a spec names and returns the ids of the uploads among it. What is wrong is added to `violations`;
@@ -32,6 +37,7 @@ impl Inputs {
     /// nobody knows, the answer has the code `unknown`.
     pub(super) async fn check(
         &self,
+        caller: &Caller,
         spec: &JobSpec,
         model_field: &str,
         prefix: &str,
@@ -49,10 +55,10 @@ impl Inputs {
         }
         let mut found = Found { uploads: Vec::new(), violations, num_unknown: 0, buckets: HashSet::new() };
         for (field, kind, name) in names.into_iter().filter(|(_, _, name)| !name.is_empty()) {
-            self.look_at(&field, kind, name, &mut found).await?;
+            self.look_at(caller, &field, kind, name, &mut found).await?;
         }
         for (field, uri) in trained(&spec.task) {
-            self.check_uri(&format!("{prefix}{field}"), uri, &mut found);
+            self.check_uri(caller, &format!("{prefix}{field}"), uri, &mut found).await?;
         }
         match found.violations.len() {
             0 => Ok(found.uploads),
@@ -61,12 +67,18 @@ impl Inputs {
         }
     }
 
-    async fn look_at(&self, field: &str, kind: Kind, name: &str, found: &mut Found) -> Result<(), Problem> {
+    async fn look_at(
+        &self,
+        caller: &Caller,
+        field: &str,
+        kind: Kind,
+        name: &str,
+        found: &mut Found,
+    ) -> Result<(), Problem> {
         if !kind.matches(name) {
-            self.check_uri(field, name, found);
-            return Ok(());
+            return self.check_uri(caller, field, name, found).await;
         }
-        match self.store.upload(name).await {
+        match visible_upload(&*self.store, name, caller).await {
             Ok(upload) => found.uploads.push(upload.id),
             Err(error @ Error::NotFound { .. }) => {
                 found.num_unknown += 1;
@@ -77,7 +89,7 @@ impl Inputs {
         Ok(())
     }
 
-    fn check_uri(&self, field: &str, uri: &str, found: &mut Found) {
+    async fn check_uri(&self, caller: &Caller, field: &str, uri: &str, found: &mut Found) -> Result<(), Problem> {
         let allowed = || format!("what may be read begins with one of: {}", self.access.describe());
         if !uri.contains("://") {
             found.wrong(field, format!("{uri:?} is neither an id nor a file:// or s3:// URI"));
@@ -85,6 +97,32 @@ impl Inputs {
             found.wrong(field, error);
         } else if !self.access.allows(uri) {
             found.wrong(field, format!("{uri} may not be read by this server; {}", allowed()));
+        } else if !self.owns(caller, uri).await? {
+            found.wrong(field, format!("{uri} is no job, dataset or model of project {}", caller.project));
+        }
+        Ok(())
+    }
+
+    /// Whether a place may be read as far as its owner goes. Below the storage root everything has one; elsewhere it is
+    /// the prefixes that count.
+    async fn owns(&self, caller: &Caller, uri: &str) -> Result<bool, Problem> {
+        if caller.only_project().is_none() {
+            return Ok(true);
+        }
+        let names = match self.root.place(uri) {
+            Place::Outside => return Ok(true),
+            Place::Around => return Ok(false),
+            Place::Inside(names) => names,
+        };
+        let owner = match names.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["jobs", id, ..] => self.store.job(id).await.map(|job| job.project),
+            ["datasets" | "models", id, ..] => self.store.upload(id).await.map(|upload| upload.project),
+            _ => return Ok(false),
+        };
+        match owner {
+            Ok(project) => Ok(caller.sees(&project)),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 

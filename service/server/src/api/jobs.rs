@@ -12,16 +12,18 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
+use super::gate::caller;
 use super::inputs::Inputs;
 use super::page::Page;
 use super::status::Problem;
 use super::{convert, download, watch};
 use crate::attempts::{Attempts, Wish};
+use crate::caller::Caller;
 use crate::checkpoints::{Checkpoint, Checkpoints};
 use crate::jobs::Jobs;
 use crate::record::{Change, JobRecord};
 use crate::scheduler::sha256;
-use crate::store::{self, JobQuery};
+use crate::store::{self, JobLimits, JobQuery};
 
 /// Longest request id, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -41,24 +43,27 @@ impl JobService for JobApi {
         &self,
         request: Request<pb::CreateJobRequest>,
     ) -> Result<Response<pb::CreateJobResponse>, Status> {
-        let job = self.create(request.into_inner()).await?;
+        let caller = caller(&request)?;
+        let job = self.create(caller, request.into_inner()).await?;
         Ok(Response::new(pb::CreateJobResponse { job: Some(job) }))
     }
 
     async fn get_job(&self, request: Request<pb::GetJobRequest>) -> Result<Response<pb::GetJobResponse>, Status> {
-        let job = self.job(&request.into_inner().job_id).await?;
+        let job = self.job(&caller(&request)?, &request.into_inner().job_id).await?;
         Ok(Response::new(pb::GetJobResponse { job: Some(convert::job(job)) }))
     }
 
     async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Result<Response<pb::ListJobsResponse>, Status> {
-        Ok(Response::new(self.list(request.into_inner()).await?))
+        let caller = caller(&request)?;
+        Ok(Response::new(self.list(&caller, request.into_inner()).await?))
     }
 
     type WatchJobStream = watch::Events;
 
     async fn watch_job(&self, request: Request<pb::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
+        let caller = caller(&request)?;
         let pb::WatchJobRequest { job_id, after_sequence } = request.into_inner();
-        self.job(&job_id).await?;
+        self.job(&caller, &job_id).await?;
         Ok(Response::new(watch::events(self.jobs.clone(), job_id, after_sequence, self.stopping.clone())))
     }
 
@@ -66,8 +71,9 @@ impl JobService for JobApi {
         &self,
         request: Request<pb::CancelJobRequest>,
     ) -> Result<Response<pb::CancelJobResponse>, Status> {
+        let caller = caller(&request)?;
         let job_id = request.into_inner().job_id;
-        check_id(&job_id)?;
+        self.job(&caller, &job_id).await?;
         let job = self.jobs.change(&job_id, Change::CancelRequested).await.map_err(Problem::from)?;
         if let Some(attempt) = self.attempts.get(&job_id) {
             attempt.wish(Wish::Cancel);
@@ -76,8 +82,9 @@ impl JobService for JobApi {
     }
 
     async fn pause_job(&self, request: Request<pb::PauseJobRequest>) -> Result<Response<pb::PauseJobResponse>, Status> {
+        let caller = caller(&request)?;
         let job_id = request.into_inner().job_id;
-        check_id(&job_id)?;
+        self.job(&caller, &job_id).await?;
         let job = self.jobs.change(&job_id, Change::PauseRequested).await.map_err(Problem::from)?;
         if let Some(attempt) = self.attempts.get(&job_id) {
             attempt.wish(Wish::Pause);
@@ -89,7 +96,8 @@ impl JobService for JobApi {
         &self,
         request: Request<pb::ResumeJobRequest>,
     ) -> Result<Response<pb::ResumeJobResponse>, Status> {
-        let job = self.resume(request.into_inner()).await?;
+        let caller = caller(&request)?;
+        let job = self.resume(&caller, request.into_inner()).await?;
         Ok(Response::new(pb::ResumeJobResponse { job: Some(convert::job(job)) }))
     }
 
@@ -97,8 +105,9 @@ impl JobService for JobApi {
         &self,
         request: Request<pb::CheckpointJobRequest>,
     ) -> Result<Response<pb::CheckpointJobResponse>, Status> {
+        let caller = caller(&request)?;
         let job_id = request.into_inner().job_id;
-        let checkpoint_id = self.save_now(&job_id).await?;
+        let checkpoint_id = self.save_now(&caller, &job_id).await?;
         let found = self.checkpoints.get(&job_id, &checkpoint_id).await.map_err(Problem::from)?;
         Ok(Response::new(pb::CheckpointJobResponse { checkpoint: Some(checkpoint(found)) }))
     }
@@ -107,7 +116,8 @@ impl JobService for JobApi {
         &self,
         request: Request<pb::DeleteJobRequest>,
     ) -> Result<Response<pb::DeleteJobResponse>, Status> {
-        self.delete(&request.into_inner().job_id).await?;
+        let caller = caller(&request)?;
+        self.delete(&caller, &request.into_inner().job_id).await?;
         Ok(Response::new(pb::DeleteJobResponse {}))
     }
 
@@ -115,9 +125,10 @@ impl JobService for JobApi {
         &self,
         request: Request<pb::ListCheckpointsRequest>,
     ) -> Result<Response<pb::ListCheckpointsResponse>, Status> {
+        let caller = caller(&request)?;
         let pb::ListCheckpointsRequest { job_id, page_size, page_token } = request.into_inner();
         let page = Page::new(page_size, &page_token, &job_id)?;
-        self.job(&job_id).await?;
+        self.job(&caller, &job_id).await?;
         let found = self.checkpoints.list(&job_id, page.before, page.limit()).await.map_err(Problem::from)?;
         let (found, next_page_token) = page.cut(found, |found| found.step, |found| 200 * found.manifest.files.len());
         let checkpoints = found.into_iter().map(checkpoint).collect();
@@ -128,8 +139,9 @@ impl JobService for JobApi {
         &self,
         request: Request<pb::GetCheckpointRequest>,
     ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
+        let caller = caller(&request)?;
         let pb::GetCheckpointRequest { job_id, checkpoint_id } = request.into_inner();
-        self.job(&job_id).await?;
+        self.job(&caller, &job_id).await?;
         let found = self.checkpoints.get(&job_id, &checkpoint_id).await.map_err(Problem::from)?;
         Ok(Response::new(pb::GetCheckpointResponse { checkpoint: Some(checkpoint(found)) }))
     }
@@ -138,8 +150,9 @@ impl JobService for JobApi {
         &self,
         request: Request<pb::DeleteCheckpointRequest>,
     ) -> Result<Response<pb::DeleteCheckpointResponse>, Status> {
+        let caller = caller(&request)?;
         let pb::DeleteCheckpointRequest { job_id, checkpoint_id } = request.into_inner();
-        let job = self.job(&job_id).await?;
+        let job = self.job(&caller, &job_id).await?;
         // Another attempt would go on from it.
         if !job.state.is_final() && job.last_checkpoint.trim_end_matches('/').ends_with(&format!("/{checkpoint_id}")) {
             let message = format!("{checkpoint_id} is the last checkpoint of {job_id}, which has not ended");
@@ -155,8 +168,9 @@ impl JobService for JobApi {
         &self,
         request: Request<pb::DownloadCheckpointRequest>,
     ) -> Result<Response<Self::DownloadCheckpointStream>, Status> {
+        let caller = caller(&request)?;
         let pb::DownloadCheckpointRequest { job_id, checkpoint_id } = request.into_inner();
-        self.job(&job_id).await?;
+        self.job(&caller, &job_id).await?;
         let found = match checkpoint_id.as_str() {
             "" => self.checkpoints.last(&job_id).await,
             id => self.checkpoints.get(&job_id, id).await,
@@ -166,12 +180,14 @@ impl JobService for JobApi {
 }
 
 impl JobApi {
-    async fn job(&self, job_id: &str) -> Result<JobRecord, Problem> {
+    /// One job, if the caller may see it; one that he may not see does not exist for him.
+    async fn job(&self, caller: &Caller, job_id: &str) -> Result<JobRecord, Problem> {
         check_id(job_id)?;
-        Ok(self.jobs.get(job_id).await?)
+        let job = self.jobs.get(job_id).await?;
+        if caller.sees(&job.project) { Ok(job) } else { Err(Problem::not_found("job", job_id)) }
     }
 
-    async fn create(&self, request: pb::CreateJobRequest) -> Result<pb::Job, Problem> {
+    async fn create(&self, caller: Caller, request: pb::CreateJobRequest) -> Result<pb::Job, Problem> {
         let (spec, mut violations) = convert::job_spec(request.spec);
         if request.request_id.len() > MAX_REQUEST_ID_BYTES {
             violations.push(Violation::new("request_id", format!("must be at most {MAX_REQUEST_ID_BYTES} bytes")));
@@ -179,7 +195,8 @@ impl JobApi {
         // The effective spec: it is the same for the same request, and its JSON is in one order.
         let body = serde_json::to_string(&spec).map_err(|error| Problem::internal(error.to_string()))?;
         let request_id = Some(request.request_id).filter(|id| !id.is_empty());
-        let repeated = request_id.map(|id| store::Request { id, body_sha256: sha256(&body) });
+        let repeated =
+            request_id.map(|id| store::Request { project: caller.project.clone(), id, body_sha256: sha256(&body) });
         // Looked up before the inputs are: a repeat is answered even when what it names is gone by now.
         if let Some(repeated) = repeated.as_ref().filter(|_| violations.is_empty())
             && let Some(made) = self.jobs.of_request(repeated).await?
@@ -187,18 +204,21 @@ impl JobApi {
             return Ok(convert::job(made));
         }
         let prefix = format!("spec.{}.", spec.task.name());
-        let inputs =
-            self.inputs.check(&spec, "spec.base_model.uri", &prefix, violations, Code::InvalidArgument).await?;
+        let inputs = self
+            .inputs
+            .check(&caller, &spec, "spec.base_model.uri", &prefix, violations, Code::InvalidArgument)
+            .await?;
         if request.validate_only {
-            let (record, _) = JobRecord::new(String::new(), spec, self.jobs.now());
+            let (record, _) = JobRecord::new(String::new(), caller.project, spec, self.jobs.now());
             return Ok(pb::Job { create_time: None, last_sequence: 0, ..convert::job(record) });
         }
-        let job = self.jobs.create(spec, repeated, inputs, self.max_queued_jobs).await?;
+        let limits = JobLimits { max_queued: self.max_queued_jobs, max_of_project: caller.limits.max_jobs };
+        let job = self.jobs.create(caller.project, spec, repeated, inputs, limits).await?;
         Ok(convert::job(job))
     }
 
-    async fn resume(&self, request: pb::ResumeJobRequest) -> Result<JobRecord, Problem> {
-        let job = self.job(&request.job_id).await?;
+    async fn resume(&self, caller: &Caller, request: pb::ResumeJobRequest) -> Result<JobRecord, Problem> {
+        let job = self.job(caller, &request.job_id).await?;
         let spec = match request.spec {
             None => None,
             Some(spec) => {
@@ -214,10 +234,10 @@ impl JobApi {
     }
 
     /// Has the trainer save, and waits for the word that it has. Gives the checkpoint's id.
-    async fn save_now(&self, job_id: &str) -> Result<String, Problem> {
+    async fn save_now(&self, caller: &Caller, job_id: &str) -> Result<String, Problem> {
         check_id(job_id)?;
         let mut news = self.jobs.subscribe(job_id);
-        let job = self.job(job_id).await?;
+        let job = self.job(caller, job_id).await?;
         let attempt = self.attempts.get(job_id).filter(|_| job.state == State::Running);
         let Some(attempt) = attempt else {
             let message = format!("{job_id} is {}; only a running job can save", job.state);
@@ -239,14 +259,15 @@ impl JobApi {
         }
     }
 
-    async fn list(&self, request: pb::ListJobsRequest) -> Result<pb::ListJobsResponse, Problem> {
+    async fn list(&self, caller: &Caller, request: pb::ListJobsRequest) -> Result<pb::ListJobsResponse, Problem> {
         let mut states = convert::states(&request.states).map_err(|violation| Problem::invalid(vec![violation]))?;
         states.sort_by_key(|state| state.to_string());
         states.dedup();
         let mut labels: Vec<(String, String)> = request.labels.into_iter().collect();
         labels.sort();
         let page = Page::new(request.page_size, &request.page_token, &format!("{states:?} {labels:?}"))?;
-        let query = JobQuery { states, labels, before: page.before, limit: page.limit() };
+        let query =
+            JobQuery { project: caller.only_project(), states, labels, before: page.before, limit: page.limit() };
         let found = self.jobs.list(query).await?;
         let found: Vec<(u64, pb::Job)> = found.into_iter().map(|job| (job.ordinal, convert::job(job))).collect();
         let (found, next_page_token) = page.cut(found, |(ordinal, _)| *ordinal, |(_, job)| job.encoded_len());
@@ -254,8 +275,8 @@ impl JobApi {
     }
 
     /// The files first: should that fail halfway, the job is still there to be deleted again.
-    async fn delete(&self, job_id: &str) -> Result<(), Problem> {
-        let job = self.job(job_id).await?;
+    async fn delete(&self, caller: &Caller, job_id: &str) -> Result<(), Problem> {
+        let job = self.job(caller, job_id).await?;
         if !job.state.is_final() {
             return Err(store::Error::NotFinal { job_id: job.job_id, state: job.state }.into());
         }

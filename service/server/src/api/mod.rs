@@ -33,6 +33,7 @@ use crate::{Error, doctor};
 mod convert;
 mod datasets;
 mod download;
+mod gate;
 mod inputs;
 mod intact;
 mod jobs;
@@ -45,6 +46,8 @@ mod system;
 mod tests;
 mod trainer;
 mod watch;
+
+pub(crate) use gate::Gate;
 
 /// Largest message taken or sent, in bytes.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
@@ -64,18 +67,19 @@ pub(crate) struct Shared {
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) layout: Layout,
+    pub(crate) gate: Gate,
     pub(crate) options: Arc<Options>,
     pub(crate) stopping: CancellationToken,
     pub(crate) stopped: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
-/// The router, whose requests are watched on their way in.
-pub(crate) type Watched = Router<Stack<MapRequestLayer<intact::Watch>, Identity>>;
+/// The router, whose requests pass the gate and are watched on their way in.
+pub(crate) type Watched = Router<Stack<MapRequestLayer<intact::Watch>, Stack<Gate, Identity>>>;
 
 /// All services, and the control of their health.
 pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> {
-    let Shared { jobs, attempts, store, layout, options, stopping, stopped, tasks } = shared;
+    let Shared { jobs, attempts, store, layout, gate, options, stopping, stopped, tasks } = shared;
     let inputs = inputs::Inputs::new(store.clone(), layout.clone(), options.access.clone());
     let uploads = Uploads::new(store.clone(), layout.clone(), Arc::new(Semaphore::new(MAX_UPLOADS)), tasks.clone());
     let job_service = JobServiceServer::new(jobs::JobApi {
@@ -97,7 +101,7 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
     let system_service = SystemServiceServer::new(system::SystemApi {
         limits: options.limits,
         storage_root: layout.root_uri().to_string(),
-        trainer: doctor::start(&options.trainer, stopping.clone()),
+        trainer: doctor::start(&options.trainer, &options.trainer_env, stopping.clone()),
     });
     let trainer_service = TrainerServiceServer::new(trainer::TrainerApi {
         jobs: jobs.clone(),
@@ -110,7 +114,12 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health { reporter };
     health.set(ServingStatus::Serving).await;
-    let router = Server::builder()
+    let mut server = Server::builder();
+    if let Some(tls) = &options.tls {
+        server = server.tls_config(tls.listener()?).map_err(|error| tls.unusable(&error))?;
+    }
+    let router = server
+        .layer(gate.clone())
         .layer(MapRequestLayer::new(intact::watched as intact::Watch))
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(std::time::Duration::from_secs(20)))

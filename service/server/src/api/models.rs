@@ -8,10 +8,11 @@ use pb::upload_model_request::Part;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::gate::caller;
 use super::page::Page;
 use super::status::Problem;
 use super::{convert, receive};
-use crate::store::Upload;
+use crate::store::{Upload, UploadQuery};
 use crate::uploads::{Error, Incoming, Uploads};
 
 pub(super) struct ModelApi {
@@ -25,6 +26,7 @@ impl ModelService for ModelApi {
         &self,
         request: Request<Streaming<pb::UploadModelRequest>>,
     ) -> Result<Response<pb::UploadModelResponse>, Status> {
+        let caller = caller(&request)?;
         let mut messages = receive::Messages::of(request);
         let first = messages.next().await.map_err(Problem::from)?;
         let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
@@ -33,7 +35,7 @@ impl ModelService for ModelApi {
         if header.display_name.len() > MAX_NAME_BYTES {
             return Err(Problem::field("header.display_name", format!("must be at most {MAX_NAME_BYTES} bytes")).into());
         }
-        let incoming = self.uploads.begin(Kind::Model, self.max_bytes).map_err(Problem::from)?;
+        let incoming = self.uploads.begin(Kind::Model, self.max_bytes, &caller).await.map_err(Problem::from)?;
         let upload = receive::run(&self.uploads, incoming, |uploads, mut incoming| async move {
             let received = files(&uploads, &mut incoming, header, messages).await;
             (incoming, received)
@@ -42,9 +44,10 @@ impl ModelService for ModelApi {
     }
 
     async fn get_model(&self, request: Request<pb::GetModelRequest>) -> Result<Response<pb::GetModelResponse>, Status> {
+        let caller = caller(&request)?;
         let model_id = request.into_inner().model_id;
         check_id(&model_id)?;
-        let upload = self.uploads.get(&model_id).await.map_err(Problem::from)?;
+        let upload = self.uploads.get(&model_id, &caller).await.map_err(Problem::from)?;
         Ok(Response::new(pb::GetModelResponse { model: Some(convert::model(upload)) }))
     }
 
@@ -52,9 +55,11 @@ impl ModelService for ModelApi {
         &self,
         request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
+        let project = caller(&request)?.only_project();
         let request = request.into_inner();
         let page = Page::new(request.page_size, &request.page_token, "models")?;
-        let found = self.uploads.list(Kind::Model, page.before, page.limit()).await.map_err(Problem::from)?;
+        let query = UploadQuery { kind: Kind::Model, project, before: page.before, limit: page.limit() };
+        let found = self.uploads.list(query).await.map_err(Problem::from)?;
         let found: Vec<_> = found.into_iter().map(|upload| (upload.ordinal, convert::model(upload))).collect();
         let (found, next_page_token) = page.cut(found, |(ordinal, _)| *ordinal, |(_, model)| model.encoded_len());
         let models = found.into_iter().map(|(_, model)| model).collect();
@@ -65,9 +70,10 @@ impl ModelService for ModelApi {
         &self,
         request: Request<pb::DeleteModelRequest>,
     ) -> Result<Response<pb::DeleteModelResponse>, Status> {
+        let caller = caller(&request)?;
         let model_id = request.into_inner().model_id;
         check_id(&model_id)?;
-        self.uploads.delete(&model_id).await.map_err(Problem::from)?;
+        self.uploads.delete(&model_id, &caller).await.map_err(Problem::from)?;
         Ok(Response::new(pb::DeleteModelResponse {}))
     }
 }

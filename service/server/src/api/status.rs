@@ -140,6 +140,12 @@ impl From<store::Error> for Problem {
             E::QueueFull { max_queued } => Self::new(Code::ResourceExhausted, "QUEUE_FULL", message)
                 .about("max_queued_jobs", max_queued.to_string())
                 .after(QUEUE_WAIT),
+            E::TooManyJobs { max_jobs, .. } => Self::new(Code::ResourceExhausted, "TOO_MANY_JOBS", message)
+                .about("max_jobs", max_jobs.to_string())
+                .try_this("wait until one has ended, or cancel one"),
+            E::TooManyBytes { max_bytes, .. } => Self::new(Code::ResourceExhausted, "TOO_MANY_BYTES", message)
+                .about("max_bytes", max_bytes.to_string())
+                .try_this("delete datasets or models that are not needed"),
             E::InUse { job_id, .. } => Self::new(Code::FailedPrecondition, "IN_USE", message)
                 .try_this(format!("wait until {job_id} has ended, or cancel it"))
                 .about("job_id", job_id),

@@ -6,6 +6,8 @@ use hone_proto::v1 as pb;
 use hone_proto::v1::system_service_server::SystemService;
 use tonic::{Request, Response, Status};
 
+use super::gate::caller;
+use crate::caller::Role;
 use crate::config::Limits;
 use crate::doctor;
 
@@ -19,8 +21,9 @@ pub(super) struct SystemApi {
 impl SystemService for SystemApi {
     async fn get_server_info(
         &self,
-        _: Request<pb::GetServerInfoRequest>,
+        request: Request<pb::GetServerInfoRequest>,
     ) -> Result<Response<pb::GetServerInfoResponse>, Status> {
+        let is_admin = caller(&request)?.role == Role::Admin;
         let trainer = self.trainer.get().cloned().unwrap_or_default();
         let devices = trainer.devices.into_iter().map(|device| pb::Device {
             name: device.name,
@@ -37,7 +40,7 @@ impl SystemService for SystemApi {
                 max_message_bytes: super::MAX_MESSAGE_BYTES as u64,
                 max_queued_jobs: self.limits.max_queued_jobs,
             }),
-            storage_root: self.storage_root.clone(),
+            storage_root: if is_admin { self.storage_root.clone() } else { String::new() },
             libtorch_version: trainer.libtorch_version,
             max_running_jobs: self.limits.max_running_jobs,
         }))

@@ -6,7 +6,10 @@ use tonic_types::StatusExt;
 mod attach;
 mod checkpoints;
 mod jobs;
+mod limits;
+mod projects;
 mod surface;
+mod tokens;
 mod uploads;
 mod watch;
 

@@ -3,6 +3,7 @@
 //! Each has a process group of its own, so that a signal to the server's terminal does not reach it and a kill reaches
 //! all it started. Its output goes to a file, since a pipe would break when the server dies.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
@@ -12,11 +13,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hone_data::storage::Secret;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
 use super::oom::OomCounter;
-use super::{Error, Executor, Exit, Launch, Process, Status};
+use super::{Error, Executor, Exit, Launch, Process, Status, environment};
+use crate::config::Options;
+use crate::tls::Tls;
 
 /// How often the process of an earlier run of the server is looked for; it is nobody's child any more.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -29,16 +33,45 @@ const LAST_LINES: usize = 20;
 #[derive(Debug, Clone)]
 pub struct Local {
     trainer: PathBuf,
-    server: SocketAddr,
+    dial: Dial,
+    handed_on: Vec<String>,
+    secrets: Vec<Secret>,
     logs: PathBuf,
     cache: PathBuf,
 }
 
+/// How a trainer on this machine reaches the server.
+#[derive(Debug, Clone)]
+pub struct Dial {
+    /// Address of the server.
+    pub server: SocketAddr,
+    /// Whether the server speaks TLS, and how.
+    pub tls: Option<Tls>,
+}
+
+impl Dial {
+    fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let Some(tls) = &self.tls else { return vec![("HONE_SERVER", format!("http://{}", self.server).into())] };
+        let mut variables = vec![
+            ("HONE_SERVER", format!("https://{}", self.server).into()),
+            ("HONE_SERVER_CA", tls.trainer_ca.clone().into()),
+        ];
+        variables.extend(tls.trainer_name.as_ref().map(|name| ("HONE_SERVER_NAME", name.into())));
+        variables
+    }
+}
+
 impl Local {
-    /// `trainer` is started and dials `server`; logs and caches lie in the data folder.
-    pub fn new(trainer: &Path, server: SocketAddr, data_dir: &Path) -> Self {
-        let (logs, cache) = (data_dir.join("logs"), data_dir.join("cache"));
-        Self { trainer: trainer.to_path_buf(), server, logs, cache }
+    /// The trainer of the options is started and dials; logs and caches lie in the data folder.
+    pub fn new(options: &Options, dial: Dial) -> Self {
+        Self {
+            trainer: options.trainer.clone(),
+            dial,
+            handed_on: options.trainer_env.clone(),
+            secrets: options.storage.secrets().cloned().collect(),
+            logs: options.data_dir.join("logs"),
+            cache: options.data_dir.join("cache"),
+        }
     }
 
     fn log_path(&self, job_id: &str, attempt: u32) -> PathBuf {
@@ -60,9 +93,11 @@ impl Executor for Local {
         let output = File::create(&log).map_err(failed(&log))?;
         let errors = output.try_clone().map_err(failed(&log))?;
         let oom = OomCounter::of_this_process();
-        let child = Command::new(&self.trainer)
+        let mut command = Command::new(&self.trainer);
+        environment::clean(&mut command, &self.handed_on);
+        let child = command
             .arg("run")
-            .env("HONE_SERVER", format!("http://{}", self.server))
+            .envs(self.dial.variables())
             .env("HONE_JOB_ID", &launch.job_id)
             .env("HONE_ATTEMPT", launch.attempt.to_string())
             .env("HONE_SECRET", launch.secret.expose())
@@ -74,12 +109,15 @@ impl Executor for Local {
             .spawn()
             .map_err(failed(&self.trainer))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
-        Ok(Box::new(Started { child, identity: Identity::of(pid), log, oom }))
+        let secrets = self.secrets.iter().chain([&launch.secret]).cloned().collect();
+        Ok(Box::new(Started { child, identity: Identity::of(pid), log: Log { path: log, secrets }, oom }))
     }
 
     async fn find(&self, job_id: &str, attempt: u32, handle: &str) -> Box<dyn Process> {
         let identity = (!handle.is_empty()).then(|| Identity::parse(handle));
-        Box::new(Found { identity, given_up: false, log: self.log_path(job_id, attempt) })
+        // The secret of the attempt is known to nobody any more but the trainer.
+        let log = Log { path: self.log_path(job_id, attempt), secrets: self.secrets.clone() };
+        Box::new(Found { identity, given_up: false, log })
     }
 }
 
@@ -87,7 +125,7 @@ impl Executor for Local {
 struct Started {
     child: Child,
     identity: Identity,
-    log: PathBuf,
+    log: Log,
     oom: OomCounter,
 }
 
@@ -124,7 +162,7 @@ impl Process for Started {
 struct Found {
     identity: Option<Identity>,
     given_up: bool,
-    log: PathBuf,
+    log: Log,
 }
 
 #[async_trait]
@@ -203,8 +241,22 @@ fn start_of(pid: i32) -> Option<String> {
     Some(format!("{ticks}@{}", boot.trim()))
 }
 
-fn exit(status: Status, oom_killed: bool, log: &Path) -> Exit {
-    Exit { status, oom_killed, last_words: last_words(log), log: log.display().to_string() }
+fn exit(status: Status, oom_killed: bool, log: &Log) -> Exit {
+    Exit { status, oom_killed, last_words: log.last_words(), log: log.path.display().to_string() }
+}
+
+/// What a trainer wrote, and what must not be quoted of it: its last words become part of an event.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    secrets: Vec<Secret>,
+}
+
+impl Log {
+    fn last_words(&self) -> String {
+        let secrets = self.secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty());
+        secrets.fold(last_words(&self.path), |words, secret| words.replace(secret, "(a secret)"))
+    }
 }
 
 /// The last lines of a log. A log that cannot be read says nothing.

@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 use hone_data::storage::Secret;
 
+pub(crate) mod environment;
 pub mod local;
 mod oom;
 

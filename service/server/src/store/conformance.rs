@@ -11,7 +11,7 @@ use hone_job::state::State;
 
 use super::memory::Memory;
 use super::sqlite::Sqlite;
-use super::{Error, JobQuery, MAX_EVENTS, NewJob, Request, Store, Upload};
+use super::{Error, JobLimits, JobQuery, MAX_EVENTS, NewJob, Request, Store, Upload, UploadQuery};
 use crate::record::{Body, Change, End, JobRecord, Refusal, Report};
 use crate::testing::spec;
 
@@ -57,6 +57,10 @@ async fn conforms<K>(make: impl Fn() -> (Arc<dyn Store>, K)) {
     let (store, _kept) = make();
     uploads_stay_while_a_living_job_reads_them(&*store).await;
     let (store, _kept) = make();
+    projects_have_things_and_request_ids_of_their_own(&*store).await;
+    let (store, _kept) = make();
+    what_a_project_holds_is_limited(&*store).await;
+    let (store, _kept) = make();
     concurrent_changes_leave_no_gap(store).await;
 }
 
@@ -64,9 +68,13 @@ fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_700_000_000, 123_456_789).unwrap()
 }
 
+fn limits(max_queued: u32) -> JobLimits {
+    JobLimits { max_queued, max_of_project: None }
+}
+
 fn new_job() -> NewJob {
-    let (record, events) = JobRecord::new(Kind::Job.fresh(), spec(), now());
-    NewJob { record, events, request: None, inputs: Vec::new(), max_queued: 10 }
+    let (record, events) = JobRecord::new(Kind::Job.fresh(), "default".into(), spec(), now());
+    NewJob { record, events, request: None, inputs: Vec::new(), limits: limits(10) }
 }
 
 async fn created(store: &dyn Store) -> String {
@@ -103,7 +111,7 @@ async fn a_created_job_is_there_with_its_first_event(store: &dyn Store) {
 }
 
 async fn a_request_id_makes_one_job(store: &dyn Store) {
-    let request = |body: &str| Request { id: "once".into(), body_sha256: body.into() };
+    let request = |body: &str| Request { project: "default".into(), id: "once".into(), body_sha256: body.into() };
     assert_eq!(store.job_of_request(&request("a")).await.unwrap(), None);
     let job = |body: &str| NewJob { request: Some(request(body)), ..new_job() };
     let first = store.create_job(job("a")).await.unwrap();
@@ -116,7 +124,7 @@ async fn a_request_id_makes_one_job(store: &dyn Store) {
 }
 
 async fn the_queue_is_limited_and_first_come_first_served(store: &dyn Store) {
-    let limited = || NewJob { max_queued: 2, ..new_job() };
+    let limited = || NewJob { limits: limits(2), ..new_job() };
     let first = store.create_job(limited()).await.unwrap();
     let second = store.create_job(limited()).await.unwrap();
     assert_eq!((first.queue_position, second.queue_position), (1, 2));
@@ -267,7 +275,7 @@ async fn lists_are_filtered_and_continued(store: &dyn Store) {
 }
 
 async fn only_ended_jobs_are_deleted_and_with_everything(store: &dyn Store) {
-    let request = Request { id: "again".into(), body_sha256: "a".into() };
+    let request = Request { project: "default".into(), id: "again".into(), body_sha256: "a".into() };
     let job = NewJob { request: Some(request.clone()), ..new_job() };
     let job_id = store.create_job(job).await.unwrap().job_id;
     assert!(matches!(store.delete_job(&job_id).await, Err(Error::NotFinal { state: State::Queued, .. })));
@@ -285,17 +293,29 @@ async fn only_ended_jobs_are_deleted_and_with_everything(store: &dyn Store) {
 fn upload(kind: Kind) -> Upload {
     let files = vec![File { name: "rows.jsonl".into(), size_bytes: 7, sha256: "00".into() }];
     let id = kind.fresh();
-    Upload { uri: format!("file:///{id}"), id, ordinal: 0, display_name: "rows".into(), files, create_time: now() }
+    Upload {
+        uri: format!("file:///{id}"),
+        id,
+        ordinal: 0,
+        project: "default".into(),
+        display_name: "rows".into(),
+        files,
+        create_time: now(),
+    }
+}
+
+fn query(kind: Kind, before: Option<u64>, limit: usize) -> UploadQuery {
+    UploadQuery { kind, project: None, before, limit }
 }
 
 async fn uploads_stay_while_a_living_job_reads_them(store: &dyn Store) {
-    let rows = store.create_upload(upload(Kind::Dataset)).await.unwrap();
-    let model = store.create_upload(upload(Kind::Model)).await.unwrap();
-    let more = store.create_upload(upload(Kind::Dataset)).await.unwrap();
+    let rows = store.create_upload(upload(Kind::Dataset), None).await.unwrap();
+    let model = store.create_upload(upload(Kind::Model), None).await.unwrap();
+    let more = store.create_upload(upload(Kind::Dataset), None).await.unwrap();
     assert_eq!(store.upload(&rows.id).await.unwrap(), rows);
-    assert_eq!(store.uploads(Kind::Dataset, None, 9).await.unwrap(), [more.clone(), rows.clone()]);
-    assert_eq!(store.uploads(Kind::Dataset, Some(more.ordinal), 9).await.unwrap(), std::slice::from_ref(&rows));
-    assert_eq!(store.uploads(Kind::Model, None, 1).await.unwrap(), std::slice::from_ref(&model));
+    assert_eq!(store.uploads(query(Kind::Dataset, None, 9)).await.unwrap(), [more.clone(), rows.clone()]);
+    assert_eq!(store.uploads(query(Kind::Dataset, Some(more.ordinal), 9)).await.unwrap(), std::slice::from_ref(&rows));
+    assert_eq!(store.uploads(query(Kind::Model, None, 1)).await.unwrap(), std::slice::from_ref(&model));
     let job = NewJob { inputs: vec![rows.id.clone(), model.id.clone(), rows.id.clone()], ..new_job() };
     let job_id = store.create_job(job).await.unwrap().job_id;
     for id in [&rows.id, &model.id] {
@@ -306,6 +326,55 @@ async fn uploads_stay_while_a_living_job_reads_them(store: &dyn Store) {
     assert!(matches!(store.upload(&rows.id).await, Err(Error::NotFound { kind: Kind::Dataset, .. })));
     let late = NewJob { inputs: vec![rows.id.clone()], ..new_job() };
     assert!(matches!(store.create_job(late).await, Err(Error::NotFound { kind: Kind::Dataset, id }) if id == rows.id));
+}
+
+async fn projects_have_things_and_request_ids_of_their_own(store: &dyn Store) {
+    let job_of = |project: &str| {
+        let request = Request { project: project.into(), id: "once".into(), body_sha256: project.into() };
+        let mut job = NewJob { request: Some(request), ..new_job() };
+        job.record.project = project.into();
+        job
+    };
+    let red = store.create_job(job_of("red")).await.unwrap();
+    let blue = store.create_job(job_of("blue")).await.unwrap();
+    assert_ne!(red.job_id, blue.job_id, "a request id of another project is another one");
+    assert_eq!(store.job(&red.job_id).await.unwrap().project, "red");
+    let listed = async |project: Option<&str>| -> Vec<String> {
+        let query = JobQuery { project: project.map(str::to_string), limit: 9, ..JobQuery::default() };
+        store.jobs(query).await.unwrap().into_iter().map(|job| job.job_id).collect()
+    };
+    assert_eq!(listed(Some("red")).await, std::slice::from_ref(&red.job_id));
+    assert_eq!(listed(Some("green")).await, [""; 0]);
+    assert_eq!(listed(None).await, [blue.job_id, red.job_id]);
+    let rows = store.create_upload(Upload { project: "red".into(), ..upload(Kind::Dataset) }, None).await.unwrap();
+    assert_eq!(store.upload(&rows.id).await.unwrap(), rows);
+    for (project, expected) in [(Some("red"), 1), (Some("blue"), 0), (None, 1)] {
+        let query = UploadQuery { project: project.map(str::to_string), ..query(Kind::Dataset, None, 9) };
+        assert_eq!(store.uploads(query).await.unwrap().len(), expected, "{project:?}");
+    }
+}
+
+async fn what_a_project_holds_is_limited(store: &dyn Store) {
+    let limited = || NewJob { limits: JobLimits { max_queued: 10, max_of_project: Some(1) }, ..new_job() };
+    let mut other = limited();
+    other.record.project = "other".into();
+    store.create_job(other).await.unwrap();
+    let first = store.create_job(limited()).await.unwrap();
+    let refused = store.create_job(limited()).await;
+    assert!(matches!(refused, Err(Error::TooManyJobs { max_jobs: 1, project }) if project == "default"));
+    change(store, &first.job_id, Change::CancelRequested).await;
+    store.create_job(limited()).await.unwrap();
+
+    let (seven, limit) = (|| upload(Kind::Dataset), Some(14));
+    store.create_upload(Upload { project: "other".into(), ..seven() }, limit).await.unwrap();
+    let kept = store.create_upload(seven(), limit).await.unwrap();
+    store.create_upload(seven(), limit).await.unwrap();
+    assert_eq!(store.uploaded_bytes("default").await.unwrap(), 14);
+    let refused = store.create_upload(seven(), limit).await;
+    assert!(matches!(refused, Err(Error::TooManyBytes { max_bytes: 14, project }) if project == "default"));
+    store.delete_upload(&kept.id).await.unwrap();
+    assert_eq!((store.uploaded_bytes("default").await.unwrap(), store.uploaded_bytes("none").await.unwrap()), (7, 0));
+    store.create_upload(seven(), limit).await.unwrap();
 }
 
 async fn concurrent_changes_leave_no_gap(store: Arc<dyn Store>) {

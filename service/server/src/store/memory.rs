@@ -9,7 +9,7 @@ use hone_job::event::JobEvent;
 use hone_job::id::Kind;
 use hone_job::state::State;
 
-use super::{Error, JobQuery, MAX_EVENTS, NewJob, Request, Result, Store, Upload, upload_kind};
+use super::{Error, JobLimits, JobQuery, MAX_EVENTS, NewJob, Request, Result, Store, Upload, UploadQuery, upload_kind};
 use crate::record::{Change, JobRecord};
 
 /// Everything, under one lock, which makes every call a transaction.
@@ -21,7 +21,7 @@ pub(crate) struct Memory {
 #[derive(Default)]
 struct Tables {
     jobs: Vec<Row>,
-    requests: HashMap<String, (String, String)>,
+    requests: HashMap<(String, String), (String, String)>,
     uploads: Vec<Upload>,
     ordinals: u64,
 }
@@ -58,7 +58,7 @@ impl Tables {
     }
 
     fn of_request(&self, request: &Request) -> Result<Option<JobRecord>> {
-        match self.requests.get(&request.id) {
+        match self.requests.get(&(request.project.clone(), request.id.clone())) {
             None => Ok(None),
             Some((body, job_id)) if *body == request.body_sha256 => self.get(job_id).map(Some),
             Some((_, job_id)) => Err(Error::RequestReused { request_id: request.id.clone(), job_id: job_id.clone() }),
@@ -68,6 +68,10 @@ impl Tables {
     fn upload(&self, id: &str) -> Result<&Upload> {
         let found = self.uploads.iter().find(|upload| upload.id == id);
         found.ok_or_else(|| Error::NotFound { kind: upload_kind(id), id: id.to_string() })
+    }
+
+    fn uploaded_bytes(&self, project: &str) -> u64 {
+        self.uploads.iter().filter(|upload| upload.project == project).map(Upload::size_bytes).sum()
     }
 
     fn next_ordinal(&mut self) -> u64 {
@@ -86,8 +90,15 @@ impl Store for Memory {
             return Ok(made);
         }
         let waiting = tables.jobs.iter().filter(|row| row.record.state == State::Queued).count();
-        if waiting >= job.max_queued as usize {
-            return Err(Error::QueueFull { max_queued: job.max_queued });
+        let JobLimits { max_queued, max_of_project } = job.limits;
+        if waiting >= max_queued as usize {
+            return Err(Error::QueueFull { max_queued });
+        }
+        let project = &job.record.project;
+        let living = tables.jobs.iter().filter(|row| row.record.project == *project && !row.record.state.is_final());
+        let living = living.count();
+        if let Some(max_jobs) = max_of_project.filter(|max| living >= *max as usize) {
+            return Err(Error::TooManyJobs { project: project.clone(), max_jobs });
         }
         for id in &job.inputs {
             tables.upload(id)?;
@@ -96,7 +107,7 @@ impl Store for Memory {
         let record = JobRecord { ordinal, ..job.record };
         let job_id = record.job_id.clone();
         if let Some(request) = job.request {
-            tables.requests.insert(request.id, (request.body_sha256, job_id.clone()));
+            tables.requests.insert((request.project, request.id), (request.body_sha256, job_id.clone()));
         }
         tables.jobs.push(Row { record, events: job.events, inputs: job.inputs });
         tables.get(&job_id)
@@ -114,7 +125,8 @@ impl Store for Memory {
         let tables = self.tables();
         let matches = |record: &&JobRecord| {
             let labels = &record.spec.labels;
-            query.before.is_none_or(|before| record.ordinal < before)
+            query.project.as_ref().is_none_or(|project| record.project == *project)
+                && query.before.is_none_or(|before| record.ordinal < before)
                 && (query.states.is_empty() || query.states.contains(&record.state))
                 && query.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
         };
@@ -159,8 +171,12 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn create_upload(&self, upload: Upload) -> Result<Upload> {
+    async fn create_upload(&self, upload: Upload, max_bytes: Option<u64>) -> Result<Upload> {
         let mut tables = self.tables();
+        let total = tables.uploaded_bytes(&upload.project) + upload.size_bytes();
+        if let Some(max_bytes) = max_bytes.filter(|max| total > *max) {
+            return Err(Error::TooManyBytes { project: upload.project, max_bytes });
+        }
         let ordinal = tables.next_ordinal();
         let upload = Upload { ordinal, ..upload };
         tables.uploads.push(upload.clone());
@@ -171,12 +187,18 @@ impl Store for Memory {
         self.tables().upload(id).cloned()
     }
 
-    async fn uploads(&self, kind: Kind, before: Option<u64>, limit: usize) -> Result<Vec<Upload>> {
+    async fn uploaded_bytes(&self, project: &str) -> Result<u64> {
+        Ok(self.tables().uploaded_bytes(project))
+    }
+
+    async fn uploads(&self, query: UploadQuery) -> Result<Vec<Upload>> {
         let tables = self.tables();
-        let uploads = tables.uploads.iter().rev();
-        let matching =
-            uploads.filter(|upload| upload.kind() == kind && before.is_none_or(|before| upload.ordinal < before));
-        Ok(matching.take(limit).cloned().collect())
+        let matches = |upload: &&Upload| {
+            upload.kind() == query.kind
+                && query.project.as_ref().is_none_or(|project| upload.project == *project)
+                && query.before.is_none_or(|before| upload.ordinal < before)
+        };
+        Ok(tables.uploads.iter().rev().filter(matches).take(query.limit).cloned().collect())
     }
 
     async fn delete_upload(&self, id: &str) -> Result<Upload> {

@@ -46,6 +46,22 @@ pub enum Error {
         /// The limit.
         max_queued: u32,
     },
+    /// The project has as many jobs that have not ended as the caller may have.
+    #[error("project {project} has {max_jobs} jobs that have not ended, which is the limit of this token")]
+    TooManyJobs {
+        /// The project.
+        project: String,
+        /// The limit.
+        max_jobs: u32,
+    },
+    /// The project would store more uploads than the caller may.
+    #[error("uploads of project {project} would come to more than {max_bytes} bytes, which is the limit of this token")]
+    TooManyBytes {
+        /// The project.
+        project: String,
+        /// The limit.
+        max_bytes: u64,
+    },
     /// Something is used by a job that has not ended.
     #[error("{id} is used by {job_id}, which has not ended")]
     InUse {
@@ -94,13 +110,24 @@ pub struct NewJob {
     pub request: Option<Request>,
     /// Ids of uploads the job reads; they must exist and stay while it lives.
     pub inputs: Vec<String>,
-    /// Most jobs that may wait.
+    /// Bounds on creation.
+    pub limits: JobLimits,
+}
+
+/// How many jobs there may be when another one is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobLimits {
+    /// Most jobs that may wait, of all projects.
     pub max_queued: u32,
+    /// Most jobs of the project that have not ended; none for no limit.
+    pub max_of_project: Option<u32>,
 }
 
 /// A request id, and what was asked under it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
+    /// The project; each has request ids of its own.
+    pub project: String,
     /// The id.
     pub id: String,
     /// SHA-256 of the request's content, hexadecimal.
@@ -110,10 +137,25 @@ pub struct Request {
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]
 pub struct JobQuery {
+    /// Of this project; of all when absent.
+    pub project: Option<String>,
     /// In one of these states; all when empty.
     pub states: Vec<State>,
     /// With all of these labels.
     pub labels: Vec<(String, String)>,
+    /// Created before this one.
+    pub before: Option<u64>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Which uploads to list.
+#[derive(Debug, Clone)]
+pub struct UploadQuery {
+    /// Of this kind.
+    pub kind: Kind,
+    /// Of this project; of all when absent.
+    pub project: Option<String>,
     /// Created before this one.
     pub before: Option<u64>,
     /// At most so many.
@@ -128,6 +170,9 @@ pub struct Upload {
     /// Place in the order of creation; the store gives it.
     #[serde(skip)]
     pub ordinal: u64,
+    /// The project it belongs to.
+    #[serde(skip)]
+    pub project: String,
     /// A name for people.
     pub display_name: String,
     /// Its files: one for a dataset.
@@ -182,14 +227,17 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a job that has ended, with its events and its request id.
     async fn delete_job(&self, job_id: &str) -> Result<()>;
 
-    /// Keeps an upload; from now on it exists.
-    async fn create_upload(&self, upload: Upload) -> Result<Upload>;
+    /// Keeps an upload; from now on it exists. `max_bytes` is what all uploads of its project may come to.
+    async fn create_upload(&self, upload: Upload, max_bytes: Option<u64>) -> Result<Upload>;
+
+    /// Bytes of all uploads of a project.
+    async fn uploaded_bytes(&self, project: &str) -> Result<u64>;
 
     /// One upload.
     async fn upload(&self, id: &str) -> Result<Upload>;
 
-    /// Uploads of a kind, newest first, created before `before`.
-    async fn uploads(&self, kind: Kind, before: Option<u64>, limit: usize) -> Result<Vec<Upload>>;
+    /// Uploads, newest first.
+    async fn uploads(&self, query: UploadQuery) -> Result<Vec<Upload>>;
 
     /// Removes an upload that no living job reads, and returns it.
     async fn delete_upload(&self, id: &str) -> Result<Upload>;

@@ -11,18 +11,18 @@ use std::thread;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use hone_job::event::JobEvent;
-use hone_job::id::Kind;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Error, JobQuery, NewJob, Request, Result, Store, Upload};
+use super::{Error, JobQuery, NewJob, Request, Result, Store, Upload, UploadQuery};
 use crate::record::{Change, JobRecord};
 
 mod jobs;
 mod uploads;
 
 /// What makes the tables of each version from those of the version before, from an empty file on. Only ever added to.
-const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
 
 /// Version of the tables that this code reads and writes.
 const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -182,8 +182,13 @@ impl Store for Sqlite {
         self.writer.call(move |connection| jobs::delete(connection, &job_id)).await
     }
 
-    async fn create_upload(&self, upload: Upload) -> Result<Upload> {
-        self.writer.call(move |connection| uploads::create(connection, upload)).await
+    async fn create_upload(&self, upload: Upload, max_bytes: Option<u64>) -> Result<Upload> {
+        self.writer.call(move |connection| uploads::create(connection, upload, max_bytes)).await
+    }
+
+    async fn uploaded_bytes(&self, project: &str) -> Result<u64> {
+        let project = project.to_string();
+        self.reader.call(move |connection| uploads::bytes_of(connection, &project)).await
     }
 
     async fn upload(&self, id: &str) -> Result<Upload> {
@@ -191,8 +196,8 @@ impl Store for Sqlite {
         self.reader.call(move |connection| uploads::get(connection, &id)).await
     }
 
-    async fn uploads(&self, kind: Kind, before: Option<u64>, limit: usize) -> Result<Vec<Upload>> {
-        self.reader.call(move |connection| uploads::list(connection, kind, before, limit)).await
+    async fn uploads(&self, query: UploadQuery) -> Result<Vec<Upload>> {
+        self.reader.call(move |connection| uploads::list(connection, &query)).await
     }
 
     async fn delete_upload(&self, id: &str) -> Result<Upload> {

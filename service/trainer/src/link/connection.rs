@@ -1,6 +1,7 @@
 //! Keeps one connection to the server alive: hello, send what is not acknowledged, hear what is asked, dial again.
 
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use rand::Rng;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status, Streaming};
 
 use super::queue::Queue;
@@ -74,7 +75,7 @@ impl From<Status> for Broken {
 impl Connection {
     /// The first connection, with the work.
     pub(super) async fn open(options: Options, queue: Arc<Queue>) -> Result<(Connection, Welcome), Error> {
-        let endpoint = endpoint(&options.server)?;
+        let endpoint = endpoint(&options)?;
         let mut connection = Connection { options, endpoint, queue, stream: None };
         let start = Instant::now();
         let mut tries = 0;
@@ -237,19 +238,40 @@ impl Connection {
     }
 }
 
-fn endpoint(url: &str) -> Result<Endpoint, Error> {
-    let unusable = |what: String| Error::Url { url: url.to_string(), what };
-    let endpoint = Endpoint::from_shared(url.to_string()).map_err(|error| unusable(innermost(&error)))?;
-    match endpoint.uri().scheme_str() {
-        Some("http" | "https") => {}
+fn endpoint(options: &Options) -> Result<Endpoint, Error> {
+    let url = &options.server;
+    let unusable = |what: String| Error::Url { url: url.clone(), what };
+    let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| unusable(innermost(&error)))?;
+    let endpoint = match endpoint.uri().scheme_str() {
+        Some("http") => endpoint,
+        Some("https") => endpoint.tls_config(tls(options)?).map_err(|error| unusable(innermost(&error)))?,
         _ => return Err(unusable("it starts with neither http:// nor https://".into())),
-    }
+    };
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true))
+}
+
+/// What the server's certificate is compared with. The trainer shows none: it proves itself with the attempt's secret.
+fn tls(options: &Options) -> Result<ClientTlsConfig, Error> {
+    let unreadable = |path: &Path, error: std::io::Error| Error::Url {
+        url: options.server.clone(),
+        what: format!("cannot read the authorities in {}: {error}", path.display()),
+    };
+    let mut tls = match &options.server_ca {
+        Some(path) => {
+            let pem = std::fs::read(path).map_err(|error| unreadable(path, error))?;
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+        }
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    if let Some(name) = &options.server_name {
+        tls = tls.domain_name(name);
+    }
+    Ok(tls)
 }
 
 /// Effective specs may hold a chat template of some size.

@@ -11,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use super::{assert_refused, told};
+use crate::store::UploadQuery;
 use crate::testing::{Harness, request_spec, soon};
 
 fn header(file_name: &str) -> DatasetPart {
@@ -167,7 +168,8 @@ async fn an_upload_whose_caller_cancels_is_not_taken_for_whole() {
     let kept = std::mem::replace(&mut server.folder, tempfile::tempdir().unwrap());
     server.stop();
     server.stopped().await.unwrap();
-    assert_eq!(store.uploads(hone_job::id::Kind::Dataset, None, 9).await.unwrap(), []);
+    let query = UploadQuery { kind: hone_job::id::Kind::Dataset, project: None, before: None, limit: 9 };
+    assert_eq!(store.uploads(query).await.unwrap(), []);
     assert_eq!(files_below(&kept.path().join("storage")), [""; 0]);
 }
 

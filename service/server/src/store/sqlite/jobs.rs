@@ -12,12 +12,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::record::{Change, JobRecord};
-use crate::store::{Error, JobQuery, MAX_EVENT_BYTES, MAX_EVENTS, NewJob, Request, Result, upload_kind};
+use crate::store::{Error, JobLimits, JobQuery, MAX_EVENT_BYTES, MAX_EVENTS, NewJob, Request, Result, upload_kind};
 
 /// A job's columns, in the order in which [`from_row`] reads them by name; the place in the queue is counted.
 const SELECT: &str = "SELECT *, CASE state WHEN 'QUEUED' THEN
     (SELECT count(*) FROM jobs AS other WHERE other.state = 'QUEUED' AND other.ordinal <= jobs.ordinal)
     ELSE 0 END AS queue_position FROM jobs";
+
+/// The states of jobs that have ended.
+pub(super) const FINAL_STATES: &str = "('CANCELLED', 'SUCCEEDED', 'FAILED')";
 
 pub(super) fn create(connection: &mut Connection, job: NewJob) -> Result<JobRecord> {
     let transaction = connection.transaction()?;
@@ -28,8 +31,15 @@ pub(super) fn create(connection: &mut Connection, job: NewJob) -> Result<JobReco
     }
     let waiting: u32 =
         transaction.query_row("SELECT count(*) FROM jobs WHERE state = 'QUEUED'", [], |row| row.get(0))?;
-    if waiting >= job.max_queued {
-        return Err(Error::QueueFull { max_queued: job.max_queued });
+    let JobLimits { max_queued, max_of_project } = job.limits;
+    if waiting >= max_queued {
+        return Err(Error::QueueFull { max_queued });
+    }
+    let project = &job.record.project;
+    let count = format!("SELECT count(*) FROM jobs WHERE project = ?1 AND state NOT IN {FINAL_STATES}");
+    let living: u32 = transaction.query_row(&count, [project], |row| row.get(0))?;
+    if let Some(max_jobs) = max_of_project.filter(|max| living >= *max) {
+        return Err(Error::TooManyJobs { project: project.clone(), max_jobs });
     }
     for id in &job.inputs {
         let found = transaction.query_row("SELECT 1 FROM uploads WHERE id = ?1", [id], |_| Ok(())).optional()?;
@@ -47,8 +57,8 @@ pub(super) fn create(connection: &mut Connection, job: NewJob) -> Result<JobReco
         transaction.execute("INSERT OR IGNORE INTO inputs (job_id, upload_id) VALUES (?1, ?2)", [job_id, id])?;
     }
     if let Some(request) = &job.request {
-        let insert = "INSERT INTO requests (request_id, body_sha256, job_id) VALUES (?1, ?2, ?3)";
-        transaction.execute(insert, [&request.id, &request.body_sha256, job_id])?;
+        let insert = "INSERT INTO requests (project, request_id, body_sha256, job_id) VALUES (?1, ?2, ?3, ?4)";
+        transaction.execute(insert, [&request.project, &request.id, &request.body_sha256, job_id])?;
     }
     let made = get(&transaction, job_id)?;
     transaction.commit()?;
@@ -56,9 +66,9 @@ pub(super) fn create(connection: &mut Connection, job: NewJob) -> Result<JobReco
 }
 
 pub(super) fn of_request(connection: &Connection, request: &Request) -> Result<Option<JobRecord>> {
-    let select = "SELECT body_sha256, job_id FROM requests WHERE request_id = ?1";
+    let select = "SELECT body_sha256, job_id FROM requests WHERE project = ?1 AND request_id = ?2";
     let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
-    match connection.query_row(select, [&request.id], read).optional()? {
+    match connection.query_row(select, [&request.project, &request.id], read).optional()? {
         None => Ok(None),
         Some((body, job_id)) if body == request.body_sha256 => get(connection, &job_id).map(Some),
         Some((_, job_id)) => Err(Error::RequestReused { request_id: request.id.clone(), job_id }),
@@ -77,6 +87,10 @@ pub(super) fn get(connection: &Connection, job_id: &str) -> Result<JobRecord> {
 pub(super) fn list(connection: &Connection, query: &JobQuery) -> Result<Vec<JobRecord>> {
     let mut conditions = vec!["ordinal < ?".to_string()];
     let mut values = vec![Value::from(query.before.map_or(i64::MAX, |before| before as i64))];
+    if let Some(project) = &query.project {
+        conditions.push("project = ?".into());
+        values.push(Value::from(project.clone()));
+    }
     if !query.states.is_empty() {
         conditions.push(format!("state IN ({})", vec!["?"; query.states.len()].join(", ")));
         values.extend(query.states.iter().map(|state| Value::from(state.to_string())));
@@ -166,12 +180,13 @@ pub(super) fn delete(connection: &mut Connection, job_id: &str) -> Result<()> {
 }
 
 fn insert(connection: &Connection, record: &JobRecord) -> Result<()> {
-    let insert = "INSERT INTO jobs (job_id, spec, state, state_detail, create_time, attempt, attempt_over,
+    let insert = "INSERT INTO jobs (job_id, project, spec, state, state_detail, create_time, attempt, attempt_over,
         secret_sha256, process, last_report, last_sequence, step, total_steps, last_checkpoint)
-        VALUES (?1, ?2, ?3, '', ?4, 0, 1, '', '', 0, ?5, 0, 0, '')";
+        VALUES (?1, ?2, ?3, ?4, '', ?5, 0, 1, '', '', 0, ?6, 0, 0, '')";
     let spec = serde_json::to_string(&record.spec)?;
     let state = record.state.to_string();
-    let values = params![record.job_id, spec, state, text(record.create_time), record.last_sequence as i64];
+    let values =
+        params![record.job_id, record.project, spec, state, text(record.create_time), record.last_sequence as i64];
     connection.execute(insert, values)?;
     Ok(())
 }
@@ -216,6 +231,7 @@ fn insert_event(connection: &Connection, job_id: &str, event: &JobEvent) -> Resu
 fn from_row(row: &Row<'_>) -> Result<JobRecord> {
     Ok(JobRecord {
         job_id: row.get("job_id")?,
+        project: row.get("project")?,
         ordinal: unsigned(row, "ordinal")?,
         spec: serde_json::from_str(&row.get::<_, String>("spec")?)?,
         state: state(&row.get::<_, String>("state")?)?,

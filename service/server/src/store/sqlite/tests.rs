@@ -4,14 +4,21 @@ use hone_job::id::Kind;
 
 use super::*;
 use crate::record::JobRecord;
+use crate::store::JobLimits;
 use crate::testing::spec;
 
 #[tokio::test]
 async fn what_was_stored_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hone.db");
-    let (record, events) = JobRecord::new(Kind::Job.fresh(), spec(), Utc::now());
-    let job = NewJob { record, events, request: None, inputs: Vec::new(), max_queued: 1 };
+    let (record, events) = JobRecord::new(Kind::Job.fresh(), "default".into(), spec(), Utc::now());
+    let job = NewJob {
+        record,
+        events,
+        request: None,
+        inputs: Vec::new(),
+        limits: JobLimits { max_queued: 1, max_of_project: None },
+    };
     let store = Sqlite::open(&path).unwrap();
     let made = store.create_job(job).await.unwrap();
     let started = Change::AttemptStarted { secret_sha256: "s".into() };
@@ -63,4 +70,34 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     assert_eq!(job.spec.max_retries, hone_job::spec::JobSpec::DEFAULT_MAX_RETRIES);
     drop(store);
     assert_eq!(Sqlite::open(&path).unwrap().job("job-1").await.unwrap(), job, "and stays so");
+}
+
+/// A file of version 2, with a job, its request id and two uploads.
+fn old_file(path: &Path) {
+    let connection = Connection::open(path).unwrap();
+    for migration in &MIGRATIONS[..2] {
+        connection.execute_batch(migration).unwrap();
+    }
+    let spec = serde_json::to_string(&spec()).unwrap();
+    let insert = "INSERT INTO jobs VALUES (1, 'job-old', ?1, 'QUEUED', '', '2026-01-01T00:00:00Z', NULL, NULL,
+        0, 1, '', '', 0, 0, 0, 0, '', NULL, NULL, 0, NULL)";
+    connection.execute(insert, [spec]).unwrap();
+    connection.execute("INSERT INTO requests VALUES ('once', 'body', 'job-old')", []).unwrap();
+    let record = r#"{"id": "ds-old", "display_name": "rows", "uri": "file:///rows", "create_time": "2026-01-01T00:00:00Z",
+        "files": [{"name": "a", "size_bytes": 3, "sha256": ""}, {"name": "b", "size_bytes": 4, "sha256": ""}]}"#;
+    connection.execute("INSERT INTO uploads VALUES (1, 'ds-old', 'ds', ?1)", [record]).unwrap();
+    connection.pragma_update(None, "user_version", 2).unwrap();
+}
+
+#[tokio::test]
+async fn what_an_older_version_stored_belongs_to_the_default_project() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hone.db");
+    old_file(&path);
+    let store = Sqlite::open(&path).unwrap();
+    assert_eq!(store.job("job-old").await.unwrap().project, "default");
+    assert_eq!(store.upload("ds-old").await.unwrap().project, "default");
+    assert_eq!(store.uploaded_bytes("default").await.unwrap(), 7);
+    let request = Request { project: "default".into(), id: "once".into(), body_sha256: "body".into() };
+    assert_eq!(store.job_of_request(&request).await.unwrap().unwrap().job_id, "job-old");
 }

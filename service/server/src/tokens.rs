@@ -1,0 +1,211 @@
+//! Bearer tokens: a file that holds the SHA-256 of each, looked at again every few seconds.
+//!
+//! ```text
+//! # name   project  role    sha256 of the token                                              limits
+//! nightly  search   submit  9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 max_jobs=4 max_bytes=64GiB
+//! ```
+//!
+//! Tokens are 256 random bits, so a plain digest tells nothing of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
+
+use crate::caller::{Caller, Limits, Role};
+use crate::config::units;
+
+/// How often the file is read again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What every token begins with, so that one in a log or a repository is recognised.
+const PREFIX: &str = "hone_";
+
+/// Longest name of a token or a project.
+const MAX_NAME_BYTES: usize = 63;
+
+/// Why a file of tokens cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("{}: cannot read the tokens: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A line is none. The line itself is not shown: it may be a token that was put there by mistake.
+    #[error("{} line {line}: {what}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// The tokens in force.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    path: PathBuf,
+    known: RwLock<Arc<Known>>,
+}
+
+/// What a file said.
+#[derive(Debug, Default)]
+struct Known {
+    text: String,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sha256: [u8; 32],
+    caller: Caller,
+}
+
+impl Tokens {
+    /// Reads the file for the first time.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let known = Known::parse(path, read(path)?)?;
+        Ok(Self { path: path.to_path_buf(), known: RwLock::new(Arc::new(known)) })
+    }
+
+    /// Whose token this is.
+    pub(crate) fn caller(&self, token: &str) -> Option<Caller> {
+        self.known().caller(token)
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.known().entries.len()
+    }
+
+    /// Takes over what the file says now. One that is broken changes nothing.
+    pub(crate) fn look_again(&self) -> Result<bool, Error> {
+        let text = read(&self.path)?;
+        if text == self.known().text {
+            return Ok(false);
+        }
+        let known = Known::parse(&self.path, text)?;
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+        Ok(true)
+    }
+
+    /// Keeps looking until the server stops. The content is compared, not the time of the last change: a mounted secret
+    /// changes by a link, and the file is small.
+    pub(crate) async fn keep_looking(self: Arc<Self>, stopping: CancellationToken) {
+        let mut complaint = String::new();
+        while stopping.run_until_cancelled(tokio::time::sleep(LOOK_AGAIN)).await.is_some() {
+            match self.look_again() {
+                Ok(changed) => {
+                    complaint.clear();
+                    if changed {
+                        tracing::info!(tokens = self.count(), "the tokens have changed");
+                    }
+                }
+                // Said once, not every two seconds.
+                Err(error) if complaint == error.to_string() => {}
+                Err(error) => {
+                    tracing::error!(%error, "the tokens before this change stay in force");
+                    complaint = error.to_string();
+                }
+            }
+        }
+    }
+
+    fn known(&self) -> Arc<Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Known {
+    fn parse(path: &Path, text: String) -> Result<Self, Error> {
+        let mut entries: Vec<Entry> = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if line.is_empty() {
+                continue;
+            }
+            let wrong = |what| Error::Line { path: path.to_path_buf(), line: index + 1, what };
+            let entry = Entry::parse(line).map_err(wrong)?;
+            if entries.iter().any(|other| other.caller.name == entry.caller.name || other.sha256 == entry.sha256) {
+                return Err(wrong(format!("the name {} or its token came before", entry.caller.name)));
+            }
+            entries.push(entry);
+        }
+        Ok(Self { text, entries })
+    }
+
+    /// Looks at every entry, whichever it is, and compares digests in constant time: how long it takes says nothing.
+    fn caller(&self, token: &str) -> Option<Caller> {
+        let sha256 = Sha256::digest(token);
+        let mut found = None;
+        for entry in &self.entries {
+            if bool::from(entry.sha256.ct_eq(&sha256)) {
+                found = Some(&entry.caller);
+            }
+        }
+        found.cloned()
+    }
+}
+
+impl Entry {
+    fn parse(line: &str) -> Result<Self, String> {
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(project), Some(role), Some(digest)) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err("a line is: name project role sha256 [limits]; `hone-server token` prints one".into());
+        };
+        let (name, project) = (plain_name(name)?, plain_name(project)?);
+        let mut sha256 = [0; 32];
+        hex::decode_to_slice(digest, &mut sha256).map_err(|_| "the SHA-256 must be 64 hexadecimal digits")?;
+        let mut limits = Limits::default();
+        for word in words {
+            limit(&mut limits, word)?;
+        }
+        Ok(Self { sha256, caller: Caller { name, project, role: role.parse()?, limits } })
+    }
+}
+
+/// One limit, such as `max_jobs=4`.
+fn limit(limits: &mut Limits, word: &str) -> Result<(), String> {
+    let (name, value) = word.split_once('=').ok_or("a limit is written as name=value")?;
+    let count = || value.parse().map_err(|_| format!("{name} must be a number"));
+    match name {
+        "max_jobs" => limits.max_jobs = Some(count()?),
+        "max_bytes" => limits.max_bytes = Some(units::size(value)?),
+        "max_calls" => limits.max_calls = Some(count()?),
+        _ => return Err("the limits are max_jobs, max_bytes and max_calls".into()),
+    }
+    Ok(())
+}
+
+/// A name that can be in a log line or a metric as it is.
+pub fn plain_name(name: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
+    let is_plain = !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(plain);
+    let what = || format!("a name has 1 to {MAX_NAME_BYTES} lower-case letters, digits, '-', '_' and '.'");
+    is_plain.then(|| name.to_string()).ok_or_else(what)
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_path_buf(), source })
+}
+
+/// A fresh token, and the line of the file that lets its bearer in.
+pub fn fresh(name: &str, project: &str, role: Role) -> (String, String) {
+    let token = format!("{PREFIX}{}", hone_job::id::fresh_secret());
+    let line = format!("{name} {project} {role} {}", hex::encode(Sha256::digest(&token)));
+    (token, line)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+use super::*;
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn a_token_is_known_by_its_digest_alone() {
+    let (token, line) = fresh("nightly", "search", Role::Submit);
+    let (other, other_line) = fresh("boss", "all", Role::Admin);
+    let (_folder, path) =
+        file(&format!("# who may call\n\n{line} max_jobs=4 max_bytes=1GiB # nightly runs\n{other_line}\n"));
+    let tokens = Tokens::open(&path).unwrap();
+    assert_eq!(tokens.count(), 2);
+    let caller = tokens.caller(&token).unwrap();
+    assert_eq!((caller.name.as_str(), caller.project.as_str(), caller.role), ("nightly", "search", Role::Submit));
+    assert_eq!(caller.limits, Limits { max_jobs: Some(4), max_bytes: Some(1 << 30), max_calls: None });
+    assert_eq!(tokens.caller(&other).unwrap().role, Role::Admin);
+    let digest = line.split(' ').nth(3).unwrap();
+    for stranger in ["", "hone_", digest, &token[1..], &format!("{token} "), &token.to_uppercase()] {
+        assert_eq!(tokens.caller(stranger), None, "{stranger:?}");
+    }
+    assert!(!format!("{tokens:?} {line}").contains(&token));
+}
+
+#[test]
+fn a_line_that_is_wrong_is_named_by_its_number_and_not_shown() {
+    let digest = "0".repeat(64);
+    for (line, what) in [
+        ("hone_secret", "name project role sha256"),
+        (&format!("a b owner {digest}"), "owner"),
+        (&format!("A b read {digest}"), "lower-case"),
+        ("a b read hone_secret", "64 hexadecimal digits"),
+        (&format!("a b read {digest} max_jobs"), "name=value"),
+        (&format!("a b read {digest} max_jobs=many"), "max_jobs must be a number"),
+        (&format!("a b read {digest} hone_secret=1"), "max_jobs, max_bytes and max_calls"),
+        (&format!("one b read {}", "1".repeat(64)), "came before"),
+        (&format!("a b read {}", "1".repeat(64).as_str()), "came before"),
+    ] {
+        let (_folder, path) = file(&format!("one b read {}\n{line}\n", "1".repeat(64)));
+        let error = Tokens::open(&path).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains(what), "{error:?} should say {what:?}");
+        assert!(!error.contains("hone_secret"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_is_taken_over_when_it_changes_and_not_when_it_is_broken() {
+    let (first, line) = fresh("first", "p", Role::Read);
+    let (second, second_line) = fresh("second", "p", Role::Read);
+    let (_folder, path) = file(&line);
+    let tokens = Tokens::open(&path).unwrap();
+    assert!(!tokens.look_again().unwrap());
+    std::fs::write(&path, "broken").unwrap();
+    assert!(tokens.look_again().is_err());
+    std::fs::remove_file(&path).unwrap();
+    assert!(tokens.look_again().is_err());
+    assert!(tokens.caller(&first).is_some() && tokens.caller(&second).is_none());
+    std::fs::write(&path, second_line).unwrap();
+    assert!(tokens.look_again().unwrap());
+    assert!(tokens.caller(&first).is_none() && tokens.caller(&second).is_some());
+}
