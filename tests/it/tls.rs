@@ -1,7 +1,7 @@
 //! TLS between all three: client, server and trainer.
 
 use hone_client::v1::JobState;
-use hone_client::{Client, Code, ConnectOptions};
+use hone_client::{Client, Code, ConnectOptions, Error};
 use hone_tests::{Authority, Certificate, Server, Setup, binary, events_of, run, soon};
 use tokio::process::Command;
 
@@ -22,11 +22,17 @@ fn options(server: &Server, authority: &Authority) -> ConnectOptions {
     ConnectOptions::new(format!("https://{}", server.address())).ca_file(authority.file()).server_name("hone.example")
 }
 
+/// Whether an error is of the connection: the server itself has not answered.
+fn said_nothing(error: &Error) -> bool {
+    error.rpc().is_none_or(|error| error.reason.is_empty())
+}
+
 #[tokio::test]
 async fn a_job_runs_over_tls_with_certificates_for_callers_and_none_for_its_trainer() {
     let (setup, authority) = with_tls();
     let clients = Authority::new(setup.path(""), "clients");
-    let server = setup.with_real_trainer().flag("--tls-client-ca", clients.file().display()).start().await;
+    let setup = setup.with_real_trainer().flag("--allow-uri", "file:///");
+    let server = setup.flag("--tls-client-ca", clients.file().display()).start().await;
     let nobody = Client::connect(options(&server, &authority)).await.unwrap();
     let error = nobody.server_info().await.unwrap_err();
     assert_eq!(error.code(), Some(Code::Unauthenticated), "{error}");
@@ -65,7 +71,7 @@ async fn a_server_that_cannot_prove_itself_is_not_talked_to() {
     }
     // Without TLS there is nobody to talk to either.
     let plain = Client::connect(server.url()).await.unwrap();
-    assert!(soon("a refusal", plain.server_info()).await.unwrap_err().is_unreachable());
+    assert!(said_nothing(&soon("a refusal", plain.server_info()).await.unwrap_err()));
 }
 
 #[tokio::test]
@@ -79,7 +85,7 @@ async fn a_certificate_of_another_authority_does_not_let_a_client_in() {
         Ok(client) => soon("an answer", client.server_info()).await.map(drop),
         Err(error) => Err(error),
     };
-    assert!(refused.unwrap_err().is_unreachable());
+    assert!(said_nothing(&refused.unwrap_err()));
 }
 
 #[tokio::test]

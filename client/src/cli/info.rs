@@ -16,7 +16,10 @@ pub(crate) async fn run(client: &Client, out: &Output) -> Result<Ending, Failure
 fn text(info: &v1::GetServerInfoResponse, endpoint: &str) -> String {
     let mut lines = vec![format!("hone {} at {endpoint}", printable(&info.version))];
     let mut line = |heading: &str, text: String| lines.push(format!("{heading:<12} {text}"));
-    line("storage", printable(&info.storage_root));
+    // Told to admins alone.
+    if !info.storage_root.is_empty() {
+        line("storage", printable(&info.storage_root));
+    }
     if info.devices.is_empty() {
         line("devices", "not known yet: the trainer has not answered".to_owned());
     }

@@ -1,8 +1,12 @@
 //! TLS: the server's certificate and key, whose certificates it takes, and how its trainers check it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+
+/// Longest handshake; whoever does not get through it holds no connection.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Files of TLS, all PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +53,7 @@ impl Tls {
     /// and the gate refuses everybody else.
     pub(crate) fn listener(&self) -> Result<ServerTlsConfig, Error> {
         let identity = Identity::from_pem(read(&self.cert)?, read(&self.key)?);
-        let config = ServerTlsConfig::new().identity(identity);
+        let config = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE);
         Ok(match &self.client_ca {
             Some(path) => config.client_ca_root(Certificate::from_pem(read(path)?)).client_auth_optional(true),
             None => config,

@@ -30,8 +30,23 @@ const NAMES: [&str; 19] = [
 ];
 
 /// Beginnings of variables that every trainer gets: libraries that compute, and the object store.
-const PREFIXES: [&str; 12] =
-    ["CUDA_", "NVIDIA_", "NCCL_", "CUBLAS_", "CUDNN_", "OMP_", "GOMP_", "KMP_", "MKL_", "PYTORCH_", "AWS_", "HONE_S3_"];
+const PREFIXES: [&str; 15] = [
+    "CUDA_",
+    "NVIDIA_",
+    "NCCL_",
+    "CUBLAS_",
+    "CUDNN_",
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "MKL_",
+    "TORCH_",
+    "PYTORCH_",
+    "RAYON_",
+    "TOKENIZERS_",
+    "AWS_",
+    "HONE_S3_",
+];
 
 /// Leaves a command only the variables that a trainer may have, and those that are named here.
 pub(crate) fn clean(command: &mut Command, also: &[String]) {
