@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A real run of both methods: SFT on question/answer rows, DPO on pairs derived from them, and the exported result. Writes
-# .hone/sft-dpo/results.md. `make sft-dpo` calls it; about 15 minutes on 2 cores.
+# .hone/sft-dpo/results.md. `make sft-dpo` calls it; about 12 minutes on 2 quiet cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 home=.hone/sft-dpo
@@ -37,7 +37,7 @@ train dpo dpo --train "$pairs_train" --eval "$pairs_heldout" --init-from "$(cat 
 
 say "4. Export the result: merged, as a Hugging Face folder"
 rm -rf "$home/merged"
-"$bin/hone" export "$(cat "$home/dpo.job")" --model "$model" --dequantize --weight-type bfloat16 --to "$home/merged"
+"$bin/hone" export "$(cat "$home/dpo.job")" --model "$model" --dequantize --weight-type float32 --to "$home/merged"
 
 say "5. What came out"
 python3 scripts/sft_then_dpo_report.py "$home" | tee "$home/results.md"

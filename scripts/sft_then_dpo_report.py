@@ -22,10 +22,10 @@ def main():
     print("| held out | before | after |")
     print("| --- | ---: | ---: |")
     first, last = held_out["sft"][0], held_out["sft"][-1]
-    nll = [plus_minus(one["loss"], one["loss_standard_error"]) for one in (first, last)]
+    nll = [plus_minus(one["loss"], one.get("loss_standard_error", 0.0)) for one in (first, last)]
     print(f"| SFT: nats per token of {last['examples']} answers | {nll[0]} | {nll[1]} |")
     first, last = (one["preference"] for one in (held_out["dpo"][0], held_out["dpo"][-1]))
-    losses = [plus_minus(one["loss"], one["loss_standard_error"]) for one in (held_out["dpo"][0], held_out["dpo"][-1])]
+    losses = [plus_minus(one["loss"], one.get("loss_standard_error", 0.0)) for one in (held_out["dpo"][0], held_out["dpo"][-1])]
     print(f"| DPO: loss of {last['pairs']} pairs | {losses[0]} | {losses[1]} |")
 
     def metric(one, name):
