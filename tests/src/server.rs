@@ -123,6 +123,8 @@ impl Setup {
         }
         command.args(["--listen", &self.listen]).arg("--data-dir").arg(self.data_dir());
         command.arg("--trainer").arg(&self.trainer).args(["--trainer-env", SCRIPTS_VARIABLE]).args(&self.flags);
+        // Of a tiny model's threads most of the time goes into waiting for each other, the more so beside other tests.
+        command.env("OMP_NUM_THREADS", "1");
         command.env(SCRIPTS_VARIABLE, self.path("scripts.json")).envs(self.environment.iter().cloned());
         command
     }

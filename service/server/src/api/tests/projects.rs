@@ -52,6 +52,7 @@ async fn model_of(server: &Harness, token: &str) -> pb::Model {
 type Attempt<'a> = (&'static str, BoxFuture<'a, Result<(), Status>>);
 
 /// Every call that takes an id, with these ids.
+#[allow(clippy::needless_update, reason = "some of the requests have further fields")]
 fn every_call<'a>(server: &'a Harness, token: &'a str, job: &str, dataset: &str, model: &str) -> Vec<Attempt<'a>> {
     let (job_id, dataset_id, model_id) = (job.to_string(), dataset.to_string(), model.to_string());
     let checkpoint_id = "step-000001".to_string();
