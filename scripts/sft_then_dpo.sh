@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A real run of both methods: SFT on question/answer rows, DPO on pairs derived from them, and the exported result. Writes
-# .hone/sft-dpo/results.md. `make sft-dpo` calls it; about 12 minutes on 2 quiet cores.
+# .hone/sft-dpo/results.md. `make sft-dpo` calls it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 home=.hone/sft-dpo
