@@ -249,9 +249,14 @@ impl Run {
 
     async fn pause(&self) {
         let job = self.job().await;
+        let after = job.get().await.expect("a job").last_sequence;
         job.pause().await.expect("it can be paused");
-        while job.get().await.expect("a job").state() != JobState::Paused {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut events = job.watch_after(after);
+        loop {
+            let event = soon("the pause", events.next()).await.expect("the job goes on").expect("the server answers");
+            if matches!(event.event, Some(Event::StateChanged(change)) if change.to() == JobState::Paused) {
+                return;
+            }
         }
     }
 

@@ -1,3 +1,5 @@
+//! Flags: what they come to, and which are refused together.
+
 use super::*;
 
 #[test]

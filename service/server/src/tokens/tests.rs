@@ -1,3 +1,5 @@
+//! The file of tokens: who is in it, what is wrong with it, and a change while the server runs.
+
 use super::*;
 
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
