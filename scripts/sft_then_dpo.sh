@@ -37,7 +37,7 @@ train dpo dpo --train "$pairs_train" --eval "$pairs_heldout" --init-from "$(cat 
 
 say "4. Export the result: merged, as a Hugging Face folder"
 rm -rf "$home/merged"
-"$bin/hone" export "$(cat "$home/dpo.job")" --model "$model" --dequantize --weight-type float32 --to "$home/merged"
+"$bin/hone" export "$(cat "$home/dpo.job")" --model "$model" --dequantize --to "$home/merged"
 
 say "5. What came out"
 python3 scripts/sft_then_dpo_report.py "$home" | tee "$home/results.md"

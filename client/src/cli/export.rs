@@ -26,7 +26,7 @@ pub(crate) struct ExportArgs {
     /// Layout of the files. Default hugging-face.
     #[arg(long, value_parser = export_format())]
     format: Option<v1::ExportFormat>,
-    /// Number format of the weights. Default: that of the base model's file, bfloat16 where that is quantised.
+    /// Number format of the weights. Default: that of the base model's file, float32 where that is quantised.
     #[arg(long, value_name = "FORMAT", value_parser = weight_type())]
     weight_type: Option<v1::WeightType>,
     /// Export although the base model is quantised; what comes out is not.

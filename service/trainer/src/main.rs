@@ -84,7 +84,8 @@ struct ExportArgs {
     /// Layout of the files: hugging_face or gguf.
     #[arg(long, default_value = "hugging_face", value_parser = from_word::<ExportFormat>)]
     format: ExportFormat,
-    /// Number format of the weights: auto, float32, bfloat16 or float16.
+    /// Number format of the weights: auto (that of the base model's file, float32 where that is quantised), float32, bfloat16
+    /// or float16.
     #[arg(long, default_value = "auto", value_parser = from_word::<WeightType>)]
     weight_type: WeightType,
     /// Export although the base model is quantised; what comes out is not.

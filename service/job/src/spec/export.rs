@@ -49,7 +49,7 @@ impl ExportFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightType {
-    /// That of the base model's file; bfloat16 where that is quantised. The default.
+    /// That of the base model's file; float32 where that is quantised. The default.
     #[default]
     Auto,
     /// IEEE single precision.

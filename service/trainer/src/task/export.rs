@@ -265,7 +265,8 @@ fn weight_kind(options: &Options, stored: &Stored) -> Result<Kind, String> {
         (WeightType::Bfloat16, _) => Kind::BFloat16,
         (WeightType::Float16, _) => Kind::Half,
         (WeightType::Auto, Stored::Float(kind)) => *kind,
-        (WeightType::Auto, Stored::Quantised(_)) => Kind::BFloat16,
+        // What quantised weights stand for fits no 16-bit format: bfloat16 took away more than SFT and DPO had moved them by.
+        (WeightType::Auto, Stored::Quantised(_)) => Kind::Float,
     })
 }
 
