@@ -4,9 +4,11 @@
 
 mod canaries;
 mod cli;
+mod crash;
 mod docs;
 mod dpo;
 mod export;
+mod faults;
 mod grpcurl;
 mod layers;
 mod preview;

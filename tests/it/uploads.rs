@@ -1,12 +1,13 @@
 //! Uploads that are too large, broken off, misnamed or damaged: refused with a reason, and nothing of them stays.
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use hone_client::v1::upload_dataset_request::Part as DatasetPart;
 use hone_client::v1::upload_model_request::Part as ModelPart;
 use hone_client::{Client, v1};
 use hone_tests::{Server, Setup, fixture_model, soon, write_lines};
 use sha2::{Digest, Sha256};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use v1::dataset_service_client::DatasetServiceClient;
 use v1::model_service_client::ModelServiceClient;
@@ -105,6 +106,29 @@ async fn bad_dataset_uploads_are_refused_and_leave_nothing() {
         says(&status, code, word, &what);
     }
     nothing_is_left(&server).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_a_crash_cut_short_is_removed_at_the_next_start() {
+    let server = Setup::default().start().await;
+    let mut stub = DatasetServiceClient::connect(server.url()).await.unwrap();
+    let (parts, messages) = tokio::sync::mpsc::channel(1);
+    let call = tokio::spawn(async move {
+        let messages = ReceiverStream::new(messages).map(|part| v1::UploadDatasetRequest { part: Some(part) });
+        stub.upload_dataset(messages).await
+    });
+    parts.send(header("rows.jsonl", "")).await.unwrap();
+    // More than fits between here and there, so that some of it has been written when the last is taken.
+    for _ in 0..40 {
+        soon("a chunk to be taken", parts.send(chunk(vec![b'x'; 1 << 20]))).await.unwrap();
+    }
+    let setup = server.kill().await;
+    drop((parts, call));
+    let storage = setup.data_dir().join("storage");
+    assert!(!files_below(&storage).is_empty(), "the crash leaves something");
+    let server = setup.start().await;
+    nothing_is_left(&server).await;
+    assert_eq!(files_below(&server.setup().data_dir().join("uploads")), Vec::<std::path::PathBuf>::new());
 }
 
 #[tokio::test]

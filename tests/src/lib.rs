@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod authority;
+mod faults;
 mod gate;
 mod process;
 mod proxy;
@@ -17,8 +18,10 @@ mod script;
 mod seaweed;
 mod server;
 mod soak;
+pub mod store_script;
 
 pub use authority::{Authority, Certificate};
+pub use faults::{FaultyStore, StoreFault};
 pub use gate::{Arrival, Gate};
 pub use process::{Ended, run, signal, with_environment};
 pub use proxy::Proxy;

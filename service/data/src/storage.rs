@@ -316,6 +316,15 @@ impl Location {
         for entry in &entries {
             entry.location.delete().await?;
         }
+        if let Some(path) = &self.local {
+            // What is left are empty folders, and the beginnings of files that no listing shows.
+            match tokio::fs::remove_dir_all(path).await {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::Local { uri: self.uri.clone(), step: Step::Delete, path: path.clone(), source });
+                }
+                _ => {}
+            }
+        }
         Ok(entries.len() as u64)
     }
 

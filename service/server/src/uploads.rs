@@ -19,6 +19,10 @@ use crate::caller::Caller;
 use crate::layout::Layout;
 use crate::store::{self, Store, Upload, UploadQuery};
 
+mod unfinished;
+
+pub(crate) use unfinished::Unfinished;
+
 /// Bytes of a part that goes to storage, and parts on their way at once.
 const PART_BYTES: usize = 8 << 20;
 const PARTS_IN_FLIGHT: usize = 2;
@@ -66,14 +70,21 @@ impl Error {
 pub(crate) struct Uploads {
     store: Arc<dyn Store>,
     layout: Layout,
+    unfinished: Unfinished,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
 impl Uploads {
-    /// Uploads into `layout`, as many at once as there is `room`.
-    pub(crate) fn new(store: Arc<dyn Store>, layout: Layout, room: Arc<Semaphore>, tasks: TaskTracker) -> Self {
-        Self { store, layout, room, tasks }
+    /// Uploads into `layout`, at most `max_uploads` at once, noted as `unfinished` while they are on their way.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        layout: Layout,
+        unfinished: Unfinished,
+        max_uploads: usize,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self { store, layout, unfinished, room: Arc::new(Semaphore::new(max_uploads)), tasks }
     }
 
     /// Where what must not be cut short is run: a caller who goes away drops his call, not the cleaning up after it.
@@ -91,10 +102,12 @@ impl Uploads {
         };
         let id = kind.fresh();
         let folder = self.layout.upload(kind, &id);
+        self.unfinished.note(&id)?;
         Ok(Incoming {
             kind,
             id,
             folder,
+            unfinished: self.unfinished.clone(),
             owner,
             limit,
             held,
@@ -122,6 +135,7 @@ impl Uploads {
             incoming.folder.join(MANIFEST).put(manifest).await?;
         }
         let upload = self.store.create_upload(upload, max_bytes).await?;
+        self.unfinished.forget(&upload.id);
         tracing::info!(id = upload.id, name = upload.display_name, size_bytes = upload.size_bytes(), "uploaded");
         Ok(upload)
     }
@@ -175,6 +189,7 @@ pub(crate) struct Incoming {
     kind: Kind,
     id: String,
     folder: Location,
+    unfinished: Unfinished,
     owner: Owner,
     limit: u64,
     /// Bytes that the project held when it began, where that matters.
@@ -278,8 +293,11 @@ impl Incoming {
             // Parts of an unfinished upload are invisible; should they stay, the store's own rules remove them.
             let _ = current.writer.abort().await;
         }
-        if let Err(error) = self.folder.delete_prefix().await {
-            tracing::warn!(id = self.id, %error, "an upload failed, and some of its files remain");
+        match self.folder.delete_prefix().await {
+            Ok(_) => self.unfinished.forget(&self.id),
+            Err(error) => {
+                tracing::warn!(id = self.id, %error, "an upload failed, and its files remain until the next start")
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! manifest of the same step, then writes the files, reads each of them back, and writes the manifest; a reader checks
 //! everything again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -63,6 +63,13 @@ pub struct Snapshot {
     pub metrics: BTreeMap<String, f64>,
 }
 
+impl Snapshot {
+    /// Bytes of all files.
+    pub fn num_bytes(&self) -> u64 {
+        self.files.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+}
+
 /// What a job's checkpoints have in common.
 #[derive(Debug, Clone)]
 pub struct Origin {
@@ -114,10 +121,11 @@ impl Folder {
         writing.finish(snapshot.metrics.clone()).await
     }
 
-    /// Begins to write the checkpoint of a step; an older one of that step exists no more.
+    /// Begins to write the checkpoint of a step; of an older one, or of one that was cut, nothing is left.
     pub async fn begin(&self, step: u64) -> Result<Writing> {
+        crate::pulse::beat();
         let folder = self.location.join(&id_of_step(step));
-        folder.join(MANIFEST).delete().await?;
+        remove(&folder).await?;
         Ok(Writing { folder, origin: self.origin.clone(), step, files: Vec::new() })
     }
 
@@ -135,17 +143,35 @@ impl Folder {
         Ok(manifests)
     }
 
+    /// Removes the files of saves that were cut: those of steps that have no manifest. Gives how many there were.
+    pub async fn sweep(&self) -> Result<u64> {
+        let entries = self.location.list().await?;
+        let parts = || entries.iter().filter_map(|entry| entry.name.split_once('/'));
+        let whole: BTreeSet<&str> = parts().filter(|(_, file)| *file == MANIFEST).map(|(step, _)| step).collect();
+        let cut: BTreeSet<&str> = parts().map(|(step, _)| step).filter(|step| !whole.contains(step)).collect();
+        let mut num_files = 0;
+        for step in cut {
+            num_files += self.location.join(step).delete_prefix().await?;
+        }
+        Ok(num_files)
+    }
+
     /// Removes checkpoints, so that of `manifests`, oldest first, the newest `keep_last` and the best one by a metric stay.
     /// 0 keeps all. Gives the steps of those that went.
     pub async fn prune(&self, manifests: &[Manifest], keep_last: u32, metric: Metric) -> Result<Vec<u64>> {
         let steps = superfluous(manifests, keep_last, metric);
         for step in &steps {
-            let folder = self.location.join(&id_of_step(*step));
-            folder.join(MANIFEST).delete().await?;
-            folder.delete_prefix().await?;
+            remove(&self.location.join(&id_of_step(*step))).await?;
         }
         Ok(steps)
     }
+}
+
+/// Removes a checkpoint: its manifest first, so that it is never one that lacks files.
+async fn remove(folder: &Location) -> Result<()> {
+    folder.join(MANIFEST).delete().await?;
+    folder.delete_prefix().await?;
+    Ok(())
 }
 
 /// A checkpoint on its way: its files, one after the other, then the manifest.
@@ -351,6 +377,22 @@ mod tests {
         std::fs::remove_file(scratch.path().join("step-000007/manifest.json")).unwrap();
         assert!(open(&folder.location.join("step-000007")).await.is_err());
         assert!(folder.manifests().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_cut_save_left_is_swept_and_nothing_else() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = folder(scratch.path());
+        folder.save(&snapshot(10, None)).await.unwrap();
+        let mut cut = folder.begin(20).await.unwrap();
+        cut.put("a.bin", Bytes::from_static(b"a")).await.unwrap();
+        // The beginning of a file, as the store writes it before it has its name.
+        let begun = scratch.path().join("step-000020/b.json#1");
+        std::fs::write(&begun, "{").unwrap();
+        assert_eq!(folder.sweep().await.unwrap(), 1);
+        assert!(!scratch.path().join("step-000020").exists());
+        open(&folder.location.join("step-000010")).await.unwrap();
+        assert_eq!(folder.sweep().await.unwrap(), 0);
     }
 
     #[tokio::test]

@@ -246,9 +246,9 @@ impl JobApi {
         attempt.want_checkpoint();
         let mut after = job.last_sequence;
         loop {
-            for event in self.jobs.events(job_id, after).await? {
+            for event in self.jobs.events(job_id, after).await?.iter() {
                 after = event.sequence;
-                if let Some(answer) = answer_to_save(job_id, &job, event.event) {
+                if let Some(answer) = answer_to_save(job_id, &job, &event.event) {
                     return answer;
                 }
             }
@@ -286,11 +286,11 @@ impl JobApi {
 }
 
 /// What an event means to someone who waits for a checkpoint of a job that stood as `job` says.
-fn answer_to_save(job_id: &str, job: &JobRecord, event: Event) -> Option<Result<String, Problem>> {
+fn answer_to_save(job_id: &str, job: &JobRecord, event: &Event) -> Option<Result<String, Problem>> {
     let lost = |message: String| Some(Err(Problem::new(Code::Aborted, "CHECKPOINT_NOT_SAVED", message)));
     match event {
-        Event::CheckpointSaved(saved) if saved.step >= job.step => Some(Ok(saved.checkpoint_id)),
-        Event::Warning(warning) if warning.code == Warning::CHECKPOINT_NOT_SAVED => lost(warning.message),
+        Event::CheckpointSaved(saved) if saved.step >= job.step => Some(Ok(saved.checkpoint_id.clone())),
+        Event::Warning(warning) if warning.code == Warning::CHECKPOINT_NOT_SAVED => lost(warning.message.clone()),
         Event::StateChanged(change) if !change.to.has_attempt() => {
             lost(format!("{job_id} is {} before it has saved: {}", change.to, change.detail))
         }

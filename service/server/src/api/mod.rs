@@ -9,7 +9,6 @@ use hone_proto::v1::model_service_server::ModelServiceServer;
 use hone_proto::v1::system_service_server::SystemServiceServer;
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::server::NamedService;
@@ -27,7 +26,7 @@ use crate::jobs::Jobs;
 use crate::layout::Layout;
 use crate::preview::Previewer;
 use crate::store::Store;
-use crate::uploads::Uploads;
+use crate::uploads::{Unfinished, Uploads};
 use crate::{Error, doctor};
 
 mod convert;
@@ -81,7 +80,8 @@ pub(crate) type Watched = Router<Stack<MapRequestLayer<intact::Watch>, Stack<Gat
 pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> {
     let Shared { jobs, attempts, store, layout, gate, options, stopping, stopped, tasks } = shared;
     let inputs = inputs::Inputs::new(store.clone(), layout.clone(), options.access.clone());
-    let uploads = Uploads::new(store.clone(), layout.clone(), Arc::new(Semaphore::new(MAX_UPLOADS)), tasks.clone());
+    let unfinished = swept(shared).await?;
+    let uploads = Uploads::new(store.clone(), layout.clone(), unfinished, MAX_UPLOADS, tasks.clone());
     let job_service = JobServiceServer::new(jobs::JobApi {
         jobs: jobs.clone(),
         attempts: attempts.clone(),
@@ -133,6 +133,15 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
         .add_service(bounded!(system_service))
         .add_service(bounded!(trainer_service));
     Ok((router, health))
+}
+
+/// The notes of uploads, once what an earlier server left unfinished is removed.
+async fn swept(shared: &Shared) -> Result<Unfinished, Error> {
+    let path = shared.options.data_dir.join("uploads");
+    let failed = |source| Error::DataDir { path: path.clone(), source };
+    let unfinished = Unfinished::open(path.clone()).map_err(failed)?;
+    unfinished.sweep(&*shared.store, &shared.layout).await.map_err(failed)?;
+    Ok(unfinished)
 }
 
 /// A service that takes and sends no larger messages than the limit. Each service is a type of its own, without a trait

@@ -1,16 +1,19 @@
 //! The events of a job as a stream: those in the store after a number, then those to come, without gap or repeat.
 //!
-//! A watcher pulls from the store at its own pace and is only told that there is more, so a slow one holds up nobody and
-//! costs no memory. While nothing happens it gets an empty message now and then.
+//! A watcher pulls from the store at its own pace and is only told that there is more, so a slow one holds up nobody. One that
+//! takes nothing for long is sent away, so that it holds no memory either. While nothing happens it gets an empty message now
+//! and then.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_stream::try_stream;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use hone_job::event::{Event, JobEvent};
 use hone_proto::v1 as pb;
+use tokio::sync::mpsc::{self, error::SendTimeoutError};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
@@ -21,10 +24,46 @@ use crate::jobs::Jobs;
 /// Longest silence of a watch.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// How long a watcher may take nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(super) type Events = Pin<Box<dyn Stream<Item = Result<pb::WatchJobResponse, Status>> + Send>>;
 
-/// Events after number `after`; ends with the job.
+/// Events after number `after`; ends with the job, or with a watcher that does not keep up.
 pub(super) fn events(jobs: Arc<Jobs>, job_id: String, after: u64, stopping: CancellationToken) -> Events {
+    let events = all_events(jobs, job_id, after, stopping);
+    Box::pin(ReceiverStream::new(taken_in_time(events, after)))
+}
+
+/// Hands events on while they are taken, and then says why there are no more. `last` is the number of the event before the
+/// first.
+fn taken_in_time(mut events: Events, mut last: u64) -> mpsc::Receiver<Result<pb::WatchJobResponse, Status>> {
+    let (sender, receiver) = mpsc::channel(2);
+    let last_word = sender.clone().try_reserve_owned().expect("a new channel has room");
+    tokio::spawn(async move {
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = sender.closed() => return,
+            };
+            let Some(event) = event else { return };
+            let sequence = event.as_ref().ok().and_then(|event| Some(event.event.as_ref()?.sequence));
+            match sender.send_timeout(event, PATIENCE).await {
+                Ok(()) => last = sequence.unwrap_or(last),
+                Err(SendTimeoutError::Timeout(_)) => return drop(last_word.send(Err(too_slow(last).into()))),
+                Err(SendTimeoutError::Closed(_)) => return,
+            }
+        }
+    });
+    receiver
+}
+
+fn too_slow(last: u64) -> Problem {
+    let message = format!("nothing was taken for {PATIENCE:?}; watch again after event {last}");
+    Problem::new(Code::Unavailable, "WATCHER_TOO_SLOW", message).about("last_sequence", last.to_string())
+}
+
+fn all_events(jobs: Arc<Jobs>, job_id: String, after: u64, stopping: CancellationToken) -> Events {
     Box::pin(try_stream! {
         // Subscribed before the first read, so that nothing falls between the two.
         let mut news = jobs.subscribe(&job_id);
@@ -36,7 +75,7 @@ pub(super) fn events(jobs: Arc<Jobs>, job_id: String, after: u64, stopping: Canc
         loop {
             while cursor < last {
                 let found = jobs.events(&job_id, cursor).await.map_err(Problem::from)?;
-                for event in found {
+                for event in found.iter().cloned() {
                     cursor = event.sequence;
                     let over = is_last(&event);
                     yield pb::WatchJobResponse { event: Some(convert::event(event)) };
@@ -76,3 +115,6 @@ async fn ends(jobs: &Jobs, job_id: &str, cursor: u64) -> Result<bool, Problem> {
     }
     Ok(job.state.is_final() && cursor == job.last_sequence)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use std::thread;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use hone_job::event::JobEvent;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Error, JobQuery, NewJob, Request, Result, Store, Upload, UploadQuery};
@@ -41,6 +41,16 @@ pub enum OpenError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// The file is not what SQLite wrote.
+    #[error(
+        "{path}: the job store is damaged: {what}; put back a copy of it, or start with another data folder: checkpoints, models and datasets lie in the storage root"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first fault that was found.
+        what: String,
+    },
     /// Another hone wrote it.
     #[error(
         "{path}: the job store has schema version {found}, this hone-server knows {SCHEMA_VERSION}: use the version that wrote it, or another data folder"
@@ -66,6 +76,9 @@ impl Sqlite {
         let failed = |source| OpenError::Sqlite { path: path.to_path_buf(), source };
         let mut writer = Connection::open(path).map_err(failed)?;
         configure(&writer).map_err(failed)?;
+        if let Some(what) = damage(&writer).map_err(failed)? {
+            return Err(OpenError::Damaged { path: path.to_path_buf(), what });
+        }
         let found = prepare_schema(&mut writer).map_err(failed)?;
         if found != SCHEMA_VERSION {
             return Err(OpenError::Schema { path: path.to_path_buf(), found });
@@ -80,6 +93,16 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)
+}
+
+/// The first fault of a file, if it has one: pages that do not fit together, or rows of what is not there.
+fn damage(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let checked: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if checked != "ok" {
+        return Ok(Some(checked));
+    }
+    let orphan = |row: &Row<'_>| Ok(format!("a row of {} belongs to nothing", row.get::<_, String>(0)?));
+    connection.query_row("PRAGMA foreign_key_check", [], orphan).optional()
 }
 
 /// Brings the tables of a new or an older file up to date, all or nothing; returns the version that the file has.

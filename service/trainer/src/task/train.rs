@@ -54,7 +54,8 @@ pub fn train(
     }
     let mut run = Run::new(welcome, prepared, workspace, compute, observer)?;
     run.announce();
-    run.go()
+    // What a run saved before it failed is to be there.
+    run.go().inspect_err(|_| run.saver.settle())
 }
 
 fn last_part(uri: &str) -> Option<&str> {
@@ -76,6 +77,8 @@ struct Run {
     total_steps: u64,
     eval_every_steps: u64,
     saver: Saver,
+    /// Checkpoint that this attempt went on from.
+    resumed_from: Option<String>,
     /// Files that every checkpoint has alike: the tokenizer's and, of a whole model, its configuration.
     constant_files: Vec<(String, bytes::Bytes)>,
     saved: (u64, Instant),
@@ -146,6 +149,7 @@ impl Run {
             eval_every_steps,
             constant_files: constant_files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect(),
             saved: (progress.step, Instant::now()),
+            resumed_from: resumed.map(|_| id_of_step(progress.step)),
             train: dataset.train,
             eval: dataset.eval,
             usage: Usage::new(),
@@ -186,7 +190,7 @@ impl Run {
         self.phase("training");
         while self.progress.step < self.total_steps {
             match self.observer.command() {
-                Some(Command::Cancel | Command::Stop) => return self.stop(),
+                Some(Command::Cancel | Command::Stop) => return Ok(self.stop()),
                 Some(Command::Checkpoint) => self.save(),
                 None => {}
             }
@@ -374,14 +378,20 @@ impl Run {
     }
 
     /// Saves what was done and leaves, as asked.
-    fn stop(&mut self) -> Result<End, Error> {
+    fn stop(&mut self) -> End {
         if self.progress.step == 0 {
-            return Ok(End::Stopped { checkpoint_id: None });
+            return End::Stopped { checkpoint_id: None };
         }
         self.phase("saving");
-        let snapshot = self.snapshot();
-        let saved = self.saver.finish(snapshot)?;
-        Ok(End::Stopped { checkpoint_id: Some(saved.checkpoint_id) })
+        self.saver.stop(self.snapshot());
+        self.stopped()
+    }
+
+    /// The end of a run that was asked to leave, with the newest checkpoint that there is: where storage does not answer, the
+    /// steps since then are taken again by whoever goes on.
+    fn stopped(&self) -> End {
+        let newest = self.saver.newest().map(|saved| saved.checkpoint_id);
+        End::Stopped { checkpoint_id: newest.or_else(|| self.resumed_from.clone()) }
     }
 
     fn finish(&mut self) -> Result<End, Error> {
@@ -390,7 +400,9 @@ impl Run {
         }
         self.phase("saving");
         let snapshot = self.snapshot();
-        let saved = self.saver.finish(snapshot)?;
+        let Some(saved) = self.saver.finish(snapshot) else {
+            return Ok(self.stopped());
+        };
         let progress = &self.progress;
         self.observer.report(Event::Result(Outcome {
             steps: progress.step,

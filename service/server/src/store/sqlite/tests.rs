@@ -48,6 +48,27 @@ fn a_file_that_is_no_database_is_named() {
     assert!(error.contains("hone.db"), "{error}");
 }
 
+#[tokio::test]
+async fn a_damaged_file_is_found_at_start_and_not_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hone.db");
+    let store = Sqlite::open(&path).unwrap();
+    for _ in 0..50 {
+        let (record, events) = JobRecord::new(Kind::Job.fresh(), "default".into(), spec(), Utc::now());
+        let limits = JobLimits { max_queued: 50, max_of_project: None };
+        store.create_job(NewJob { record, events, request: None, inputs: Vec::new(), limits }).await.unwrap();
+    }
+    drop(store);
+    // What is in the log goes into the file, so that the file is what is read.
+    Connection::open(&path).unwrap().pragma_update(None, "wal_checkpoint", "TRUNCATE").unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let len = bytes.len();
+    bytes[len / 2..len / 2 + 4096].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    let error = Sqlite::open(&path).unwrap_err().to_string();
+    assert!(error.contains("hone.db: the job store is damaged") && error.contains("storage root"), "{error}");
+}
+
 /// A file that the first version wrote, with a job in it: it is brought up to date, and the job is there.
 #[tokio::test]
 async fn a_file_of_the_first_version_is_brought_up_to_date() {
