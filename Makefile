@@ -44,7 +44,7 @@ interop: build ## compare with transformers, PEFT and TRL in a Python environmen
 
 soak: build ## a hundred random faults in one run, which must end as if there had been none
 	@python3 scripts/fetch.py seaweedfs
-	@$${CARGO_TARGET_DIR:-target}/debug/soak $${FAULTS:-100} $${SEED:-1}
+	@$${CARGO_TARGET_DIR:-target}/debug/soak $${FAULTS:-100} $${SEED:-1} $${METHOD:-sft}
 
 bench: libtorch ## tokens per second beside TRL + PEFT on the same work
 	cargo build --release --features hone-client/cli -p hone-client -p hone-server -p hone-trainer

@@ -197,7 +197,7 @@ impl RpcError {
         Self {
             call,
             object: object.into(),
-            code: status.code(),
+            code: code_of(status),
             message: message_of(status),
             reason,
             metadata,
@@ -260,6 +260,14 @@ impl From<RpcError> for Error {
     }
 }
 
+/// The code of a status; one that the transport made, since the connection broke, may say UNKNOWN where it means UNAVAILABLE.
+fn code_of(status: &Status) -> Code {
+    match (status.code(), std::error::Error::source(status)) {
+        (Code::Unknown, Some(_)) => Code::Unavailable,
+        (code, _) => code,
+    }
+}
+
 /// "transport error" tells nobody anything; the innermost cause does.
 fn message_of(status: &Status) -> String {
     match std::error::Error::source(status) {
@@ -319,6 +327,8 @@ mod tests {
         let of = |status: Status| Error::from(RpcError::new("GetJob", "", &status)).is_unreachable();
         assert!(of(Status::unavailable("down")));
         assert!(of(Status::deadline_exceeded("late")));
+        assert!(of(Status::from_error(std::io::Error::other("broken").into())));
+        assert!(!of(Status::unknown("the server's own")));
         assert!(!of(Status::not_found("gone")));
         assert!(!of(Status::internal("fault")));
     }

@@ -1,24 +1,11 @@
 //! The job store dies at every write, one after the other, and has lost nothing that it had answered.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use hone_server::store::sqlite::Sqlite;
-use hone_tests::{binary, repository, store_script};
+use hone_tests::{binary, preloaded, store_script};
 use tokio::process::Command;
-
-/// The library that kills a process at a write.
-async fn die_at_write(folder: &Path) -> PathBuf {
-    let library = folder.join("die_at_write.so");
-    let mut compiler = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
-    compiler
-        .args(["-shared", "-fPIC", "-o"])
-        .arg(&library)
-        .arg(repository().join("tests/src/die_at_write.c"))
-        .arg("-ldl");
-    hone_tests::run(&mut compiler).await.success();
-    library
-}
 
 /// Contents of a store before the first step of the script and after each.
 async fn contents(folder: &Path) -> Vec<String> {
@@ -34,7 +21,7 @@ async fn contents(folder: &Path) -> Vec<String> {
 #[tokio::test]
 async fn a_store_that_dies_at_any_write_has_all_that_it_answered_and_nothing_by_halves() {
     let folder = tempfile::tempdir().unwrap();
-    let library = die_at_write(folder.path()).await;
+    let library = preloaded("die_at_write", folder.path()).await;
     let contents = contents(folder.path()).await;
     let mut deaths = 0;
     loop {

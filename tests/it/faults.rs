@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use hone_client::v1::{self, JobState};
+use futures::StreamExt;
+use hone_client::v1::{self, JobState, job_event::Event};
 use hone_data::storage::{Location, Storage, StorageOptions};
 use hone_tests::{
-    Bucket, FaultyStore, SeaweedFs, Setup, StoreFault, events_of, fixture_model, kind, repository, sft, uri, weights,
+    Bucket, FaultyStore, SeaweedFs, Setup, StoreFault, events_of, fixture_model, kind, preloaded, repository, sft,
+    soon, uri, weights,
 };
 use hyper::Method;
 
@@ -85,12 +87,12 @@ async fn a_transfer_in_parts_survives_a_fault_in_any_of_its_calls() {
     }
 }
 
-/// A run of 12 steps with a checkpoint every other step.
-fn run() -> v1::JobSpec {
+/// A run with a checkpoint every other step.
+fn run(steps: u64) -> v1::JobSpec {
     let mut spec = sft(uri(fixture_model("llama")), uri(repository().join("tests/fixtures/sft/rows.jsonl")));
     let Some(v1::job_spec::Task::Sft(task)) = &mut spec.task else { panic!("an sft job") };
     task.batch = Some(v1::BatchSpec { examples_per_step: Some(8), ..Default::default() });
-    task.length = Some(v1::sft_task::Length::MaxSteps(12));
+    task.length = Some(v1::sft_task::Length::MaxSteps(steps));
     task.checkpoints = Some(v1::CheckpointSpec { every_steps: Some(2), ..Default::default() });
     spec
 }
@@ -99,7 +101,7 @@ fn run() -> v1::JobSpec {
 async fn final_files(root: &str, environment: Vec<(String, String)>) -> (Vec<(String, String)>, Vec<String>) {
     let setup = Setup::default().with_real_trainer().flag("--storage-root", root).environment(environment);
     let server = setup.start().await;
-    let job = server.client().await.create_job(run()).await.unwrap();
+    let job = server.client().await.create_job(run(12)).await.unwrap();
     let told: Vec<_> = events_of(&job).await.iter().map(kind).collect();
     let ended = job.get().await.unwrap();
     assert_eq!((ended.state(), ended.attempt), (JobState::Succeeded, 1), "{:?}", ended.failure);
@@ -140,4 +142,47 @@ async fn a_run_over_a_store_that_misbehaves_all_the_time_ends_as_any_other() {
     let (found, told) = final_files(&root("badly"), environment).await;
     assert_eq!(found, expected);
     assert!(told.iter().any(|kind| kind == "warning"), "a file that was changed on its way is written again: {told:?}");
+}
+
+/// Until it says so.
+async fn told(
+    events: &mut (impl futures::Stream<Item = hone_client::Result<v1::JobEvent>> + Unpin),
+    is_it: impl Fn(&Event) -> bool,
+) -> Event {
+    loop {
+        let event = soon("an event", events.next()).await.expect("the job goes on").expect("the server answers");
+        if let Some(event) = event.event.filter(&is_it) {
+            return event;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_for_a_while_holds_the_run_up_and_costs_no_checkpoint() {
+    let setup = Setup::default().with_real_trainer();
+    let is_full = setup.path("full");
+    let library = preloaded("full_disk", setup.path(".").as_path()).await;
+    let jobs = setup.data_dir().join("storage/jobs");
+    let variables = [("LD_PRELOAD", library), ("FULL_DISK_FOLDER", jobs), ("FULL_DISK_WHILE", is_full.clone())];
+    let names = variables.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(",");
+    let variables = variables.map(|(name, path)| (name.to_owned(), path.display().to_string()));
+    let server = setup.flag("--trainer-env", names).environment(variables).start().await;
+    let job = server.client().await.create_job(run(1_000_000)).await.unwrap();
+    let mut events = job.watch();
+    told(&mut events, |event| matches!(event, Event::CheckpointSaved(_))).await;
+    std::fs::write(&is_full, "").unwrap();
+    let Event::Warning(warning) = told(&mut events, |event| matches!(event, Event::Warning(_))).await else { panic!() };
+    assert_eq!(warning.code, "checkpoint_not_saved");
+    assert!(warning.message.contains("No space left on device"), "{}", warning.message);
+    told(&mut events, |event| matches!(event, Event::Phase(phase) if phase.name == "waiting_for_storage")).await;
+    let step = job.get().await.unwrap().step;
+    std::fs::remove_file(&is_full).unwrap();
+    told(&mut events, |event| matches!(event, Event::CheckpointSaved(saved) if saved.step > step)).await;
+    job.cancel().await.unwrap();
+    events_of(&job).await;
+    let checkpoints = job.checkpoints().await.unwrap();
+    let steps: Vec<_> = checkpoints.iter().rev().map(|checkpoint| checkpoint.step).collect();
+    let last = *steps.last().unwrap();
+    assert!(last > step && steps.iter().copied().filter(|step| step % 2 == 0).eq((1..=last / 2).map(|half| 2 * half)));
+    assert_eq!(job.get().await.unwrap().attempt, 1);
 }

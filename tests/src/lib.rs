@@ -23,13 +23,13 @@ pub mod store_script;
 pub use authority::{Authority, Certificate};
 pub use faults::{FaultyStore, StoreFault};
 pub use gate::{Arrival, Gate};
-pub use process::{Ended, run, signal, with_environment};
+pub use process::{Ended, preloaded, run, signal, with_environment};
 pub use proxy::Proxy;
 pub use rows::{conversation, events_of, fixture_model, kind, sft, uri, write_lines};
 pub use script::{Act, Hello, SCRIPTS_VARIABLE, SMALL_WEIGHTS, Script, weights};
 pub use seaweed::{Bucket, SeaweedFs};
 pub use server::{Server, Setup};
-pub use soak::{Fault, Report, soak};
+pub use soak::{Fault, Report, Workload, soak};
 
 /// Longest wait for anything that should happen soon. A test that passes never waits for it.
 pub const SOON: Duration = Duration::from_secs(60);

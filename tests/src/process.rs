@@ -1,11 +1,11 @@
 //! Processes: run one to its end, send one a signal, find those that carry an environment variable.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use tokio::process::Command;
 
-use crate::soon;
+use crate::{repository, soon};
 
 /// A process that has ended.
 #[derive(Debug)]
@@ -37,6 +37,16 @@ pub async fn run(command: &mut Command) -> Ended {
     let output = soon("a command to end", output).await.expect("the program can be started");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ended { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// A library in `folder`, compiled from a source beside this one, that changes what the system does for the process that is
+/// started with it as `LD_PRELOAD`.
+pub async fn preloaded(name: &str, folder: &Path) -> PathBuf {
+    let library = folder.join(format!("{name}.so"));
+    let mut compiler = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
+    let source = repository().join("tests/src").join(name).with_extension("c");
+    run(compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl")).await.success();
+    library
 }
 
 /// Sends a signal, such as `TERM`, and says whether there was such a process.

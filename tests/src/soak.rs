@@ -9,7 +9,11 @@ use futures::StreamExt;
 use hone_client::v1::{self, JobState, job_event::Event};
 use hone_client::{JobHandle, Outcome};
 
-use crate::{Bucket, Proxy, SeaweedFs, Server, Setup, events_of, fixture_model, repository, sft, signal, soon, uri};
+use crate::{Bucket, Proxy, SeaweedFs, Server, Setup, events_of, signal, soon};
+
+mod workload;
+
+pub use workload::Workload;
 
 /// Something that happens to a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,9 +113,9 @@ impl fmt::Display for Report {
 
 /// Lets `num_faults` happen to a run, chosen by `seed`, and compares its end with that of an unbroken one. `tell` hears of each
 /// fault as it happens, with the step that the run has reached.
-pub async fn soak(num_faults: usize, seed: u64, tell: impl Fn(Fault, u64)) -> Report {
+pub async fn soak(workload: Workload, num_faults: usize, seed: u64, tell: impl Fn(Fault, u64)) -> Report {
     let start = Instant::now();
-    let mut run = Run::start(seed).await;
+    let mut run = Run::start(workload, seed).await;
     let mut faults = Vec::new();
     let mut chance = Chance(seed);
     for _ in 0..num_faults {
@@ -151,6 +155,7 @@ pub async fn soak(num_faults: usize, seed: u64, tell: impl Fn(Fault, u64)) -> Re
 
 /// The run that faults happen to.
 struct Run {
+    workload: Workload,
     setup: Setup,
     server: Option<Server>,
     proxy: Proxy,
@@ -160,8 +165,8 @@ struct Run {
 }
 
 impl Run {
-    async fn start(seed: u64) -> Run {
-        let bucket = SeaweedFs::bucket(&format!("soak{seed}")).await;
+    async fn start(workload: Workload, seed: u64) -> Run {
+        let bucket = SeaweedFs::bucket(&format!("soak-{workload}-{seed}")).await;
         let proxy = Proxy::before(bucket.endpoint().trim_start_matches("http://")).await;
         let through_proxy = |(name, value): (String, String)| match name.as_str() {
             "HONE_S3_ENDPOINT" => (name, proxy.url()),
@@ -172,9 +177,9 @@ impl Run {
         let server = setup.start().await;
         // Trainers that live on dial the address that they know.
         let setup = setup.listening_on(server.address());
-        let job = server.client().await.create_job(spec(1_000_000)).await.expect("the job is accepted");
+        let job = server.client().await.create_job(workload.spec(1_000_000)).await.expect("the job is accepted");
         let job_id = job.id().to_owned();
-        Run { setup, server: Some(server), proxy, _bucket: bucket, job_id, step: 0 }
+        Run { workload, setup, server: Some(server), proxy, _bucket: bucket, job_id, step: 0 }
     }
 
     fn server(&self) -> &Server {
@@ -266,8 +271,7 @@ impl Run {
         let job = self.job().await;
         let steps = job.get().await.expect("a job").step + 5;
         let mut own = job.get().await.expect("a job").spec.expect("a spec");
-        let Some(v1::job_spec::Task::Sft(task)) = &mut own.task else { panic!("an sft job") };
-        task.length = Some(v1::sft_task::Length::MaxSteps(steps));
+        workload::set_steps(&mut own, steps);
         job.resume_with(own).await.expect("only the length changed");
         let finished = soon("the end", job.wait()).await.expect("the server answers");
         assert!(matches!(finished.outcome, Outcome::Succeeded(_)), "{:?}", finished.outcome);
@@ -275,27 +279,12 @@ impl Run {
     }
 
     async fn unbroken(&self, steps: u64) -> JobHandle {
-        let job = self.server().client().await.create_job(spec(steps)).await.expect("the job is accepted");
+        let job =
+            self.server().client().await.create_job(self.workload.spec(steps)).await.expect("the job is accepted");
         let finished = tokio::time::timeout(Duration::from_secs(1800), job.wait()).await.expect("it ends");
         assert!(matches!(finished.expect("the server answers").outcome, Outcome::Succeeded(_)));
         job
     }
-}
-
-/// A run with all that has a state: dropout, shuffled epochs, steps of several micro-batches, a checkpoint every few steps.
-fn spec(steps: u64) -> v1::JobSpec {
-    let mut spec = sft(uri(fixture_model("llama")), uri(repository().join("tests/fixtures/sft/rows.jsonl")));
-    spec.max_retries = Some(100);
-    let Some(v1::job_spec::Task::Sft(task)) = &mut spec.task else { panic!("an sft job") };
-    task.batch = Some(v1::BatchSpec { examples_per_step: Some(24), tokens_per_micro_batch: Some(200) });
-    task.length = Some(v1::sft_task::Length::MaxSteps(steps));
-    task.checkpoints = Some(v1::CheckpointSpec { every_steps: Some(5), keep_last: Some(3), ..Default::default() });
-    // Neither does the rate depend on the length of the run.
-    let warmup = Some(v1::schedule_spec::Warmup::WarmupSteps(2));
-    task.schedule = Some(v1::ScheduleSpec { r#type: v1::ScheduleType::Constant.into(), warmup, ..Default::default() });
-    let lora = v1::LoraSpec { rank: Some(4), dropout: Some(0.1), ..Default::default() };
-    task.adapter = Some(v1::AdapterSpec { kind: Some(v1::adapter_spec::Kind::Lora(lora)) });
-    spec
 }
 
 /// The loss of each step, and how many were taken again; what came out otherwise the second time is a difference.
