@@ -52,12 +52,14 @@ pub enum Error {
     #[error("device: {0}")]
     Device(String),
     /// Losses or gradients stayed NaN or infinite.
-    #[error("loss or gradient was not finite in {skipped} updates, the last of them step {step}")]
+    #[error("loss or gradient was not finite in {skipped} updates, the last of them step {step}, of {rows}")]
     NonFinite {
         /// The step at which it was given up.
         step: u64,
         /// Updates that were skipped.
         skipped: u64,
+        /// Rows of the last one.
+        rows: String,
     },
     /// A weight to export is not a number, or too large for its number format.
     #[error("{tensor}: a weight is not finite in {weight_type}")]

@@ -75,5 +75,5 @@ fn failures_say_where_and_what_to_try() {
     let refused = || storage::Error::NotFound { uri: "s3://b/x".into(), step: storage::Step::Get };
     check(refused().into(), Reason::Storage, "s3://b/x");
     check(dataset::Error::Source(refused().into()).into(), Reason::Storage, "s3://b/x");
-    check(Error::NonFinite { step: 9, skipped: 5 }, Reason::NonFinite, "step 9");
+    check(Error::NonFinite { step: 9, skipped: 5, rows: "a rows 1".into() }, Reason::NonFinite, "step 9");
 }

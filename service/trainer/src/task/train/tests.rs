@@ -1,11 +1,12 @@
 //! Whole runs: beside TRL, cut and resumed, stopped, starved of good numbers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use hone_job::event::{Evaluation, PreferenceMetrics};
 use hone_job::spec::{
-    self, Length, LossOn, MomentFormat, Order, Plateau, Precision, Resources, SftTask, UpdateRule, Warmup,
+    self, Length, LossOn, MomentFormat, Order, Plateau, Precision, Resources, ScheduleKind, SftTask, UpdateRule, Warmup,
 };
 use serde_json::Value;
 use tch::{Device, Kind};
@@ -616,8 +617,19 @@ fn losses_that_are_not_finite_are_skipped_counted_and_fail_past_the_budget() {
     let mut case = case;
     case.welcome.spec.task.training_mut().unwrap().init_from = Some(uri(&folder));
     let (end, events) = case.try_run(None);
-    assert!(matches!(end, Err(Error::NonFinite { step: 5, skipped: 5 })), "{end:?}");
+    let Err(Error::NonFinite { step: 5, skipped: 5, rows }) = end else { panic!("{end:?}") };
     assert!(steps(&events).iter().all(|step| step.skipped && step.loss.is_none()));
+    // Each says which rows were in its batch: eight of the one file.
+    let skipped = |event: &Event| match event {
+        Event::Warning(warning) if warning.code == "update_skipped" => Some(warning.message.clone()),
+        _ => None,
+    };
+    let told: Vec<_> = events.iter().filter_map(skipped).chain([rows]).collect();
+    assert_eq!(told.len(), 5);
+    for message in told {
+        let (_, numbers) = message.split_once("sft/rows.jsonl rows ").unwrap();
+        assert_eq!(numbers.split(", ").filter(|number| number.parse::<u64>().is_ok()).count(), 8, "{message}");
+    }
 }
 
 #[test]
