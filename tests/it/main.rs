@@ -11,6 +11,7 @@ mod export;
 mod faults;
 mod grpcurl;
 mod layers;
+mod load;
 mod once;
 mod preview;
 mod restart;
