@@ -67,7 +67,14 @@ struct Known {
 #[derive(Debug)]
 struct Entry {
     sha256: [u8; 32],
-    caller: Caller,
+    bearer: Bearer,
+}
+
+/// Who came with a token, and word of the moment when that is taken out of the file or changed.
+#[derive(Debug, Clone)]
+pub(crate) struct Bearer {
+    pub(crate) caller: Caller,
+    pub(crate) taken_back: CancellationToken,
 }
 
 impl Tokens {
@@ -78,8 +85,8 @@ impl Tokens {
     }
 
     /// Whose token this is.
-    pub(crate) fn caller(&self, token: &str) -> Option<Caller> {
-        self.known().caller(token)
+    pub(crate) fn bearer(&self, token: &str) -> Option<Bearer> {
+        self.known().bearer(token)
     }
 
     /// How many there are.
@@ -93,7 +100,8 @@ impl Tokens {
         if text == self.known().text {
             return Ok(false);
         }
-        let known = Known::parse(&self.path, text)?;
+        let mut known = Known::parse(&self.path, text)?;
+        self.known().hand_over(&mut known);
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
         Ok(true)
     }
@@ -135,8 +143,11 @@ impl Known {
             }
             let wrong = |what| Error::Line { path: path.to_path_buf(), line: index + 1, what };
             let entry = Entry::parse(line).map_err(wrong)?;
-            if entries.iter().any(|other| other.caller.name == entry.caller.name || other.sha256 == entry.sha256) {
-                return Err(wrong(format!("the name {} or its token came before", entry.caller.name)));
+            if entries
+                .iter()
+                .any(|other| other.bearer.caller.name == entry.bearer.caller.name || other.sha256 == entry.sha256)
+            {
+                return Err(wrong(format!("the name {} or its token came before", entry.bearer.caller.name)));
             }
             entries.push(entry);
         }
@@ -144,15 +155,26 @@ impl Known {
     }
 
     /// Looks at every entry, whichever it is, and compares digests in constant time: how long it takes says nothing.
-    fn caller(&self, token: &str) -> Option<Caller> {
+    fn bearer(&self, token: &str) -> Option<Bearer> {
         let sha256 = Sha256::digest(token);
         let mut found = None;
         for entry in &self.entries {
             if bool::from(entry.sha256.ct_eq(&sha256)) {
-                found = Some(&entry.caller);
+                found = Some(&entry.bearer);
             }
         }
         found.cloned()
+    }
+
+    /// Tokens that stay as they were go on in `next`; the streams of all others end.
+    fn hand_over(&self, next: &mut Known) {
+        for entry in &self.entries {
+            let same = |other: &&mut Entry| other.sha256 == entry.sha256 && other.bearer.caller == entry.bearer.caller;
+            match next.entries.iter_mut().find(same) {
+                Some(other) => other.bearer.taken_back = entry.bearer.taken_back.clone(),
+                None => entry.bearer.taken_back.cancel(),
+            }
+        }
     }
 }
 
@@ -171,7 +193,8 @@ impl Entry {
         for word in words {
             limit(&mut limits, word)?;
         }
-        Ok(Self { sha256, caller: Caller { name, project, role: role.parse()?, limits } })
+        let caller = Caller { name, project, role: role.parse()?, limits };
+        Ok(Self { sha256, bearer: Bearer { caller, taken_back: CancellationToken::new() } })
     }
 }
 

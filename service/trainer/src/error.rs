@@ -181,6 +181,7 @@ fn model_location(error: &model::Error) -> Option<String> {
     let path = match error {
         E::MissingTensor { path, tensor }
         | E::WrongShape { path, tensor, .. }
+        | E::NotFinite { path, tensor }
         | E::UnsupportedDtype { path, tensor, .. } => return Some(format!("{}: {tensor}", path.display())),
         E::Io { path, .. }
         | E::NotAModel { path, .. }

@@ -98,7 +98,11 @@ fn read_tensors(folder: &Path, model: &Decoder) -> Result<Vec<(String, Tensor)>,
     let path = folder.join(WEIGHTS);
     let bytes = read(&path)?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(tensors::Error::from).and_then(|file| tensors::read(&file));
-    let mut tensors = tensors.map_err(|source| Error::Weights { path: path.clone(), source })?;
+    let unusable = |source| Error::Weights { path: path.clone(), source };
+    let mut tensors = tensors.map_err(unusable)?;
+    if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !tensors::is_finite(tensor)) {
+        return Err(unusable(tensors::Error::NotFinite(name.clone())));
+    }
     let Some(place) = tensors.iter().position(|(name, _)| name == BASE_EMBEDDING) else { return Ok(tensors) };
     let (_, copy) = tensors.remove(place);
     if !model.has_embedding(&copy) {
@@ -406,6 +410,18 @@ mod tests {
         assert_eq!(back.flat(), adapter.flat());
         assert_eq!((back.options().rank, back.options().init), (2, LoraInit::Pissa));
         assert!((back.options().alpha - 4.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn weights_that_are_no_numbers_are_refused_by_name() {
+        let model = tiny::model(Architecture::Llama);
+        let adapter = Adapter::new(&model, &options(TargetModules::AllLinear), 7).unwrap();
+        let last = adapter.flat().size()[0] - 1;
+        let _ = adapter.flat().shallow_clone().get(last).fill_(f64::INFINITY);
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &adapter);
+        let error = load(folder.path(), &model, 0.0).unwrap_err().to_string();
+        assert!(error.contains("lora_B.weight has values that are NaN or infinite"), "{error}");
     }
 
     #[test]

@@ -18,6 +18,16 @@ pub enum Error {
         /// Its type.
         dtype: Dtype,
     },
+    /// A value is no number.
+    #[error("tensor {0} has values that are NaN or infinite")]
+    NotFinite(String),
+}
+
+/// Whether all values are numbers. One pass, and no copy.
+pub fn is_finite(tensor: &Tensor) -> bool {
+    // Both ends are NaN where any value is.
+    let (least, greatest) = tensor.aminmax(None, false);
+    least.double_value(&[]).is_finite() && greatest.double_value(&[]).is_finite()
 }
 
 /// The bytes of a file that holds these tensors in float32, bytes as bytes, as PyTorch would write it.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use futures::future::Either;
 use http_body_util::BodyExt;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response, header};
@@ -16,7 +17,9 @@ use tower::{Layer, Service};
 
 use super::status::Problem;
 use crate::caller::{Caller, Role};
-use crate::tokens::Tokens;
+use crate::tokens::{Bearer, Tokens};
+
+mod taken_back;
 
 /// What a method asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +79,7 @@ impl Gate {
         Self { tokens, needs_certificate, open: Arc::default() }
     }
 
-    /// Lets a call in, or says why not. What it gives is kept until the call is over.
+    /// Lets a call in, or says why not; of one that takes a token it gives what is kept until the call is over.
     fn admit(&self, request: &mut Request<Body>) -> Result<Option<OpenCall>, Problem> {
         let path = request.uri().path();
         let Some((_, need)) = METHODS.iter().find(|(method, _)| *method == path) else {
@@ -92,8 +95,8 @@ impl Gate {
             )
             .try_this("give the client a certificate that the server's --tls-client-ca has signed"));
         }
-        let caller = match &self.tokens {
-            None => Caller::anybody(),
+        let Bearer { caller, taken_back } = match &self.tokens {
+            None => Bearer { caller: Caller::anybody(), taken_back: CancellationToken::new() },
             Some(tokens) => bearer(request.headers(), tokens)?,
         };
         if caller.role < role {
@@ -103,14 +106,14 @@ impl Gate {
                 .about("needed", role.to_string())
                 .try_this(format!("use a token with the role {role}")));
         }
-        let open = self.open.begin(&caller)?;
+        let open = self.open.begin(&caller, taken_back)?;
         request.extensions_mut().insert(caller);
         Ok(Some(open))
     }
 }
 
 /// Whose token a request carries.
-fn bearer(headers: &HeaderMap, tokens: &Tokens) -> Result<Caller, Problem> {
+fn bearer(headers: &HeaderMap, tokens: &Tokens) -> Result<Bearer, Problem> {
     const REMEDY: &str = "send the header `authorization: Bearer TOKEN`; for hone, set HONE_TOKEN or HONE_TOKEN_FILE";
     let refused = |reason, message| Problem::new(Code::Unauthenticated, reason, message).try_this(REMEDY);
     let Some(value) = headers.get(header::AUTHORIZATION) else {
@@ -118,7 +121,7 @@ fn bearer(headers: &HeaderMap, tokens: &Tokens) -> Result<Caller, Problem> {
     };
     let text = value.to_str().unwrap_or_default();
     let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    token.and_then(|(_, token)| tokens.caller(token.trim())).ok_or_else(|| {
+    token.and_then(|(_, token)| tokens.bearer(token.trim())).ok_or_else(|| {
         refused("TOKEN_UNKNOWN", "the token is not among those of this server; it may have been taken back")
     })
 }
@@ -140,7 +143,7 @@ fn has_certificate(request: &Request<Body>) -> bool {
 struct OpenCalls(Mutex<HashMap<String, u32>>);
 
 impl OpenCalls {
-    fn begin(self: &Arc<Self>, caller: &Caller) -> Result<OpenCall, Problem> {
+    fn begin(self: &Arc<Self>, caller: &Caller, taken_back: CancellationToken) -> Result<OpenCall, Problem> {
         let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = calls.entry(caller.name.clone()).or_default();
         if let Some(max_calls) = caller.limits.max_calls.filter(|max| *count >= *max) {
@@ -150,7 +153,7 @@ impl OpenCalls {
                 .try_this("end a watch or a transfer first"));
         }
         *count += 1;
-        Ok(OpenCall { calls: self.clone(), name: caller.name.clone() })
+        Ok(OpenCall { calls: self.clone(), name: caller.name.clone(), taken_back })
     }
 }
 
@@ -158,6 +161,7 @@ impl OpenCalls {
 struct OpenCall {
     calls: Arc<OpenCalls>,
     name: String,
+    taken_back: CancellationToken,
 }
 
 impl Drop for OpenCall {
@@ -204,8 +208,9 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.gate.admit(&mut request) {
             Err(problem) => Either::Left(ready(Ok(tonic::Status::from(problem).into_http()))),
-            Ok(open) => {
-                let answer = self.inner.call(request);
+            Ok(None) => Either::Right(Box::pin(self.inner.call(request))),
+            Ok(Some(open)) => {
+                let answer = self.inner.call(taken_back::request(request, open.taken_back.clone()));
                 Either::Right(Box::pin(async move { Ok(until_over(answer.await?, open)) }))
             }
         }
@@ -215,8 +220,8 @@ where
 type Answering<E> = futures::future::BoxFuture<'static, Result<Response<Body>, E>>;
 
 /// The same answer; its call counts as open until all of it is sent.
-fn until_over(answer: Response<Body>, open: Option<OpenCall>) -> Response<Body> {
-    answer.map(|body| {
+fn until_over(answer: Response<Body>, open: OpenCall) -> Response<Body> {
+    taken_back::response(answer, open.taken_back.clone()).map(|body| {
         Body::new(body.map_frame(move |frame| {
             let _open = &open;
             frame

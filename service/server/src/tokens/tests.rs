@@ -17,13 +17,13 @@ fn a_token_is_known_by_its_digest_alone() {
         file(&format!("# who may call\n\n{line} max_jobs=4 max_bytes=1GiB # nightly runs\n{other_line}\n"));
     let tokens = Tokens::open(&path).unwrap();
     assert_eq!(tokens.count(), 2);
-    let caller = tokens.caller(&token).unwrap();
+    let Bearer { caller, .. } = tokens.bearer(&token).unwrap();
     assert_eq!((caller.name.as_str(), caller.project.as_str(), caller.role), ("nightly", "search", Role::Submit));
     assert_eq!(caller.limits, Limits { max_jobs: Some(4), max_bytes: Some(1 << 30), max_calls: None });
-    assert_eq!(tokens.caller(&other).unwrap().role, Role::Admin);
+    assert_eq!(tokens.bearer(&other).unwrap().caller.role, Role::Admin);
     let digest = line.split(' ').nth(3).unwrap();
     for stranger in ["", "hone_", digest, &token[1..], &format!("{token} "), &token.to_uppercase()] {
-        assert_eq!(tokens.caller(stranger), None, "{stranger:?}");
+        assert!(tokens.bearer(stranger).is_none(), "{stranger:?}");
     }
     assert!(!format!("{tokens:?} {line}").contains(&token));
 }
@@ -60,8 +60,23 @@ fn a_file_is_taken_over_when_it_changes_and_not_when_it_is_broken() {
     assert!(tokens.look_again().is_err());
     std::fs::remove_file(&path).unwrap();
     assert!(tokens.look_again().is_err());
-    assert!(tokens.caller(&first).is_some() && tokens.caller(&second).is_none());
+    assert!(tokens.bearer(&first).is_some() && tokens.bearer(&second).is_none());
     std::fs::write(&path, second_line).unwrap();
     assert!(tokens.look_again().unwrap());
-    assert!(tokens.caller(&first).is_none() && tokens.caller(&second).is_some());
+    assert!(tokens.bearer(&first).is_none() && tokens.bearer(&second).is_some());
+}
+
+#[test]
+fn whoever_holds_a_token_that_is_taken_out_or_changed_hears_of_it() {
+    let tokens_and_lines = ["stays", "goes", "sinks"].map(|name| fresh(name, "p", Role::Submit));
+    let text = |lines: &[&str]| lines.join("\n");
+    let [stays, goes, sinks] = tokens_and_lines.each_ref().map(|(_, line)| line.as_str());
+    let (_folder, path) = file(&text(&[stays, goes, sinks]));
+    let tokens = Tokens::open(&path).unwrap();
+    let bearers = tokens_and_lines.each_ref().map(|(token, _)| tokens.bearer(token).unwrap());
+    std::fs::write(&path, text(&["# tidied up", &sinks.replace("submit", "read"), stays])).unwrap();
+    assert!(tokens.look_again().unwrap());
+    assert_eq!(bearers.map(|bearer| bearer.taken_back.is_cancelled()), [false, true, true]);
+    let changed = tokens.bearer(&tokens_and_lines[2].0).unwrap();
+    assert!(changed.caller.role == Role::Read && !changed.taken_back.is_cancelled());
 }

@@ -100,6 +100,16 @@ pub enum Error {
         /// Name of the type.
         dtype: String,
     },
+    /// A weight is no number.
+    #[error(
+        "{path}: tensor {tensor} has weights that are NaN or infinite; the file is damaged, or its training diverged"
+    )]
+    NotFinite {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
     /// The adapter's options do not fit the model.
     #[error("adapter: {0}")]
     Adapter(String),

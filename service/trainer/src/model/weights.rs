@@ -11,6 +11,7 @@ use super::config::Config;
 use super::error::Error;
 use super::gguf::GgufWeights;
 use super::safetensors::SafeTensors;
+use crate::tensors;
 
 /// An open model file or folder.
 pub(super) struct Weights<'a> {
@@ -65,7 +66,12 @@ impl<'a> Weights<'a> {
         if let Some(progress) = &mut self.progress {
             progress(self.bytes_read.min(total), total);
         }
-        Ok(tensor.to_kind(self.kind).to_device(self.device))
+        let tensor = tensor.to_kind(self.kind).to_device(self.device);
+        // Found here, it has a name; in training every loss would be no number, and nobody could say why.
+        match tensors::is_finite(&tensor) {
+            true => Ok(tensor),
+            false => Err(Error::NotFinite { path: self.path.clone(), tensor: name.to_string() }),
+        }
     }
 
     /// Tensors of `rows` rows each, one above the other; `rest` is what a row is like.

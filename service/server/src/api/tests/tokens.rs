@@ -111,6 +111,46 @@ async fn tokens_come_and_go_while_the_server_runs() {
     assert_refused(list(&first).await, Code::Unauthenticated, "TOKEN_UNKNOWN");
 }
 
+/// A watch and an upload that are under way: they end with their token, and nobody else's do.
+#[tokio::test]
+async fn open_streams_end_with_the_token_they_were_opened_with() {
+    let names = [("first", "p", Role::Submit, ""), ("second", "p", Role::Submit, "")];
+    let (server, [first, second]) = Harness::with_tokens(names, |_| {}).await;
+    let file = server.folder.path().join("tokens");
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let job_id =
+        soon(server.jobs().create_job(bearing(&first, create()))).await.unwrap().into_inner().job.unwrap().job_id;
+    let watch = async |token: &str| {
+        let request = pb::WatchJobRequest { job_id: job_id.clone(), after_sequence: 0 };
+        let mut events = soon(server.jobs().watch_job(bearing(token, request))).await.unwrap().into_inner();
+        soon(events.message()).await.unwrap().unwrap();
+        events
+    };
+    let (mut of_first, mut of_second) = (watch(&first).await, watch(&second).await);
+    let (parts, messages) = tokio::sync::mpsc::channel(1);
+    let upload = bearing(&first, tokio_stream::wrappers::ReceiverStream::new(messages));
+    let mut datasets = server.datasets();
+    let uploading = tokio::spawn(async move { datasets.upload_dataset(upload).await });
+    let header = pb::UploadDatasetHeader { file_name: "rows.jsonl".into(), sha256: String::new() };
+    let part = pb::upload_dataset_request::Part::Header(header);
+    parts.send(pb::UploadDatasetRequest { part: Some(part) }).await.unwrap();
+
+    let without_first: Vec<_> = lines.lines().filter(|line| !line.starts_with("first ")).collect();
+    std::fs::write(&file, without_first.join("\n")).unwrap();
+    let end = soon(async {
+        loop {
+            if let Err(status) = of_first.message().await {
+                return status;
+            }
+        }
+    });
+    assert_refused::<()>(Err(end.await), Code::Unauthenticated, "TOKEN_UNKNOWN");
+    assert!(soon(uploading).await.unwrap().is_err());
+    drop(parts);
+    soon(server.jobs().cancel_job(bearing(&second, pb::CancelJobRequest { job_id: job_id.clone() }))).await.unwrap();
+    while soon(of_second.message()).await.unwrap().is_some() {}
+}
+
 #[tokio::test]
 async fn a_server_does_not_start_with_a_broken_file_of_tokens() {
     let folder = tempfile::tempdir().unwrap();

@@ -41,6 +41,20 @@ fn a_tensor_that_is_missing_or_has_another_shape_or_type_is_named() {
 }
 
 #[test]
+fn a_weight_that_is_no_number_is_told_by_its_tensor() {
+    for (name, weight) in
+        [("model.norm.weight", f64::NAN), ("model.layers.0.self_attn.q_proj.weight", f64::NEG_INFINITY)]
+    {
+        let folder = folder(|tensors| {
+            let (_, tensor) = tensors.iter_mut().find(|(other, _)| other == name).unwrap();
+            let _ = tensor.view(-1).get(3).fill_(weight);
+        });
+        let error = load(folder.path()).unwrap_err();
+        assert!(error.contains(&format!("tensor {name} has weights that are NaN or infinite")), "{error}");
+    }
+}
+
+#[test]
 fn a_file_that_ends_too_early_is_told_by_tensor_and_offset() {
     let folder = folder(|_| {});
     let path = folder.path().join("model.safetensors");
