@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 CARGO_FLAGS := --workspace --features hone-client/cli
 
-.PHONY: help tools libtorch build demo sft-dpo run test lint interop soak bench
+.PHONY: help tools libtorch build demo sft-dpo run test lint interop soak fuzz bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ interop: build ## compare with transformers, PEFT and TRL in a Python environmen
 soak: build ## a hundred random faults in one run, which must end as if there had been none
 	@python3 scripts/fetch.py seaweedfs
 	@$${CARGO_TARGET_DIR:-target}/debug/soak $${FAULTS:-100} $${SEED:-1}
+
+fuzz: libtorch ## feed one parser what nobody would write: TARGET=gguf TIME=60 (seconds); needs nightly
+	@fuzz/run.sh $(TARGET) $(TIME)
 
 bench: libtorch ## tokens per second beside TRL + PEFT on the same work
 	cargo build --release --features hone-client/cli -p hone-client -p hone-server -p hone-trainer
