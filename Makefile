@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 CARGO_FLAGS := --workspace --features hone-client/cli
 
-.PHONY: help tools libtorch build demo sft-dpo run test lint interop soak load bench
+.PHONY: help tools libtorch build demo sft-dpo run test lint interop soak load fuzz bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ soak: build ## a hundred random faults in one run, which must end as if there ha
 
 load: build ## a thousand watchers, a queue of 200 jobs and 16 uploads of 1 GiB at once
 	@$${CARGO_TARGET_DIR:-target}/debug/load
+
+fuzz: libtorch ## feed one parser what nobody would write: TARGET=gguf TIME=60 (seconds); needs nightly
+	@fuzz/run.sh $(TARGET) $(TIME)
 
 bench: libtorch ## tokens per second beside TRL + PEFT on the same work
 	cargo build --release --features hone-client/cli -p hone-client -p hone-server -p hone-trainer

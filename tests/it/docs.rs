@@ -51,7 +51,16 @@ async fn every_command_of_the_api_page_works_as_pasted() {
 /// Names of functions in this repository.
 async fn functions() -> BTreeSet<String> {
     let mut grep = Command::new("grep");
-    grep.args(["-rhoE", "(fn|def) [a-z0-9_]+\\(", "--include=*.rs", "--include=*.py", "service", "client", "tests"]);
+    grep.args([
+        "-rhoE",
+        "(fn|def) [a-z0-9_]+\\(",
+        "--include=*.rs",
+        "--include=*.py",
+        "service",
+        "client",
+        "tests",
+        "fuzz",
+    ]);
     let found = run(grep.current_dir(repository())).await;
     found.success().lines().filter_map(|line| line.split([' ', '(']).nth(1)).map(str::to_owned).collect()
 }

@@ -357,7 +357,8 @@ impl Reading<'_> {
         let (rows, end_ids) = (self.rows, self.end_ids);
         let read = thread::scope(|scope| {
             for _ in 0..threads {
-                scope.spawn(|| {
+                let worker = thread::Builder::new().stack_size(template::STACK_BYTES);
+                let spawned = worker.spawn_scoped(scope, || {
                     loop {
                         // In a statement of its own, so that the lock is open while rows are tokenised.
                         let chunk = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -366,6 +367,7 @@ impl Reading<'_> {
                         done.lock().unwrap_or_else(PoisonError::into_inner).insert(number, outcomes);
                     }
                 });
+                spawned.expect("the system has room for a thread");
             }
             self.send_chunks(objects, send)
         });

@@ -7,6 +7,7 @@
 //! No tensor library is used here, so that the server can check data with the very code the trainer trains with.
 
 pub mod admit;
+mod caught;
 pub mod dataset;
 pub mod ends;
 pub mod example;

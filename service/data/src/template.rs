@@ -4,15 +4,17 @@
 //! lists and dictionaries, its way of printing values, its `tojson`, `raise_exception` and `strftime_now`. Templates come
 //! with models and requests, so rendering has a budget of work and of output.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::ops::Range;
 
 use chrono::{DateTime, FixedOffset, Local};
+use hone_job::spec::limits::MAX_TEMPLATE_BYTES;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, ValueKind};
-use minijinja::{Environment, Error as JinjaError, ErrorKind, UndefinedBehavior, Value};
+use minijinja::{Environment, Error as JinjaError, ErrorKind, State, UndefinedBehavior, Value};
 use serde_json::Value as Json;
 
 mod python;
@@ -21,6 +23,9 @@ mod python;
 const FUEL: u64 = 20_000_000;
 /// Longest rendering, in bytes.
 const MAX_OUTPUT_BYTES: usize = 64 << 20;
+/// Stack of a thread that renders templates of strangers, in bytes: lists may be put into lists for as long as there is
+/// [`FUEL`], and are taken apart again by recursion. Only what is used of it takes memory.
+pub const STACK_BYTES: usize = 512 << 20;
 
 /// Marks of generation spans within the raw output: noncharacters, which no sound text holds. They are taken out again.
 const SPAN_START: char = '\u{FDD0}';
@@ -29,6 +34,9 @@ const SPAN_END: char = '\u{FDD1}';
 /// Why a conversation has no text.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The template is too long to be one.
+    #[error("the chat template has {0} bytes; at most {MAX_TEMPLATE_BYTES} are allowed")]
+    TooLong(usize),
     /// The template is not Jinja.
     #[error("the chat template cannot be parsed: {0}")]
     Syntax(String),
@@ -81,6 +89,9 @@ impl ChatTemplate {
         special_tokens: &BTreeMap<String, Json>,
         now: DateTime<FixedOffset>,
     ) -> Result<Self, Error> {
+        if source.len() > MAX_TEMPLATE_BYTES {
+            return Err(Error::TooLong(source.len()));
+        }
         let (source, has_generation) = rewrite_generation_tags(source);
         let mut environment = environment(now);
         environment.add_template_owned("chat", source).map_err(|error| Error::Syntax(describe(&error)))?;
@@ -143,12 +154,14 @@ fn environment(now: DateTime<FixedOffset>) -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.set_formatter(|out, _state, value| {
-        let text = python::str(value);
+    environment.set_formatter(|out, state, value| {
+        let text = python::str(state, value)?;
         out.write_str(&text).map_err(|_| JinjaError::new(ErrorKind::WriteFailure, "the rendering is too long"))
     });
     environment.add_filter("tojson", python::tojson);
-    environment.add_filter("string", |value: &Value| python::str(value).into_owned());
+    environment.add_filter("string", |state: &mut State<'_, '_>, value: &Value| {
+        python::str(state, value).map(Cow::into_owned)
+    });
     // In Python a text and a mapping are sequences, and None cannot be iterated over.
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_test("sequence", |value: &Value| {

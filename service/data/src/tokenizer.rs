@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::caught::caught;
 use crate::gguf::{self, Gguf};
 
 mod from_gguf;
@@ -301,20 +303,20 @@ impl Tokenizer {
     /// Ids of a text. With `add_special_tokens` the tokenizer's own rules apply (BOS, where it has one); rendered
     /// conversations go without, since the template writes them.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|e| Error::Failed(e.to_string()))?;
+        let encoding = caught(|| self.inner.encode_fast(text, add_special_tokens)).map_err(Error::Failed)?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// Ids of a text with the byte range of each.
     pub fn encode_with_offsets(&self, text: &str, add_special_tokens: bool) -> Result<Encoded> {
-        let encoding = self.inner.encode(text, add_special_tokens).map_err(|e| Error::Failed(e.to_string()))?;
+        let encoding = caught(|| self.inner.encode(text, add_special_tokens)).map_err(Error::Failed)?;
         let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
         Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets })
     }
 
     /// Text of ids.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special_tokens).map_err(|e| Error::Failed(e.to_string()))
+        caught(|| self.inner.decode(ids, skip_special_tokens)).map_err(Error::Failed)
     }
 
     /// The files (name, content) that make this tokenizer again for transformers and PEFT.
@@ -331,8 +333,42 @@ fn gguf_in(folder: &Path) -> Result<Option<PathBuf>> {
 }
 
 fn parse(bytes: &[u8], origin: &str) -> Result<tokenizers::Tokenizer> {
-    tokenizers::Tokenizer::from_bytes(bytes)
-        .map_err(|error| Error::Malformed { origin: origin.to_string(), what: error.to_string() })
+    let malformed = |what| Error::Malformed { origin: origin.to_string(), what };
+    let rules: Rewriting = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+    let growth = growth(&rules.normalizer).max(growth(&rules.decoder));
+    if growth > MAX_GROWTH {
+        let what =
+            format!("its replacements could make a text {growth} times as long; at most {MAX_GROWTH} is allowed");
+        return Err(malformed(what));
+    }
+    caught(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(malformed)
+}
+
+/// How many times as long replacements may make a text: each rewrites what the one before it wrote, so that a few of them
+/// could fill any memory.
+const MAX_GROWTH: f64 = 256.0;
+
+/// What of a tokenizer.json rewrites texts.
+#[derive(Deserialize)]
+struct Rewriting {
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    decoder: Value,
+}
+
+/// How many times as long a text may be after some rules.
+fn growth(rules: &Value) -> f64 {
+    let within = ["normalizers", "decoders"].into_iter().filter_map(|key| rules.get(key)?.as_array()).flatten();
+    let own = match (rules.get("pattern"), rules.get("content").and_then(Value::as_str)) {
+        (Some(pattern), Some(content)) => match pattern.get("String").and_then(Value::as_str) {
+            Some(text) if !text.is_empty() => content.len() as f64 / text.len() as f64,
+            // A regular expression may match nothing, and that everywhere.
+            _ => content.len() as f64 + 1.0,
+        },
+        _ => 1.0,
+    };
+    within.map(growth).product::<f64>() * own.max(1.0)
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {

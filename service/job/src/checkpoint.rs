@@ -55,15 +55,18 @@ impl Manifest {
         self.files.iter().map(|file| file.size_bytes).sum()
     }
 
-    /// Reads a manifest, refusing another layout and file names that would leave the folder.
+    /// Reads a manifest, refusing another layout, file names that would leave the folder, and sizes that nothing has.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| format!("not a manifest: {error}"))?;
         if manifest.version != MANIFEST_VERSION {
             return Err(format!("manifest version {}; this hone reads {MANIFEST_VERSION}", manifest.version));
         }
-        match manifest.files.iter().find(|file| !is_plain_name(&file.name)) {
-            Some(file) => Err(format!("file name {:?} is not a plain name", file.name)),
-            None => Ok(manifest),
+        if let Some(file) = manifest.files.iter().find(|file| !is_plain_name(&file.name)) {
+            return Err(format!("file name {:?} is not a plain name", file.name));
+        }
+        match manifest.files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.size_bytes)) {
+            Some(_) => Ok(manifest),
+            None => Err(format!("its files would have more than {} bytes", u64::MAX)),
         }
     }
 }
@@ -84,5 +87,25 @@ mod tests {
             assert!(!is_plain_name(bad), "{bad:?}");
         }
         assert!(is_plain_name("adapter_model.safetensors"));
+    }
+
+    #[test]
+    fn sizes_whose_sum_is_no_number_are_refused() {
+        let file = |name: &str, size_bytes| File { name: name.into(), size_bytes, sha256: String::new() };
+        let mut manifest = Manifest {
+            version: MANIFEST_VERSION,
+            job_id: String::new(),
+            attempt: 1,
+            step: 1,
+            created_at: String::new(),
+            spec_sha256: String::new(),
+            base_model_fingerprint: String::new(),
+            files: vec![file("a", u64::MAX - 1), file("b", 1)],
+            metrics: BTreeMap::new(),
+        };
+        let parse = |manifest: &Manifest| Manifest::parse(&serde_json::to_vec(manifest).unwrap());
+        assert_eq!(parse(&manifest).unwrap().size_bytes(), u64::MAX);
+        manifest.files.push(file("c", 1));
+        assert!(parse(&manifest).unwrap_err().contains("more than 18446744073709551615 bytes"));
     }
 }

@@ -36,9 +36,15 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// A violation of `field`.
+    /// A violation of `field`. A description that quotes something long is cut.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
-        Self { field: field.into(), description: description.into() }
+        const LONGEST: usize = 300;
+        let mut description = description.into();
+        if description.len() > LONGEST {
+            description.truncate(description.floor_char_boundary(LONGEST));
+            description.push('…');
+        }
+        Self { field: field.into(), description }
     }
 }
 
@@ -317,6 +323,12 @@ pub mod limits {
     pub const MAX_LABELS: usize = 64;
     /// Most sources of rows in one list.
     pub const MAX_SOURCES: usize = 256;
+    /// Most entries of a list of modules, layers or patterns.
+    pub const MAX_MODULES: usize = 1024;
+    /// Longest regular expression, in bytes.
+    pub const MAX_PATTERN_BYTES: usize = 4096;
+    /// Most violations that are told at once: a request has room for millions, an answer has not.
+    pub const MAX_VIOLATIONS: usize = 32;
     /// Longest chat template, in bytes.
     pub const MAX_TEMPLATE_BYTES: usize = 256 * 1024;
 }
@@ -329,7 +341,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn that(&mut self, ok: bool, field: &str, allowed: impl Into<String>) {
-        if !ok {
+        if !ok && self.found.len() < limits::MAX_VIOLATIONS {
             self.found.push(Violation::new(format!("{}.{field}", self.path), allowed));
         }
     }
@@ -344,7 +356,7 @@ impl JobSpec {
     /// [`JobSpec::max_retries`] where none is given.
     pub const DEFAULT_MAX_RETRIES: u32 = 3;
 
-    /// Every violation at once; empty when the spec may run. Paths start at `spec`.
+    /// Every violation at once, as far as [`limits::MAX_VIOLATIONS`] of them; empty when the spec may run. Paths start at `spec`.
     pub fn validate(&self) -> Vec<Violation> {
         let mut check = Check { path: "spec", found: Vec::new() };
         check.that(self.display_name.len() <= limits::MAX_NAME_BYTES, "display_name", "must be at most 256 bytes");
@@ -377,6 +389,7 @@ impl JobSpec {
             Task::Export(task) => task.validate(&mut check),
         }
         found.extend(check.found);
+        found.truncate(limits::MAX_VIOLATIONS);
         found
     }
 }
@@ -464,6 +477,16 @@ mod tests {
                 "spec.sft.optimizer.epsilon"
             ]
         );
+    }
+
+    #[test]
+    fn a_million_violations_are_told_by_the_first_few() {
+        let mut bad = spec();
+        bad.labels = BTreeMap::from([("k".repeat(1 << 20), String::new())]);
+        bad.task.training_mut().unwrap().data.train = vec![String::new(); 1_000_000];
+        let found = bad.validate();
+        assert_eq!(found.len(), limits::MAX_VIOLATIONS);
+        assert!(found.iter().all(|violation| violation.description.len() < 400), "what is long is cut");
     }
 
     #[test]

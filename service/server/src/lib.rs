@@ -55,6 +55,9 @@ pub mod tls;
 pub mod tokens;
 mod uploads;
 
+#[doc(hidden)]
+pub use api::fuzzing;
+
 /// How long open calls may take to end once the server stops.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 

@@ -369,7 +369,8 @@ impl JobRecord {
     fn retry(&mut self, failed: &str, now: DateTime<Utc>, events: &mut Vec<JobEvent>) -> Result<(), Refusal> {
         self.retries += 1;
         let delay = retry_delay(self.retries);
-        self.retry_time = Some(now + delay);
+        // A trainer's clock may say anything; where no time is left after it, the retry comes at once.
+        self.retry_time = Some(now.checked_add_signed(delay).unwrap_or(now));
         let from = match self.last_checkpoint.rsplit('/').next().unwrap_or_default() {
             "" => "the start",
             checkpoint_id => checkpoint_id,

@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use ::parquet::file::reader::SerializedFileReader;
+use ::parquet::errors::ParquetError;
+use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::reader::RowIter;
 use ::parquet::record::{Field, Row as Record};
 use serde_json::{Map, Number, Value, json};
 
 use super::{Error, Row, RowResult};
+use crate::caught::caught;
 
 /// The rows of a file.
 pub(super) struct Rows {
@@ -20,12 +22,14 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn open(file: File, object: Arc<str>) -> Result<Self, Error> {
-        let reader = SerializedFileReader::new(file).map_err(|error| Error::Parquet {
-            object: object.to_string(),
-            row: 0,
-            what: error.to_string(),
-        })?;
-        Ok(Self { records: RowIter::from_file_into(Box::new(reader)), number: 0, object, ended: false })
+        let broken = |what| Error::Parquet { object: object.to_string(), row: 0, what };
+        let reader = caught(|| SerializedFileReader::new(file)).map_err(broken)?;
+        let metadata = reader.metadata().file_metadata();
+        if metadata.schema_descr().num_columns() == 0 {
+            return Err(broken(format!("it has {} rows and no columns", metadata.num_rows())));
+        }
+        let records = caught(|| Ok::<_, ParquetError>(RowIter::from_file_into(Box::new(reader)))).map_err(broken)?;
+        Ok(Self { records, number: 0, object, ended: false })
     }
 }
 
@@ -36,15 +40,14 @@ impl Iterator for Rows {
         if self.ended {
             return None;
         }
-        match self.records.next()? {
+        match caught(|| self.records.next().transpose()).transpose()? {
             Ok(record) => {
                 self.number += 1;
                 Some(Ok(Ok(Row { object: self.object.clone(), number: self.number, value: object(&record) })))
             }
-            Err(error) => {
+            Err(what) => {
                 self.ended = true;
-                let (object, what) = (self.object.to_string(), error.to_string());
-                Some(Err(Error::Parquet { object, row: self.number, what }))
+                Some(Err(Error::Parquet { object: self.object.to_string(), row: self.number, what }))
             }
         }
     }

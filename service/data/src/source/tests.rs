@@ -96,6 +96,26 @@ async fn broken_files_are_errors_that_name_the_object_and_how_far_reading_came()
 }
 
 #[tokio::test]
+async fn a_small_file_that_unfolds_to_one_long_line_is_a_remark() {
+    let packed = gz(&vec![b'a'; 4 * MAX_LINE_BYTES]);
+    assert!(packed.len() < 1 << 20);
+    let rows = rows(&packed).await.unwrap();
+    assert!(matches!(rows.as_slice(), [Err(note)] if note.note.contains("longer than 16777216 bytes")), "{rows:?}");
+}
+
+/// The corpora of the fuzzers hold more of them.
+#[tokio::test]
+async fn a_parquet_file_that_lies_is_an_error() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/parquet");
+    for (name, message) in
+        [("rows_without_columns", "and no columns"), ("footer_of_4_GiB", "not a readable Parquet file")]
+    {
+        let error = rows_of(&corpus.join(name)).await.unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_folder_gives_its_data_files_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let source = Storage::open_path(folder.path()).unwrap();

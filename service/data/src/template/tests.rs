@@ -101,6 +101,32 @@ fn refusals_and_failures_say_why() {
 }
 
 #[test]
+fn a_value_that_holds_itself_twice_and_twice_again_is_not_printed() {
+    let doubled = "{% set x = [1] %}".to_string() + &"{% set x = [x, x] %}".repeat(60);
+    let again = "{% set x = range(99999) | list %}{% for i in range(99999) %}{% set y = x | string %}{% endfor %}";
+    for source in
+        [doubled.clone() + "{{ x }}", doubled.clone() + "{{ x | tojson }}", doubled + "{{ x | string }}", again.into()]
+    {
+        let error = template(&source).render(&messages(), &ChatContext::default(), false).unwrap_err().to_string();
+        assert!(error.contains("prints values of more than 16777216 bytes"), "{error}");
+    }
+}
+
+#[test]
+fn lists_put_into_lists_for_as_long_as_may_be_do_not_exhaust_the_stack() {
+    let source = "{% set ns = namespace(x=[]) %}{% for j in range(999) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
+    let render = || template(source).render(&messages(), &ChatContext::default(), false).unwrap_err().to_string();
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(render).unwrap();
+    assert!(thread.join().unwrap().contains("fuel"));
+}
+
+#[test]
+fn a_template_as_long_as_a_book_is_refused() {
+    let error = ChatTemplate::new(&" ".repeat(MAX_TEMPLATE_BYTES + 1), &BTreeMap::new()).unwrap_err().to_string();
+    assert!(error.contains("has 262145 bytes; at most 262144 are allowed"), "{error}");
+}
+
+#[test]
 fn floats_print_as_in_python() {
     for (float, expected) in [
         (1.0, "1.0"),

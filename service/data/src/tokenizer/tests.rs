@@ -150,6 +150,27 @@ fn tokenizer_config_forms_of_tokens_and_templates_are_understood() {
     assert_eq!(tokenizer.special_tokens()["additional_special_tokens"], json!(["<|im_start|>", "<|im_end|>"]));
 }
 
+/// The corpora of the fuzzers hold them all, and more.
+#[test]
+fn tokenizers_that_grow_texts_or_make_the_library_panic_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str| {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/tokenizer_json");
+        std::fs::copy(corpus.join(name), folder.path().join("tokenizer.json")).unwrap();
+        Tokenizer::from_folder(folder.path())
+    };
+    for (name, message) in [
+        ("text_that_doubles", "make a text 16777216 times as long; at most 256 is allowed"),
+        ("text_that_grows_anywhere", "times as long"),
+        ("precompiled_cut", "precompiled_charsmap"),
+    ] {
+        let error = open(name).unwrap_err().to_string();
+        assert!(error.contains(message), "{name}: {error}");
+    }
+    let error = open("length_of_nothing").unwrap().encode("a", false).unwrap_err().to_string();
+    assert!(error.contains("chunk size must be non-zero"), "{error}");
+}
+
 #[test]
 fn a_folder_without_a_fast_tokenizer_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Check;
+use super::{Check, limits};
 
 /// Settings of LoRA. What a job stored before a field existed lacks takes the field's default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -120,8 +120,10 @@ impl Lora {
         check.within(f64::from(self.rank), RANKS, "adapter.lora.rank");
         check.that(is_scale(self.alpha), "adapter.lora.alpha", "must be above 0");
         check.that((0.0..1.0).contains(&self.dropout), "adapter.lora.dropout", "must be from 0 to below 1");
-        self.validate_targets(check);
-        self.validate_patterns(check);
+        if self.has_short_lists(check) {
+            self.validate_targets(check);
+            self.validate_patterns(check);
+        }
         for module in &self.modules_to_save {
             let ok = ["embed_tokens", "model.embed_tokens", "lm_head"].contains(&module.as_str());
             check.that(ok, "adapter.lora.modules_to_save", format!("`{module}`: only embed_tokens and lm_head"));
@@ -151,13 +153,37 @@ impl Lora {
         check.that(layers, "adapter.lora.layers_to_transform", message);
     }
 
+    /// Whether all lists are short enough to look at their entries.
+    fn has_short_lists(&self, check: &mut Check<'_>) -> bool {
+        let lens = [
+            ("adapter.lora.target_modules", self.target_modules.len()),
+            ("adapter.lora.exclude_modules", self.exclude_modules.len()),
+            ("adapter.lora.layers_to_transform", self.layers_to_transform.len()),
+            ("adapter.lora.rank_pattern", self.rank_pattern.len()),
+            ("adapter.lora.alpha_pattern", self.alpha_pattern.len()),
+            ("adapter.lora.modules_to_save", self.modules_to_save.len()),
+        ];
+        let most = limits::MAX_MODULES;
+        for (field, len) in lens {
+            check.that(len <= most, field, format!("has {len} entries; at most {most} are allowed"));
+        }
+        lens.iter().all(|(_, len)| *len <= most)
+    }
+
     fn validate_patterns(&self, check: &mut Check<'_>) {
         let ranks = self.rank_pattern.iter().map(|one| ("adapter.lora.rank_pattern", &one.pattern));
         let alphas = self.alpha_pattern.iter().map(|one| ("adapter.lora.alpha_pattern", &one.pattern));
         let targets = self.target_pattern.iter().map(|pattern| ("adapter.lora.target_pattern", pattern));
         let excluded = self.exclude_pattern.iter().map(|pattern| ("adapter.lora.exclude_pattern", pattern));
         for (field, pattern) in targets.chain(excluded).chain(ranks).chain(alphas) {
-            if let Err(error) = fancy_regex::Regex::new(pattern) {
+            let (len, most) = (pattern.len(), limits::MAX_PATTERN_BYTES);
+            if len > most {
+                check.that(false, field, format!("a pattern has {len} bytes; at most {most} are allowed"));
+                continue;
+            }
+            // A few letters can ask for an automaton of many megabytes.
+            let compiled = fancy_regex::RegexBuilder::new(pattern).delegate_size_limit(MAX_COMPILED_BYTES).build();
+            if let Err(error) = compiled {
                 check.that(false, field, format!("`{pattern}` is no regular expression: {error}"));
             }
         }
@@ -168,6 +194,9 @@ impl Lora {
         check.that(alphas, "adapter.lora.alpha_pattern", "an alpha must be above 0");
     }
 }
+
+/// Largest compiled pattern.
+const MAX_COMPILED_BYTES: usize = 256 << 10;
 
 const RANKS: std::ops::RangeInclusive<f64> = 1.0..=1024.0;
 
@@ -218,6 +247,16 @@ mod tests {
             "init",
         ];
         assert_eq!(violations(&bad), expected);
+    }
+
+    #[test]
+    fn patterns_that_are_many_long_or_large_when_compiled_are_refused() {
+        let one = |pattern: &str| Lora { exclude_pattern: Some(pattern.into()), ..Lora::default() };
+        assert_eq!(violations(&one(&"a".repeat(limits::MAX_PATTERN_BYTES + 1))), ["exclude_pattern"]);
+        assert_eq!(violations(&one(r"(\w{100}){100}")), ["exclude_pattern"]);
+        let pattern = RankPattern { pattern: "(".into(), rank: 1 };
+        let many = Lora { rank_pattern: vec![pattern; limits::MAX_MODULES + 1], ..Lora::default() };
+        assert_eq!(violations(&many), ["rank_pattern"], "none of them is compiled");
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::{Error, doctor};
 mod convert;
 mod datasets;
 mod download;
+pub mod fuzzing;
 mod gate;
 mod inputs;
 mod intact;

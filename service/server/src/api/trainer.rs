@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt};
 use hone_job::event::Event;
 use hone_proto::trainer::v1 as pb;
@@ -242,7 +243,7 @@ impl Connection {
         let mut reports = Vec::new();
         for request in requests {
             match request.message {
-                Some(Said::Report(report)) => match self.report(report) {
+                Some(Said::Report(report)) => match recorded(report, self.jobs.now()) {
                     Ok(report) => reports.push(report),
                     Err(nonsense) => return (reports, Some(nonsense)),
                 },
@@ -260,23 +261,24 @@ impl Connection {
         }
         (reports, None)
     }
+}
 
-    fn report(&self, report: pb::Report) -> Result<Report, Problem> {
-        let number = report.number;
-        let body = match report.body {
-            Some(BodyOneof::EventJson(json)) => Body::Event(parse(number, &json)?),
-            Some(BodyOneof::Running(_)) => Body::Running,
-            Some(BodyOneof::Finished(finished)) => Body::Finished(match finished.end {
-                Some(EndOneof::Succeeded(_)) => End::Succeeded,
-                Some(EndOneof::Stopped(stopped)) => End::Stopped(stopped.checkpoint_id),
-                Some(EndOneof::FailureJson(json)) => End::Failed(parse(number, &json)?),
-                None => return Err(invalid(number, "it does not say how the attempt ended")),
-            }),
-            None => return Err(invalid(number, "it says nothing")),
-        };
-        let time = report.time.as_ref().and_then(convert::time).unwrap_or_else(|| self.jobs.now());
-        Ok(Report { number, time, body })
-    }
+/// A report as it is recorded; one that does not say when it happened happened `now`.
+pub(super) fn recorded(report: pb::Report, now: DateTime<Utc>) -> Result<Report, Problem> {
+    let number = report.number;
+    let body = match report.body {
+        Some(BodyOneof::EventJson(json)) => Body::Event(parse(number, &json)?),
+        Some(BodyOneof::Running(_)) => Body::Running,
+        Some(BodyOneof::Finished(finished)) => Body::Finished(match finished.end {
+            Some(EndOneof::Succeeded(_)) => End::Succeeded,
+            Some(EndOneof::Stopped(stopped)) => End::Stopped(stopped.checkpoint_id),
+            Some(EndOneof::FailureJson(json)) => End::Failed(parse(number, &json)?),
+            None => return Err(invalid(number, "it does not say how the attempt ended")),
+        }),
+        None => return Err(invalid(number, "it says nothing")),
+    };
+    let time = report.time.as_ref().and_then(convert::time).unwrap_or(now);
+    Ok(Report { number, time, body })
 }
 
 /// What a trainer said in one go, and how its stream stands after that.

@@ -64,6 +64,16 @@ fn a_failure_of_a_job_being_cancelled_is_an_event_but_no_failure_of_the_job() {
 }
 
 #[test]
+fn a_failure_at_the_end_of_time_is_followed_by_another_attempt_all_the_same() {
+    let (mut record, _) = after(vec![started()]);
+    record.spec.max_retries = 1;
+    let body = Body::Finished(End::Failed(Failure::new(Reason::Storage, "gone")));
+    let report = Report { number: 1, time: DateTime::<Utc>::MAX_UTC, body };
+    record.apply(Change::Reported { attempt: 1, reports: vec![report] }, now()).unwrap();
+    assert_eq!((record.state, record.retry_time), (State::Queued, Some(DateTime::<Utc>::MAX_UTC)));
+}
+
+#[test]
 fn cancelling_twice_is_cancelling_once() {
     let (record, events) = after(vec![started(), Change::CancelRequested, Change::CancelRequested]);
     assert_eq!(record.state, State::Cancelling);

@@ -112,8 +112,11 @@ impl Rope {
                 ("high_freq_factor - low_freq_factor", high_freq_factor - low_freq_factor),
                 ("original_max_position_embeddings", *original_max_position_embeddings),
             ],
-            Scaling::Yarn { factor, beta_fast, beta_slow, original_max_position_embeddings, .. } => &[
+            Scaling::Yarn {
+                factor, attention_factor, beta_fast, beta_slow, original_max_position_embeddings, ..
+            } => &[
                 ("factor", *factor),
+                ("attention_factor", *attention_factor),
                 ("beta_fast", *beta_fast),
                 ("beta_slow", *beta_slow),
                 ("original_max_position_embeddings", *original_max_position_embeddings),

@@ -1,5 +1,6 @@
 //! The job spec, there and back. What is absent takes the default written in the proto and in `hone_job::spec`.
 
+use hone_job::spec::limits::MAX_VIOLATIONS;
 use hone_job::spec::{
     Adapter, Batch, Checkpoints, Data, DpoTask, JobSpec, Length, LossOn, Mix, MixUntil, Order, OverLength, Precision,
     Resources, SftTask, Task, Training, Violation,
@@ -44,6 +45,7 @@ pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Viola
     // What a missing task lacks is no news.
     violations.retain(|violation| has_task || !violation.field.starts_with("spec.sft"));
     violations.extend(reader.violations);
+    violations.truncate(MAX_VIOLATIONS);
     (converted, violations)
 }
 
@@ -96,7 +98,9 @@ struct Reader {
 
 impl Reader {
     fn wrong(&mut self, field: impl Into<String>, what: impl Into<String>) {
-        self.violations.push(Violation::new(field, what));
+        if self.violations.len() < MAX_VIOLATIONS {
+            self.violations.push(Violation::new(field, what));
+        }
     }
 
     /// An enum's value by its number; `known` gives none for a number that is unknown.

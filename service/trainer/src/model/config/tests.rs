@@ -98,6 +98,11 @@ fn sizes_of_strangers_are_bounded_before_anything_is_allocated() {
         ("head_dim", json!(7), "head_dim 7 is odd"),
         ("rms_norm_eps", json!(2.0), "rms_norm_eps is 2"),
         ("rope_theta", json!(-1.0), "rope"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "yarn", "factor": 4.0, "mscale": 1e308, "mscale_all_dim": -1e300}),
+            "attention_factor is -",
+        ),
     ] {
         let error = parse(&with(key, value)).unwrap_err();
         assert!(error.contains(message), "{key}: {error}");

@@ -152,7 +152,7 @@ impl Config {
             Architecture::Gemma2 => {
                 config["sliding_window"] = json!(window);
                 config["layer_types"] = kinds();
-                config["query_pre_attn_scalar"] = json!(self.query_pre_attn_scalar as i64);
+                config["query_pre_attn_scalar"] = whole(self.query_pre_attn_scalar);
                 config["attn_logit_softcapping"] = json!(self.attn_logit_softcapping);
                 config["final_logit_softcapping"] = json!(self.final_logit_softcapping);
             }
@@ -220,4 +220,10 @@ mod tests {
         let odd = Config { rope: wide(Scaling::Factors(vec![1.5; 32])), head_dim: 64, ..plain };
         assert!(odd.to_json("float32").unwrap_err().contains("rope factors"));
     }
+}
+
+/// A number, without a point where it is whole: transformers asks for an integer, and hone reads either.
+fn whole(number: f64) -> Value {
+    let integer = number as i64;
+    if integer as f64 == number { json!(integer) } else { json!(number) }
 }

@@ -71,6 +71,27 @@ fn a_file_that_ends_too_early_is_told_by_tensor_and_offset() {
 }
 
 #[test]
+fn a_header_that_lies_is_refused_before_anything_is_allocated() {
+    let folder = folder(|_| {});
+    let check = |shape: &str, offsets: &str, message: &str| {
+        let header = format!(r#"{{"a": {{"dtype": "F32", "shape": {shape}, "data_offsets": {offsets}}}}}"#);
+        let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat();
+        std::fs::write(folder.path().join("model.safetensors"), file).unwrap();
+        let error = load(folder.path()).unwrap_err();
+        assert!(error.contains(message), "{shape} at {offsets}: {error}");
+    };
+    check("[4294967296, 4294967296]", "[0, 0]", "impossible sizes");
+    check("[4611686018427387904]", "[0, 8]", "impossible sizes");
+    check("[2]", "[8, 0]", "impossible sizes");
+    check("[2]", "[0, 18446744073709551615]", "impossible sizes");
+    check("[2]", "[9223372036854775800, 9223372036854775808]", "truncated");
+    check("[2]", "[-8, 0]", "the description of tensor a is broken");
+    check("[-2]", "[0, 8]", "the description of tensor a is broken");
+    check("[1000000000]", "[0, 8]", "is stored in 8 bytes");
+    check("[0, 9223372036854775808]", "[0, 0]", "is missing");
+}
+
+#[test]
 fn shards_are_found_by_their_index_which_cannot_point_elsewhere() {
     let config = tiny::config(Architecture::Llama);
     let tensors = tiny::tensors(&config, 1);

@@ -1,0 +1,5 @@
+//! Fuzzes `hone_fuzz::parquet`.
+#![no_main]
+
+// Panics of libraries are caught and become errors, so a panic alone is no crash; one that gets this far still is.
+libfuzzer_sys::fuzz_target!(init: drop(std::panic::take_hook()), |data: &[u8]| hone_fuzz::parquet(data));
