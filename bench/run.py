@@ -232,6 +232,7 @@ def report(sections):
     return (
         "# Benchmark\n\n"
         "Written by `make bench`; bench/run.py says what is measured and how.\n"
+        "TRL's first step counts from the start of its process, hone's from creating the job on a server that is up.\n"
         f"{datetime.date.today()}, {cpu_name()}, {os.cpu_count()} cores, "
         f"torch {torch.__version__}, TRL {trl.__version__}, PEFT {peft.__version__}, "
         f"transformers {transformers.__version__}.\n\n" + "\n".join(sections)
