@@ -43,6 +43,8 @@ pub struct Report {
     pub delays: [Duration; 3],
     /// Median time of a step alone and under load.
     pub step_seconds: [f64; 2],
+    /// The server's own time on a processor for an event and a watcher, all that it did meanwhile included.
+    pub processor: Duration,
     /// Creation of a job: median and longest.
     pub creation: [Duration; 2],
     /// Peak memory of the server before, while it was watched, and while it took the uploads; in bytes.
@@ -54,41 +56,40 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Load { watchers, jobs, uploads, upload_bytes, steps } = self.load;
-        let [median, p99, longest] = self.delays.map(|delay| delay.as_secs_f64() * 1e3);
-        let [alone, loaded] = self.step_seconds;
-        let [creation, longest_creation] = self.creation.map(|time| time.as_secs_f64() * 1e3);
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let [median, p99, longest] = self.delays.map(ms);
+        let [alone, loaded] = self.step_seconds.map(|seconds| seconds * 1e3);
+        let [creation, longest_creation] = self.creation.map(ms);
         let [before, watched, uploading] = self.server_memory.map(|bytes| bytes >> 20);
+        let rows = [
+            (
+                format!("{watchers} watchers of a run of {steps} steps"),
+                format!("each got all {} events once, in order", self.events),
+            ),
+            (
+                "from the trainer to a watcher".into(),
+                format!("median {median:.0} ms, 99% within {p99:.0} ms, longest {longest:.0} ms"),
+            ),
+            (
+                "the server's processor time for an event and a watcher".into(),
+                format!("{:.0} µs", ms(self.processor) * 1e3),
+            ),
+            ("median step of the run".into(), format!("{alone:.0} ms alone, {loaded:.0} ms under it")),
+            (
+                format!("{jobs} jobs put into the queue meanwhile"),
+                format!("{creation:.0} ms each, longest {longest_creation:.0} ms"),
+            ),
+            (
+                format!("{uploads} uploads of {} MiB at once", upload_bytes >> 20),
+                format!("{:.0} MiB/s together", self.upload_rate / 1048576.0),
+            ),
+            (
+                "peak memory of the server".into(),
+                format!("{before} MiB before, {watched} MiB while watched, {uploading} MiB while it took the uploads"),
+            ),
+        ];
         writeln!(f, "| what | |\n| --- | --- |")?;
-        writeln!(
-            f,
-            "| {watchers} watchers of a run of {steps} steps | each got all {} events once, in order |",
-            self.events
-        )?;
-        writeln!(
-            f,
-            "| from the trainer to a watcher | median {median:.1} ms, 99% within {p99:.1} ms, longest {longest:.0} ms |"
-        )?;
-        let slower = (loaded / alone - 1.0) * 100.0;
-        writeln!(
-            f,
-            "| a step of the run | {:.1} ms alone, {:.1} ms under it ({slower:+.1}%) |",
-            alone * 1e3,
-            loaded * 1e3
-        )?;
-        writeln!(
-            f,
-            "| {jobs} jobs put into the queue meanwhile | {creation:.1} ms each, longest {longest_creation:.0} ms |"
-        )?;
-        writeln!(
-            f,
-            "| {uploads} uploads of {} MiB at once | {:.0} MiB/s together |",
-            upload_bytes >> 20,
-            self.upload_rate / 1048576.0
-        )?;
-        writeln!(
-            f,
-            "| peak memory of the server | {before} MiB before, {watched} MiB while watched, {uploading} MiB while it took the uploads |"
-        )
+        rows.iter().try_for_each(|(what, result)| writeln!(f, "| {what} | {result} |"))
     }
 }
 
@@ -96,12 +97,13 @@ impl fmt::Display for Report {
 pub async fn load(load: Load) -> Report {
     let server = Setup::default().with_real_trainer().flag("--max-queued-jobs", load.jobs + 1).start().await;
     let client = server.client().await;
-    let alone = client.create_job(run(load.steps)).await.expect("the job is accepted");
+    let alone = client.create_job(run(&server, load.steps)).await.expect("the job is accepted");
     let step_alone = median_step(&collected(&alone).await);
     let before = peak_memory(&server);
 
     forget_peak(&server);
-    let job = client.create_job(run(load.steps)).await.expect("the job is accepted");
+    let processor_before = processor_time(&server);
+    let job = client.create_job(run(&server, load.steps)).await.expect("the job is accepted");
     let idle = idle_watcher(&server, &job).await;
     let watchers = join_all((0..load.watchers.div_ceil(WATCHERS_PER_CONNECTION)).map(|_| server.client())).await;
     let watchers = (0..load.watchers).map(|number| watchers[number / WATCHERS_PER_CONNECTION].job(job.id()));
@@ -115,6 +117,7 @@ pub async fn load(load: Load) -> Report {
         delays.extend(own);
     }
     drop(idle);
+    let processor = processor_time(&server) - processor_before;
     let watched = peak_memory(&server);
     for job in queued {
         // Those whose turn has come meanwhile have ended.
@@ -129,17 +132,21 @@ pub async fn load(load: Load) -> Report {
         events: events.len(),
         delays: [0.5, 0.99, 1.0].map(|share| quantile(&delays, share)),
         step_seconds: [step_alone, median_step(&events)],
+        processor: processor / (load.watchers * events.len()) as u32,
         creation,
         server_memory: [before, watched, peak_memory(&server)],
         upload_rate,
     }
 }
 
-/// A run whose steps take some tenths of a second on one core.
-fn run(steps: u64) -> v1::JobSpec {
-    let mut spec = sft(uri(fixture_model("llama")), uri(repository().join("tests/fixtures/sft/rows.jsonl")));
+/// A run whose steps take about half a second on one core: those of the fixture's rows many times over.
+fn run(server: &Server, steps: u64) -> v1::JobSpec {
+    let rows = server.setup().path("rows.jsonl");
+    let once = std::fs::read_to_string(repository().join("tests/fixtures/sft/rows.jsonl")).expect("a fixture");
+    std::fs::write(&rows, once.repeat(8)).expect("the test's folder can be written");
+    let mut spec = sft(uri(fixture_model("llama")), uri(rows));
     let Some(v1::job_spec::Task::Sft(task)) = &mut spec.task else { panic!("an sft job") };
-    task.batch = Some(v1::BatchSpec { examples_per_step: Some(960), ..Default::default() });
+    task.batch = Some(v1::BatchSpec { examples_per_step: Some(8 * 96), ..Default::default() });
     task.length = Some(v1::sft_task::Length::MaxSteps(steps));
     spec
 }
@@ -176,7 +183,7 @@ async fn create_queue(server: &Server, num_jobs: usize) -> (Vec<JobHandle>, [Dur
     let (mut jobs, mut times) = (Vec::new(), Vec::new());
     for _ in 0..num_jobs {
         let start = Instant::now();
-        jobs.push(client.create_job(run(1)).await.expect("there is room in the queue"));
+        jobs.push(client.create_job(run(server, 1)).await.expect("there is room in the queue"));
         times.push(start.elapsed());
     }
     times.sort_unstable();
@@ -233,6 +240,15 @@ fn peak_memory(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the server runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+/// How long a server has had a processor so far.
+fn processor_time(server: &Server) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).expect("the server runs");
+    // Behind the name, which is in brackets, the twelfth and thirteenth word count hundredths of a second.
+    let (_, words) = stat.rsplit_once(')').expect("Linux tells");
+    let ticks: u64 = words.split_whitespace().skip(11).take(2).map(|word| word.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(10 * ticks)
 }
 
 fn forget_peak(server: &Server) {
