@@ -24,7 +24,7 @@ const FUEL: u64 = 20_000_000;
 /// Longest rendering, in bytes.
 const MAX_OUTPUT_BYTES: usize = 64 << 20;
 /// Stack of a thread that renders templates of strangers, in bytes: lists may be put into lists for as long as there is
-/// [`FUEL`], and are taken apart again by recursion. Only what is used of it takes memory.
+/// `FUEL`, and are taken apart again by recursion. Only what is used of it takes memory.
 pub const STACK_BYTES: usize = 512 << 20;
 
 /// Marks of generation spans within the raw output: noncharacters, which no sound text holds. They are taken out again.

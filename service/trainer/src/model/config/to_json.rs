@@ -163,6 +163,12 @@ impl Config {
     }
 }
 
+/// A number, without a point where it is whole: transformers asks for an integer, and hone reads either.
+fn whole(number: f64) -> Value {
+    let integer = number as i64;
+    if integer as f64 == number { json!(integer) } else { json!(number) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -220,10 +226,4 @@ mod tests {
         let odd = Config { rope: wide(Scaling::Factors(vec![1.5; 32])), head_dim: 64, ..plain };
         assert!(odd.to_json("float32").unwrap_err().contains("rope factors"));
     }
-}
-
-/// A number, without a point where it is whole: transformers asks for an integer, and hone reads either.
-fn whole(number: f64) -> Value {
-    let integer = number as i64;
-    if integer as f64 == number { json!(integer) } else { json!(number) }
 }
