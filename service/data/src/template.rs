@@ -201,11 +201,11 @@ fn rewrite_generation_tags(source: &str) -> (String, bool) {
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         rewritten.push_str(before);
-        let Some(end) = tag.find("%}") else {
+        // Behind the opening: in `{%}` the two would share a sign.
+        let Some((inner, after)) = tag[2..].split_once("%}") else {
             rest = tag;
             break;
         };
-        let (inner, after) = (&tag[2..end], &tag[end + 2..]);
         let word = inner.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
         let replacement = match word {
             "generation" => Some(("with".to_string(), format!("filter {GENERATION}"))),

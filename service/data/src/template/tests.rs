@@ -151,3 +151,11 @@ fn variables_and_tools_reach_the_template() {
     let template = template("{{ tools[0].name }}{{ enable_thinking }}{{ add_generation_prompt }}");
     assert_eq!(template.render(&messages(), &context, true).unwrap().text, "fFalseTrue");
 }
+
+#[test]
+fn an_opening_that_is_half_a_closing_is_an_error_of_the_template() {
+    for source in ["{%}", "a {%} b {% generation %}c{% endgeneration %}", "{% if x %}{%}{% endif %}"] {
+        let Err(error) = ChatTemplate::new(source, &BTreeMap::new()) else { panic!("{source}") };
+        assert!(matches!(error, Error::Syntax(_)), "{source}: {error}");
+    }
+}
