@@ -80,18 +80,18 @@ impl Saver {
         Ok(saver)
     }
 
-    /// Puts a snapshot into the line. Waits while that is full, unless the task is to leave.
+    /// Puts a snapshot into the line. Waits while that is full, unless storage fails and the task is to leave.
     pub(super) fn start(&self, snapshot: Snapshot) {
         let num_bytes = snapshot.num_bytes();
-        if self.wait(|line| line.has_room_for(num_bytes), || self.is_to_leave()) {
+        if self.wait(|line| line.has_room_for(num_bytes), true) {
             self.push(snapshot);
         }
     }
 
-    /// Saves and waits until the checkpoint exists. None when the task is to leave before.
+    /// Saves and waits until the checkpoint exists. None when storage fails and the task is to leave.
     pub(super) fn finish(&self, snapshot: Snapshot) -> Option<Saved> {
         self.push(snapshot);
-        self.wait(|line| line.waiting == 0, || self.is_to_leave()).then(|| self.newest()).flatten()
+        self.wait(|line| line.waiting == 0, true).then(|| self.newest()).flatten()
     }
 
     /// Saves if storage lets it.
@@ -104,7 +104,7 @@ impl Saver {
     pub(super) fn settle(&self) {
         let failed_before = self.line.borrow().failed_tries;
         self.hurry.notify_one();
-        self.wait(|line| line.waiting == 0 || line.failed_tries > failed_before, || false);
+        self.wait(|line| line.waiting == 0 || line.failed_tries > failed_before, false);
     }
 
     /// Step of the best checkpoint, once one was saved.
@@ -130,8 +130,9 @@ impl Saver {
         matches!(self.observer.command(), Some(Command::Cancel | Command::Stop))
     }
 
-    /// Waits until the line is as wanted, and says whether it is; `or` ends it early. Tells of it when storage is the cause.
-    fn wait(&self, until: impl Fn(&Line) -> bool, or: impl Fn() -> bool) -> bool {
+    /// Waits until the line is as wanted, and says whether it is. While storage fails it tells so, and where the task `may_leave`
+    /// ends when that is asked for; storage that answers is waited for, since it soon has all.
+    fn wait(&self, until: impl Fn(&Line) -> bool, may_leave: bool) -> bool {
         let mut line = self.line.subscribe();
         let mut is_told = false;
         loop {
@@ -142,12 +143,14 @@ impl Saver {
                 }
                 line.trouble.clone()
             };
-            if or() {
-                return false;
-            }
-            if let (Some(detail), false) = (trouble, is_told) {
-                self.observer.report(Event::Phase(Phase { name: WAITING.into(), detail }));
-                is_told = true;
+            if let Some(detail) = trouble {
+                if may_leave && self.is_to_leave() {
+                    return false;
+                }
+                if !is_told {
+                    self.observer.report(Event::Phase(Phase { name: WAITING.into(), detail }));
+                    is_told = true;
+                }
             }
             // That nothing changed is a reason to look, too.
             let _ = self.runtime.block_on(async { tokio::time::timeout(LOOK_EVERY, line.changed()).await });

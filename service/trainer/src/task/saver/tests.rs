@@ -10,12 +10,14 @@ use tokio::runtime::Runtime;
 use super::*;
 use crate::checkpoint::Origin;
 
-/// Keeps what it is told, repairs storage when it hears that a save failed, and asks to leave once the task waits.
+/// Keeps what it is told, repairs storage when it hears that a save failed, and asks to leave: once the task waits for
+/// storage, or all the time.
 #[derive(Default)]
 struct Listener {
     told: Mutex<Vec<String>>,
     repairs: Option<PathBuf>,
     leaves: bool,
+    always_leaves: bool,
 }
 
 impl Listener {
@@ -42,7 +44,8 @@ impl Observer for Listener {
     fn step(&self, _: u64) {}
 
     fn command(&self) -> Option<Command> {
-        (self.leaves && self.told().iter().any(|told| told == WAITING)).then_some(Command::Stop)
+        let waits = || self.told().iter().any(|told| told == WAITING);
+        (self.always_leaves || self.leaves && waits()).then_some(Command::Stop)
     }
 }
 
@@ -94,6 +97,15 @@ fn whoever_waits_for_storage_says_so_and_can_leave() {
     assert_eq!(saver.finish(snapshot(20)), None);
     saver.stop(snapshot(20));
     assert_eq!(saver.newest().unwrap().manifest.step, 1);
+}
+
+#[test]
+fn storage_that_answers_is_waited_for_whatever_is_asked() {
+    let (folder, runtime) = (tempfile::tempdir().unwrap(), Runtime::new().unwrap());
+    let (saver, listener) = saver(folder.path(), &runtime, Listener { always_leaves: true, ..Listener::default() });
+    saver.start(snapshot(1));
+    assert_eq!(saver.finish(snapshot(2)).unwrap().manifest.step, 2);
+    assert_eq!(listener.told(), ["step-000001", "step-000002"]);
 }
 
 #[test]
