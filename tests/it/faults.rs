@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
 use hone_client::v1::{self, JobState, job_event::Event};
 use hone_data::storage::{Location, Storage, StorageOptions};
 use hone_tests::{
-    Bucket, FaultyStore, SeaweedFs, Setup, StoreFault, events_of, fixture_model, kind, preloaded, repository, sft,
-    soon, uri, weights,
+    Bucket, FaultyStore, SeaweedFs, Setup, StoreFault, events_of, fixture_model, kind, next_event, preloaded,
+    repository, sft, uri, weights,
 };
 use hyper::Method;
 
@@ -134,27 +133,19 @@ async fn a_run_over_a_store_that_misbehaves_all_the_time_ends_as_any_other() {
         is_hit.then(|| faults.next()).flatten()
     };
     let store = FaultyStore::before(bucket.endpoint(), plan).await;
-    let through_it = |(name, value): (String, String)| match name.as_str() {
-        "HONE_S3_ENDPOINT" => (name, store.endpoint()),
-        _ => (name, value),
-    };
-    let environment = bucket.environment().into_iter().map(through_it).collect();
-    let (found, told) = final_files(&root("badly"), environment).await;
+    let (found, told) = final_files(&root("badly"), bucket.environment_through(&store.endpoint())).await;
     assert_eq!(found, expected);
     assert!(told.iter().any(|kind| kind == "warning"), "a file that was changed on its way is written again: {told:?}");
 }
 
-/// Until it says so.
-async fn told(
-    events: &mut (impl futures::Stream<Item = hone_client::Result<v1::JobEvent>> + Unpin),
-    is_it: impl Fn(&Event) -> bool,
-) -> Event {
-    loop {
-        let event = soon("an event", events.next()).await.expect("the job goes on").expect("the server answers");
-        if let Some(event) = event.event.filter(&is_it) {
-            return event;
-        }
-    }
+fn phase(event: &v1::JobEvent) -> &str {
+    let Some(Event::Phase(phase)) = &event.event else { panic!("{event:?}") };
+    &phase.name
+}
+
+fn saved_step(event: &v1::JobEvent) -> u64 {
+    let Some(Event::CheckpointSaved(saved)) = &event.event else { panic!("{event:?}") };
+    saved.step
 }
 
 #[tokio::test]
@@ -169,15 +160,15 @@ async fn a_disk_that_is_full_for_a_while_holds_the_run_up_and_costs_no_checkpoin
     let server = setup.flag("--trainer-env", names).environment(variables).start().await;
     let job = server.client().await.create_job(run(1_000_000)).await.unwrap();
     let mut events = job.watch();
-    told(&mut events, |event| matches!(event, Event::CheckpointSaved(_))).await;
+    next_event(&mut events, "checkpoint_saved").await;
     std::fs::write(&is_full, "").unwrap();
-    let Event::Warning(warning) = told(&mut events, |event| matches!(event, Event::Warning(_))).await else { panic!() };
+    let Some(Event::Warning(warning)) = next_event(&mut events, "warning").await.event else { panic!() };
     assert_eq!(warning.code, "checkpoint_not_saved");
     assert!(warning.message.contains("No space left on device"), "{}", warning.message);
-    told(&mut events, |event| matches!(event, Event::Phase(phase) if phase.name == "waiting_for_storage")).await;
+    while phase(&next_event(&mut events, "phase").await) != "waiting_for_storage" {}
     let step = job.get().await.unwrap().step;
     std::fs::remove_file(&is_full).unwrap();
-    told(&mut events, |event| matches!(event, Event::CheckpointSaved(saved) if saved.step > step)).await;
+    while saved_step(&next_event(&mut events, "checkpoint_saved").await) <= step {}
     job.cancel().await.unwrap();
     events_of(&job).await;
     let checkpoints = job.checkpoints().await.unwrap();

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use futures::StreamExt;
 use hone_client::v1::{self, FailureReason, JobState, job_event::Event};
-use hone_client::{JobEvents, JobHandle, Outcome};
+use hone_client::{JobHandle, Outcome};
 use hone_tests::{
-    Act, Gate, SMALL_WEIGHTS, Script, Server, Setup, events_of, fixture_model, kind, repository, sft, signal, soon, uri,
+    Act, Gate, SMALL_WEIGHTS, Script, Server, Setup, events_of, fixture_model, kind, next_event, repository, sft,
+    signal, soon, uri,
 };
 
 const SAVE: Act = Act::Checkpoint { weights_bytes: SMALL_WEIGHTS };
@@ -22,15 +22,6 @@ async fn job(server: &Server, max_retries: u32) -> JobHandle {
 
 async fn outcome_of(job: &JobHandle) -> Outcome {
     soon("the job to end", job.wait()).await.unwrap().outcome
-}
-
-async fn next(events: &mut JobEvents, wanted: &str) -> v1::JobEvent {
-    loop {
-        let event = soon(wanted, events.next()).await.expect("the job goes on").unwrap();
-        if kind(&event) == wanted {
-            return event;
-        }
-    }
 }
 
 fn details(events: &[v1::JobEvent], state: JobState) -> Vec<String> {
@@ -154,16 +145,17 @@ async fn killed_paused_and_lengthened_a_run_ends_as_the_unbroken_one_to_the_bit(
     let broken = client.create_job(real_run(30)).await.unwrap();
     let mut events = broken.watch();
     // Between two checkpoints, so that steps are lost and taken again.
-    while !matches!(next(&mut events, "train_step").await.event, Some(Event::TrainStep(step)) if step.step >= 7) {}
+    while !matches!(next_event(&mut events, "train_step").await.event, Some(Event::TrainStep(step)) if step.step >= 7) {
+    }
     for trainer in server.trainers_of(broken.id()) {
         signal(trainer, "KILL");
     }
-    let Some(Event::Resumed(resumed)) = next(&mut events, "resumed").await.event else { panic!("it goes on") };
+    let Some(Event::Resumed(resumed)) = next_event(&mut events, "resumed").await.event else { panic!("it goes on") };
     assert!(resumed.step >= 5 && resumed.step.is_multiple_of(5), "{resumed:?}");
     assert_eq!(resumed.optimizer, "adamw with float32 moments");
 
     assert_eq!(broken.pause().await.unwrap().state(), JobState::Pausing);
-    next(&mut events, "PAUSED").await;
+    next_event(&mut events, "PAUSED").await;
     let paused = broken.get().await.unwrap();
     assert_eq!(paused.state(), JobState::Paused);
     let saved = broken.last_checkpoint().await.unwrap();
@@ -174,7 +166,7 @@ async fn killed_paused_and_lengthened_a_run_ends_as_the_unbroken_one_to_the_bit(
     let refused = broken.resume_with(other).await.unwrap_err().to_string();
     assert!(refused.contains("spec.max_retries"), "{refused}");
     assert_eq!(broken.resume_with(real_run(40)).await.unwrap().state(), JobState::Queued);
-    let Some(Event::Resumed(resumed)) = next(&mut events, "resumed").await.event else { panic!("it goes on") };
+    let Some(Event::Resumed(resumed)) = next_event(&mut events, "resumed").await.event else { panic!("it goes on") };
     assert_eq!(resumed.checkpoint_id, saved.checkpoint_id);
 
     assert!(matches!(outcome_of(&broken).await, Outcome::Succeeded(_)));
@@ -190,7 +182,7 @@ async fn a_running_job_saves_when_it_is_told_to_and_one_that_does_not_run_cannot
     task.checkpoints = None;
     let job = server.client().await.create_job(spec).await.unwrap();
     let mut events = job.watch();
-    next(&mut events, "train_step").await;
+    next_event(&mut events, "train_step").await;
     let saved = soon("the checkpoint", job.save_now()).await.unwrap();
     assert!(saved.step >= 1 && saved.checkpoint_id == format!("step-{:06}", saved.step), "{saved:?}");
     assert_eq!(job.last_checkpoint().await.unwrap(), saved);
@@ -205,12 +197,12 @@ async fn a_trainer_that_is_told_to_terminate_saves_and_another_goes_on() {
     let server = Setup::default().with_real_trainer().start().await;
     let job = server.client().await.create_job(real_run(60)).await.unwrap();
     let mut events = job.watch();
-    next(&mut events, "train_step").await;
+    next_event(&mut events, "train_step").await;
     for trainer in server.trainers_of(job.id()) {
         signal(trainer, "TERM");
     }
-    let Some(Event::CheckpointSaved(saved)) = next(&mut events, "checkpoint_saved").await.event else { panic!() };
-    let Some(Event::Resumed(resumed)) = next(&mut events, "resumed").await.event else { panic!("it goes on") };
+    let Some(Event::CheckpointSaved(saved)) = next_event(&mut events, "checkpoint_saved").await.event else { panic!() };
+    let Some(Event::Resumed(resumed)) = next_event(&mut events, "resumed").await.event else { panic!("it goes on") };
     assert!(resumed.step >= saved.step, "{resumed:?}");
     assert!(matches!(outcome_of(&job).await, Outcome::Succeeded(_)));
     assert!(events_of(&job).await.iter().all(|event| kind(event) != "failure"));

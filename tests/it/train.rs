@@ -8,8 +8,8 @@ use hone_client::v1::{self, FailureReason, JobState, job_event::Event};
 use hone_client::{JobHandle, Outcome};
 use hone_job::checkpoint::Manifest;
 use hone_tests::{
-    Proxy, SeaweedFs, Server, Setup, conversation, events_of, fixture_model, kind, repository, sft, signal, soon, uri,
-    write_lines,
+    Proxy, SeaweedFs, Server, Setup, conversation, events_of, fixture_model, kind, next_event, repository, sft, signal,
+    soon, uri, write_lines,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -363,46 +363,30 @@ async fn a_run_from_s3_to_s3() {
     is_a_peft_adapter(&folder, &job, 3);
 }
 
-/// The next event of a kind.
-async fn next(
-    events: &mut (impl futures::Stream<Item = hone_client::Result<v1::JobEvent>> + Unpin),
-    name: &str,
-) -> v1::JobEvent {
-    loop {
-        let event = soon(name, events.next()).await.expect("the job goes on").expect("the stream holds");
-        if kind(&event) == name {
-            return event;
-        }
-    }
-}
-
 #[tokio::test]
 async fn training_goes_on_while_the_store_is_away_and_saves_again_when_it_is_back() {
     let bucket = SeaweedFs::bucket("away").await;
     let proxy = Proxy::before(bucket.endpoint().trim_start_matches("http://")).await;
-    let through_proxy = |(name, value): (String, String)| match name.as_str() {
-        "HONE_S3_ENDPOINT" => (name, proxy.url()),
-        _ => (name, value),
-    };
-    let environment = bucket.environment().into_iter().map(through_proxy);
     let setup = Setup::default().with_real_trainer().flag("--storage-root", bucket.uri());
-    let server = setup.environment(environment).start().await;
+    let server = setup.environment(bucket.environment_through(&proxy.url())).start().await;
     let mut spec = short_run(uri(fixture_model("llama")), 1_000_000);
     task(&mut spec).checkpoints = Some(v1::CheckpointSpec { every_steps: Some(20), ..Default::default() });
     let job = server.client().await.create_job(spec).await.unwrap();
     let mut events = job.watch();
-    next(&mut events, "checkpoint_saved").await;
+    next_event(&mut events, "checkpoint_saved").await;
 
     proxy.refuse(true);
     proxy.cut();
-    let Some(Event::Warning(warning)) = next(&mut events, "warning").await.event else { panic!("a warning") };
+    let Some(Event::Warning(warning)) = next_event(&mut events, "warning").await.event else { panic!("a warning") };
     assert_eq!(warning.code, "checkpoint_not_saved");
     assert!(warning.message.contains(bucket.uri()), "{}", warning.message);
-    let Some(Event::TrainStep(step)) = next(&mut events, "train_step").await.event else { panic!("a step") };
+    let Some(Event::TrainStep(step)) = next_event(&mut events, "train_step").await.event else { panic!("a step") };
 
     proxy.refuse(false);
     let saved = loop {
-        let Some(Event::CheckpointSaved(saved)) = next(&mut events, "checkpoint_saved").await.event else { panic!() };
+        let Some(Event::CheckpointSaved(saved)) = next_event(&mut events, "checkpoint_saved").await.event else {
+            panic!()
+        };
         if saved.step > step.step {
             break saved;
         }

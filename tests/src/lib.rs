@@ -27,7 +27,7 @@ pub use gate::{Arrival, Gate};
 pub use load::{Load, load};
 pub use process::{Ended, preloaded, run, signal, with_environment};
 pub use proxy::Proxy;
-pub use rows::{conversation, events_of, fixture_model, kind, sft, uri, write_lines};
+pub use rows::{conversation, events_of, fixture_model, kind, next_event, sft, uri, write_lines};
 pub use script::{Act, Hello, SCRIPTS_VARIABLE, SMALL_WEIGHTS, Script, weights};
 pub use seaweed::{Bucket, SeaweedFs};
 pub use server::{Server, Setup};

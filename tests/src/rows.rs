@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use futures::TryStreamExt;
-use hone_client::{JobHandle, v1};
+use futures::{StreamExt, TryStreamExt};
+use hone_client::{JobEvents, JobHandle, v1};
 use hone_data::storage::Storage;
 use v1::job_event::Event;
 
@@ -51,6 +51,16 @@ pub async fn events_of(job: &JobHandle) -> Vec<v1::JobEvent> {
     let numbers: Vec<u64> = events.iter().map(|event| event.sequence).collect();
     assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>(), "events are numbered without gaps");
     events
+}
+
+/// The next event of a kind, as [`kind`] names it.
+pub async fn next_event(events: &mut JobEvents, wanted: &str) -> v1::JobEvent {
+    loop {
+        let event = soon(wanted, events.next()).await.expect("the job goes on").expect("the server answers");
+        if kind(&event) == wanted {
+            return event;
+        }
+    }
 }
 
 /// The name of what an event tells, as in the proto; of a change of state also the state.

@@ -120,9 +120,14 @@ impl Bucket {
 
     /// Environment variables by which processes reach the server.
     pub fn environment(&self) -> Vec<(String, String)> {
+        self.environment_through(&self.endpoint)
+    }
+
+    /// The same through a proxy that is reached at `endpoint`.
+    pub fn environment_through(&self, endpoint: &str) -> Vec<(String, String)> {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         vec![
-            pair("HONE_S3_ENDPOINT", &self.endpoint),
+            pair("HONE_S3_ENDPOINT", endpoint),
             pair("AWS_ACCESS_KEY_ID", ACCESS_KEY),
             pair("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
         ]

@@ -168,11 +168,7 @@ impl Run {
     async fn start(workload: Workload, seed: u64) -> Run {
         let bucket = SeaweedFs::bucket(&format!("soak-{workload}-{seed}")).await;
         let proxy = Proxy::before(bucket.endpoint().trim_start_matches("http://")).await;
-        let through_proxy = |(name, value): (String, String)| match name.as_str() {
-            "HONE_S3_ENDPOINT" => (name, proxy.url()),
-            _ => (name, value),
-        };
-        let environment: Vec<_> = bucket.environment().into_iter().map(through_proxy).collect();
+        let environment = bucket.environment_through(&proxy.url());
         let setup = Setup::default().with_real_trainer().flag("--storage-root", bucket.uri()).environment(environment);
         let server = setup.start().await;
         // Trainers that live on dial the address that they know.

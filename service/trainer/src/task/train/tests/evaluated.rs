@@ -1,0 +1,100 @@
+//! What hangs on evaluations: their share of the time, a plateau's rate, an early end.
+
+use super::*;
+
+#[test]
+fn a_plateau_lowers_the_rate_after_its_warmup_however_long_evaluations_take() {
+    let case = Case::new("llama", |training| {
+        training.length = Length::MaxSteps(8);
+        training.data.eval_fraction = 0.1;
+        training.evaluation = spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0, early_stopping: None };
+        training.optimizer.learning_rate = 1e-3;
+        training.schedule = falling_plateau();
+    });
+    let (_, events) = case.run(None);
+    assert_eq!(evaluations(&events).len(), 9);
+    // Two steps of warmup; the evaluation before the third step is the first that counts.
+    let rates = steps(&events).iter().map(|step| step.learning_rate / 1e-3).collect::<Vec<_>>();
+    assert_eq!(rates, [0.0, 0.5, 0.5, 0.25, 0.2, 0.2, 0.2, 0.2]);
+    assert_eq!(warnings(&events), [""; 0]);
+}
+
+#[test]
+fn a_plateau_that_cannot_act_is_told_when_the_run_is_planned() {
+    let case = |eval_fraction: f64, every_steps: u64| {
+        Case::new("llama", |training| {
+            training.data.eval_fraction = eval_fraction;
+            training.evaluation.every_steps = Some(every_steps);
+            let plateau = Plateau { patience: 2, ..Plateau::default() };
+            training.schedule.kind = ScheduleKind::Plateau(plateau);
+            training.schedule.warmup = Warmup::Steps(0);
+        })
+    };
+    // Six steps: evaluations that count end steps 2 and 4, or 1 to 5.
+    let (_, events) = case(0.2, 2).run(None);
+    assert_eq!(warnings(&events), ["plateau_cannot_act"]);
+    let warned = events.iter().position(|event| matches!(event, Event::Warning(_)));
+    let planned = events.iter().position(|event| matches!(event, Event::Plan(_)));
+    assert!(warned < planned);
+    assert_eq!(warnings(&case(0.2, 1).run(None).1), [""; 0]);
+
+    let failure = case(1e-9, 1).try_run(None).0.unwrap_err().failure();
+    assert_eq!(failure.reason, hone_job::failure::Reason::InvalidData);
+    assert!(failure.message.starts_with("spec.sft.schedule.type: plateau watches"), "{failure}");
+}
+
+#[test]
+fn evaluations_keep_to_their_share_of_the_time_but_for_the_first_and_the_last() {
+    let case = Case::new("llama", |training| {
+        training.data.eval_fraction = 0.2;
+        training.evaluation = spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0, early_stopping: None };
+    });
+    let (_, events) = case.run(None);
+    assert_eq!(evaluations(&events).iter().map(|one| one.step).collect::<Vec<_>>(), [0, 6]);
+}
+
+#[test]
+fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
+    let watched = |patience: u32, threshold: f64| {
+        Case::new("llama", move |training| {
+            training.length = Length::MaxSteps(40);
+            training.data.eval_fraction = 0.2;
+            // It learns at first, and then only by heart.
+            training.optimizer.learning_rate = 1.0;
+            training.schedule =
+                spec::Schedule { kind: ScheduleKind::Constant, warmup: Warmup::Steps(0), min_learning_rate_ratio: 0.0 };
+            training.checkpoints = spec::Checkpoints { every_steps: 0, every_minutes: 0.0, keep_last: 1 };
+            training.evaluation = spec::Evaluation {
+                every_steps: Some(2),
+                // Evaluations that decide are not put off.
+                max_time_fraction: 0.0,
+                early_stopping: Some(spec::EarlyStopping { patience, threshold, ..Default::default() }),
+            };
+        })
+    };
+    let stopped = |events: &[Event]| {
+        let found = events.iter().find_map(|event| if let Event::EarlyStopped(one) = event { Some(one) } else { None });
+        found.cloned()
+    };
+    // Nothing is better by a hundred nats.
+    let case = watched(3, 100.0);
+    let (end, events) = case.run(None);
+    assert_eq!(end, End::Succeeded);
+    let verdict = stopped(&events).unwrap();
+    assert_eq!((verdict.step, verdict.best_step, verdict.evaluations), (6, 0, 3));
+    assert_eq!((steps(&events).len(), outcome(&events).final_checkpoint_id.as_str()), (6, "step-000006"));
+
+    // One that learns first: what it was best at is kept, though only the last one was asked for.
+    let case = watched(3, 0.0);
+    let (_, events) = case.run(None);
+    let verdict = stopped(&events).unwrap();
+    assert!(verdict.best_step > 0 && verdict.step == verdict.best_step + 6, "{verdict:?}");
+    assert_eq!(outcome(&events).best_checkpoint_id, id_of_step(verdict.best_step));
+    assert!(case.checkpoint(&id_of_step(verdict.best_step)).join("manifest.json").is_file());
+
+    // Cut and resumed, it stops where the unbroken one does.
+    let mut cut = watched(3, 0.0);
+    cut.run(Some((verdict.best_step + 1, Command::Stop)));
+    cut.welcome.resume_from = Some(uri(&cut.checkpoint(&id_of_step(verdict.best_step + 1))));
+    assert_eq!(stopped(&cut.run(None).1), Some(verdict));
+}
