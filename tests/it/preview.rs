@@ -161,3 +161,21 @@ async fn what_cannot_be_previewed_is_refused_by_field() {
         assert!(error.to_string().contains(word), "{what}: {error}");
     }
 }
+
+#[tokio::test]
+async fn a_preview_that_takes_too_much_memory_ends_alone() {
+    let server = Setup::default().flag("--max-preview-memory", "256MiB").start().await;
+    let client = server.client().await;
+    let rows = write_lines(server.setup().path("rows.jsonl"), [conversation("a?", "b.")]);
+    let model = uri(fixture_model("llama_tied"));
+    // A list that holds a list twice, sixty deep: its text would have 2^60 elements, and is made before it is measured.
+    let template = "{% set n = namespace(l=['x']) %}{% for i in range(60) %}{% set n.l = [n.l, n.l] %}{% endfor %}\
+                    {% set text = n.l ~ '' %}{{ text | length }}";
+    let data = DataSpec { chat_template: Some(template.into()), ..train_on(uri(&rows)) };
+    let error = preview(&client, &model, data).await.expect_err("no machine has the memory");
+    let refused = error.rpc().expect("the server answers");
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::ResourceExhausted, "PREVIEW_TOO_LARGE"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("--max-preview-memory")), "{error:?}");
+    let found = preview(&client, &model, train_on(uri(&rows))).await.expect("the server goes on");
+    assert_eq!(found.rows.len(), 1);
+}

@@ -54,6 +54,8 @@ pub(crate) struct Limits {
     pub(crate) max_bytes: Option<u64>,
     /// Calls of the token that are open at once.
     pub(crate) max_calls: Option<u32>,
+    /// Bytes of one message that is sent with the token.
+    pub(crate) max_message_bytes: Option<u64>,
 }
 
 /// Somebody who calls.

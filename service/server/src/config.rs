@@ -44,6 +44,13 @@ pub enum Command {
         #[arg(long, value_enum)]
         role: Role,
     },
+    /// Make a preview for the server that runs this program: an order on standard input, an answer on standard output.
+    #[command(hide = true)]
+    Preview {
+        /// Most memory to take.
+        #[arg(long)]
+        max_memory_bytes: u64,
+    },
 }
 
 /// How to serve.
@@ -102,6 +109,9 @@ pub struct Flags {
     /// Largest model that may be uploaded.
     #[arg(long, env = "HONE_MAX_MODEL_BYTES", value_name = "SIZE", default_value = "512GiB", value_parser = units::size)]
     pub max_model_bytes: u64,
+    /// Most memory that a preview may take; two may run at once.
+    #[arg(long, env = "HONE_MAX_PREVIEW_MEMORY", value_name = "SIZE", default_value = "4GiB", value_parser = units::size)]
+    pub max_preview_memory: u64,
     /// Jobs that may wait.
     #[arg(long, env = "HONE_MAX_QUEUED_JOBS", value_name = "N", default_value_t = 1000)]
     pub max_queued_jobs: u32,
@@ -171,6 +181,8 @@ pub struct Limits {
     pub max_dataset_bytes: u64,
     /// Largest model, in bytes.
     pub max_model_bytes: u64,
+    /// Most memory of a preview, in bytes.
+    pub max_preview_memory_bytes: u64,
 }
 
 /// A setting that makes no sense.
@@ -226,6 +238,7 @@ impl Flags {
                 max_queued_jobs: self.max_queued_jobs,
                 max_dataset_bytes: self.max_dataset_bytes,
                 max_model_bytes: self.max_model_bytes,
+                max_preview_memory_bytes: self.max_preview_memory,
             },
             attach_timeout: self.attach_timeout,
             stop_grace: self.stop_grace,

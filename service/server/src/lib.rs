@@ -43,7 +43,6 @@ pub mod executor;
 pub mod jobs;
 mod layout;
 mod place;
-mod preview;
 pub mod record;
 pub mod scheduler;
 pub mod store;
@@ -57,6 +56,7 @@ mod uploads;
 
 #[doc(hidden)]
 pub use api::fuzzing;
+pub use api::preview::answer as answer_preview;
 
 /// How long open calls may take to end once the server stops.
 const LAST_CALLS: Duration = Duration::from_secs(5);

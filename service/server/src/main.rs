@@ -14,13 +14,19 @@ use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let Cli { serve: flags, command } = Cli::parse();
-    if let Some(Command::Token { name, project, role }) = command {
-        print_token(&name, &project, role);
-        return ExitCode::SUCCESS;
-    }
-    telemetry::init(flags.log_format);
     no_core_dumps();
-    match serve(flags) {
+    let ended = match command {
+        Some(Command::Token { name, project, role }) => {
+            print_token(&name, &project, role);
+            Ok(())
+        }
+        Some(Command::Preview { max_memory_bytes }) => preview(max_memory_bytes),
+        None => {
+            telemetry::init(flags.log_format);
+            serve(flags)
+        }
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hone-server: {error:#}");
@@ -43,6 +49,11 @@ fn print_token(name: &str, project: &str, role: Role) {
     let (token, line) = tokens::fresh(name, project, role);
     println!("{token}");
     eprintln!("# The token is shown this once; the next line lets it in, in the file of --token-file.\n{line}");
+}
+
+#[tokio::main]
+async fn preview(max_memory_bytes: u64) -> anyhow::Result<()> {
+    Ok(hone_server::answer_preview(max_memory_bytes, StorageOptions::from_env()).await?)
 }
 
 #[tokio::main]

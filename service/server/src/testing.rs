@@ -86,6 +86,7 @@ pub(crate) fn options(folder: &Path) -> Options {
             max_queued_jobs: 8,
             max_dataset_bytes: 1 << 20,
             max_model_bytes: 4 << 20,
+            max_preview_memory_bytes: 1 << 30,
         },
         attach_timeout: PATIENCE,
         stop_grace: PATIENCE,

@@ -206,7 +206,8 @@ fn limit(limits: &mut Limits, word: &str) -> Result<(), String> {
         "max_jobs" => limits.max_jobs = Some(count()?),
         "max_bytes" => limits.max_bytes = Some(units::size(value)?),
         "max_calls" => limits.max_calls = Some(count()?),
-        _ => return Err("the limits are max_jobs, max_bytes and max_calls".into()),
+        "max_message_bytes" => limits.max_message_bytes = Some(units::size(value)?),
+        _ => return Err("the limits are max_jobs, max_bytes, max_calls and max_message_bytes".into()),
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! DatasetService.
 
-use hone_data::dataset::{Options, Sources};
 use hone_data::preview::{Piece, PreviewRow};
 use hone_job::id::Kind;
 use hone_proto::v1 as pb;
@@ -12,10 +11,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::gate::caller;
 use super::inputs::Inputs;
 use super::page::Page;
+use super::preview::{Previewer, Wanted};
 use super::status::Problem;
 use super::{convert, receive};
 use crate::caller::Caller;
-use crate::preview::{Previewer, Wanted};
 use crate::store::{Upload, UploadQuery};
 use crate::uploads::{Error, Incoming, Uploads};
 
@@ -119,15 +118,8 @@ impl DatasetApi {
             convert::preview_spec(request.base_model, request.data, request.loss_on, request.preference);
         self.inputs.check(caller, &spec, "base_model.uri", "", violations, Code::NotFound).await?;
         let spec = self.inputs.resolve(&spec).await?;
-        let open = |uris: &[String]| uris.iter().map(|uri| self.inputs.open(uri)).collect::<Result<Vec<_>, _>>();
-        let data = &spec.task.training().expect("a preview is of rows to train on").data;
-        let wanted = Wanted {
-            model: self.inputs.open(&spec.base_model)?,
-            sources: Sources { train: open(&data.train)?, eval: open(&data.eval)? },
-            options: Options::of(&spec.task).expect("a preview is of rows to train on"),
-            max_length_is_default,
-            num_rows: rows as usize,
-        };
+        let model = self.inputs.open(&spec.base_model)?;
+        let wanted = Wanted { model, spec, max_length_is_default, num_rows: rows as usize };
         let found = self.previewer.preview(wanted).await?;
         Ok(pb::PreviewDatasetResponse {
             reports: found.reports.into_iter().map(convert::report).collect(),

@@ -19,6 +19,7 @@ use super::status::Problem;
 use crate::caller::{Caller, Role};
 use crate::tokens::{Bearer, Tokens};
 
+mod messages;
 mod taken_back;
 
 /// What a method asks of its caller.
@@ -153,7 +154,8 @@ impl OpenCalls {
                 .try_this("end a watch or a transfer first"));
         }
         *count += 1;
-        Ok(OpenCall { calls: self.clone(), name: caller.name.clone(), taken_back })
+        let max_message_bytes = caller.limits.max_message_bytes;
+        Ok(OpenCall { calls: self.clone(), name: caller.name.clone(), max_message_bytes, taken_back })
     }
 }
 
@@ -161,6 +163,7 @@ impl OpenCalls {
 struct OpenCall {
     calls: Arc<OpenCalls>,
     name: String,
+    max_message_bytes: Option<u64>,
     taken_back: CancellationToken,
 }
 
@@ -210,6 +213,9 @@ where
             Err(problem) => Either::Left(ready(Ok(tonic::Status::from(problem).into_http()))),
             Ok(None) => Either::Right(Box::pin(self.inner.call(request))),
             Ok(Some(open)) => {
+                if let Some(max_bytes) = open.max_message_bytes {
+                    request = messages::bounded(request, max_bytes);
+                }
                 let answer = self.inner.call(taken_back::request(request, open.taken_back.clone()));
                 Either::Right(Box::pin(async move { Ok(until_over(answer.await?, open)) }))
             }

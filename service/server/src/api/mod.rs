@@ -19,12 +19,12 @@ use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 use tower::util::MapRequestLayer;
 
+use self::preview::Previewer;
 use crate::attempts::Attempts;
 use crate::checkpoints::Checkpoints;
 use crate::config::Options;
 use crate::jobs::Jobs;
 use crate::layout::Layout;
-use crate::preview::Previewer;
 use crate::store::Store;
 use crate::uploads::{Unfinished, Uploads};
 use crate::{Error, doctor};
@@ -39,6 +39,7 @@ mod intact;
 mod jobs;
 mod models;
 mod page;
+pub(crate) mod preview;
 mod receive;
 mod status;
 mod system;
@@ -94,7 +95,11 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
     let dataset_service = DatasetServiceServer::new(datasets::DatasetApi {
         uploads: uploads.clone(),
         inputs: inputs.clone(),
-        previewer: Previewer::new(options.data_dir.join("cache").join("tokenizers")),
+        previewer: Previewer::new(
+            options.data_dir.join("cache").join("tokenizers"),
+            options.limits.max_preview_memory_bytes,
+            options.trainer_env.clone(),
+        ),
         max_bytes: options.limits.max_dataset_bytes,
     });
     let model_service =

@@ -1,19 +1,35 @@
-//! Previews: the very steps that a job takes with its rows, run beside the server's own work.
+//! Previews: the very steps that a job takes with its rows, in a process of their own.
+//!
+//! Rows, tokenizers and templates are strangers': a template may take all the memory there is before its budget is looked
+//! at. What that ends is then a process that does nothing else. It is this program, with other arguments; it gets its
+//! order on standard input, answers on standard output and ends with the call that asked.
 //!
 //! Only the tokenizer of the model is needed. A model on this machine is read where it lies; of one in an object store the
 //! small files are fetched, or the GGUF file that holds them.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
-use hone_data::dataset::{self, Options, Sources};
-use hone_data::gguf::{self, Gguf};
-use hone_data::preview::{Preview, preview};
+use hone_data::preview::Preview;
 use hone_data::storage::{self, Location};
-use hone_data::tokenizer::{self, Tokenizer};
+use hone_data::{dataset, gguf, tokenizer};
+use hone_job::spec::JobSpec;
 use object_store::ObjectStoreExt;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
 use tokio::sync::{Mutex, Semaphore};
+
+use super::status::Problem;
+use crate::executor::environment;
+
+mod process;
+
+pub use process::answer;
+use process::{Answer, Order};
 
 /// Previews at a time; each holds all its rows in memory and keeps the processors busy.
 const AT_A_TIME: usize = 2;
@@ -21,12 +37,15 @@ const AT_A_TIME: usize = 2;
 /// A file of a model that is larger than this is none of its tokenizer's.
 const MAX_TOKENIZER_FILE_BYTES: u64 = 256 << 20;
 
+/// Longest answer of a process: more than what may be sent of it.
+const MAX_ANSWER_BYTES: u64 = 256 << 20;
+
 /// Endings of the files a tokenizer and its settings are in.
 const ENDINGS: [&str; 4] = [".json", ".jinja", ".txt", ".model"];
 
 /// Why there is no preview.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(super) enum Error {
     /// Nothing is where the model should be.
     #[error("{uri}: there is no model here")]
     Missing { uri: String },
@@ -48,70 +67,104 @@ pub(crate) enum Error {
     /// A file on this machine failed.
     #[error("{}: {source}", path.display())]
     Local { path: PathBuf, source: std::io::Error },
+    /// It takes more memory than a preview may.
+    #[error(
+        "the preview takes more memory than the {limit_bytes} bytes that a preview may have, or broke off: {status}"
+    )]
+    TooLarge { limit_bytes: u64, status: ExitStatus },
     /// It ended without an answer.
     #[error("the preview broke off: {0}")]
     Interrupted(String),
 }
 
 /// What to preview.
-pub(crate) struct Wanted {
+pub(super) struct Wanted {
     /// The model whose tokenizer and template are used.
-    pub(crate) model: Location,
-    /// The rows.
-    pub(crate) sources: Sources,
-    /// How rows become examples.
-    pub(crate) options: Options,
+    pub(super) model: Location,
+    /// The rows and how they become examples, ids resolved.
+    pub(super) spec: JobSpec,
     /// Whether the caller left the longest length to us; then the model's own limit counts if it is shorter.
-    pub(crate) max_length_is_default: bool,
+    pub(super) max_length_is_default: bool,
     /// Rows to render.
-    pub(crate) num_rows: usize,
+    pub(super) num_rows: usize,
 }
 
 /// Makes previews.
 #[derive(Clone)]
-pub(crate) struct Previewer {
+pub(super) struct Previewer {
     cache: PathBuf,
+    max_memory_bytes: u64,
+    handed_on: Vec<String>,
     room: Arc<Semaphore>,
     fetching: Arc<Mutex<()>>,
 }
 
-/// A tokenizer, and the longest input its model was made for.
-type Found = (Tokenizer, Option<u64>);
+/// A model, or as much of it as is needed, on this machine.
+struct Fetched {
+    path: PathBuf,
+    /// Removed when the preview is over.
+    _folder: Option<TempDir>,
+}
+
+impl From<PathBuf> for Fetched {
+    fn from(path: PathBuf) -> Self {
+        Self { path, _folder: None }
+    }
+}
 
 impl Previewer {
-    /// One that fetches into the folder `cache`.
-    pub(crate) fn new(cache: PathBuf) -> Self {
-        Self { cache, room: Arc::new(Semaphore::new(AT_A_TIME)), fetching: Arc::default() }
+    /// One that fetches into the folder `cache`. Its processes may have so much memory each, and get the variables
+    /// `handed_on` beside those that trainers get.
+    pub(super) fn new(cache: PathBuf, max_memory_bytes: u64, handed_on: Vec<String>) -> Self {
+        Self { cache, max_memory_bytes, handed_on, room: Arc::new(Semaphore::new(AT_A_TIME)), fetching: Arc::default() }
     }
 
     /// What a job would see.
-    pub(crate) async fn preview(&self, wanted: Wanted) -> Result<Preview, Error> {
-        let interrupted = |error: &dyn std::fmt::Display| Error::Interrupted(error.to_string());
-        let permit = self.room.clone().acquire_owned().await.map_err(|error| interrupted(&error))?;
-        let previewer = self.clone();
-        // On a task of its own: the work cannot be broken off, so the room stays taken when the caller goes away.
-        let work = tokio::spawn(async move {
-            let _permit = permit;
-            previewer.work(wanted).await
-        });
-        work.await.map_err(|error| interrupted(&error))?
-    }
-
-    async fn work(&self, wanted: Wanted) -> Result<Preview, Error> {
-        let Wanted { model, sources, mut options, max_length_is_default, num_rows } = wanted;
-        let (tokenizer, model_limit) = self.tokenizer(&model).await?;
-        if let Some(limit) = model_limit.filter(|_| max_length_is_default) {
-            options.max_length = options.max_length.min(usize::try_from(limit).unwrap_or(usize::MAX)).max(1);
+    pub(super) async fn preview(&self, wanted: Wanted) -> Result<Preview, Problem> {
+        let _room = self.room.acquire().await.map_err(|error| Error::Interrupted(error.to_string()))?;
+        let Wanted { model, spec, max_length_is_default, num_rows } = wanted;
+        let fetched = self.fetch(&model).await?;
+        let order = Order { model: fetched.path.clone(), model_uri: model.uri, spec, max_length_is_default, num_rows };
+        match self.ask(&order).await? {
+            Answer::Preview(preview) => Ok(preview),
+            Answer::Problem(problem) => Err(problem),
         }
-        Ok(preview(sources, Arc::new(tokenizer), options, num_rows, Arc::new(|_| {})).await?)
     }
 
-    async fn tokenizer(&self, model: &Location) -> Result<Found, Error> {
+    /// Has a process do it, which is killed when the caller goes away.
+    async fn ask(&self, order: &Order) -> Result<Answer, Error> {
+        let broke_off = |error: &dyn std::fmt::Display| Error::Interrupted(error.to_string());
+        let order = serde_json::to_vec(order).map_err(|error| broke_off(&error))?;
+        // The program that runs, even when another has taken its place on the disk since.
+        let mut command = Command::new("/proc/self/exe");
+        environment::clean(&mut command, &self.handed_on);
+        command.arg0("hone-server").arg("preview").arg("--max-memory-bytes").arg(self.max_memory_bytes.to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| broke_off(&error))?;
+        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(broke_off(&"it has no standard input or output"));
+        };
+        // A child that ends before it has read its order tells more by its status.
+        let _ = stdin.write_all(&order).await;
+        drop(stdin);
+        let mut answer = Vec::new();
+        stdout.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await.map_err(|error| broke_off(&error))?;
+        let status = child.wait().await.map_err(|error| broke_off(&error))?;
+        match status.signal() {
+            // Rust aborts when there is no memory; the kernel kills.
+            Some(_) => Err(Error::TooLarge { limit_bytes: self.max_memory_bytes, status }),
+            None if status.success() => serde_json::from_slice(&answer).map_err(|error| broke_off(&error)),
+            None => Err(broke_off(&status)),
+        }
+    }
+
+    /// The files of the tokenizer on this machine.
+    async fn fetch(&self, model: &Location) -> Result<Fetched, Error> {
         if let Some(path) = model.local_path() {
-            return load(path.to_path_buf(), model.uri.clone()).await;
+            return Ok(path.to_path_buf().into());
         }
         if model.file_name().ends_with(".gguf") {
-            return load(self.fetch_gguf(model).await?, model.uri.clone()).await;
+            return Ok(self.fetch_gguf(model).await?.into());
         }
         let entries = model.list().await?;
         let files: Vec<_> = entries.iter().filter(|entry| !entry.name.contains('/')).collect();
@@ -121,7 +174,7 @@ impl Previewer {
         let gguf: Vec<_> = files.iter().filter(|entry| entry.name.ends_with(".gguf")).collect();
         let is_folder = files.iter().any(|entry| entry.name == "config.json");
         if let ([only], false) = (gguf.as_slice(), is_folder) {
-            return load(self.fetch_gguf(&only.location).await?, model.uri.clone()).await;
+            return Ok(self.fetch_gguf(&only.location).await?.into());
         }
         std::fs::create_dir_all(&self.cache).map_err(|source| local(&self.cache, source))?;
         let folder = tempfile::tempdir_in(&self.cache).map_err(|source| local(&self.cache, source))?;
@@ -131,8 +184,7 @@ impl Previewer {
                 entry.location.get_to_file(&folder.path().join(&entry.name)).await?;
             }
         }
-        // The folder is removed at the end: what it held is in memory by then.
-        load(folder.path().to_path_buf(), model.uri.clone()).await
+        Ok(Fetched { path: folder.path().to_path_buf(), _folder: Some(folder) })
     }
 
     /// The file on this machine, under a name that changes with the object.
@@ -152,41 +204,4 @@ impl Previewer {
 
 fn local(path: &Path, source: std::io::Error) -> Error {
     Error::Local { path: path.to_path_buf(), source }
-}
-
-/// The tokenizer of a model on this machine, read on a thread where that may take its time.
-async fn load(path: PathBuf, uri: String) -> Result<Found, Error> {
-    let loading = tokio::task::spawn_blocking(move || load_blocking(&path, &uri));
-    loading.await.map_err(|error| Error::Interrupted(error.to_string()))?
-}
-
-fn load_blocking(path: &Path, uri: &str) -> Result<Found, Error> {
-    let nothing = |what: &str| Error::Model { uri: uri.to_string(), what: what.to_string() };
-    if !path.is_dir() {
-        return if path.exists() { from_gguf(path) } else { Err(Error::Missing { uri: uri.to_string() }) };
-    }
-    if !path.join("config.json").exists() {
-        let entries = std::fs::read_dir(path).map_err(|source| local(path, source))?;
-        let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        let gguf: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|end| end == "gguf")).collect();
-        match gguf.as_slice() {
-            [only] => return from_gguf(only),
-            [] => {}
-            _ => return Err(nothing("there are several .gguf files; name one of them")),
-        }
-    }
-    Ok((Tokenizer::from_folder(path)?, limit_of_folder(path)))
-}
-
-fn from_gguf(path: &Path) -> Result<Found, Error> {
-    let gguf = Gguf::open(path)?;
-    let limit = gguf.str("general.architecture").and_then(|family| gguf.u64(&format!("{family}.context_length")));
-    Ok((Tokenizer::from_gguf(&gguf)?, limit))
-}
-
-/// What config.json says of the longest input; a folder without it may still have a tokenizer.
-fn limit_of_folder(folder: &Path) -> Option<u64> {
-    let config = std::fs::read(folder.join("config.json")).ok()?;
-    let config: serde_json::Value = serde_json::from_slice(&config).ok()?;
-    config.get("max_position_embeddings")?.as_u64()
 }

@@ -1,17 +1,19 @@
 //! Errors as callers see them: the one place that picks gRPC codes. Each status carries an ErrorInfo whose reason is for
 //! programs, and what else helps: field violations, a wait, a remedy.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use hone_data::{dataset, source, storage, tokenizer};
 use hone_job::id::Kind;
 use hone_job::spec::Violation;
+use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::preview;
 use crate::checkpoints;
-use crate::preview;
 use crate::record::Refusal;
 use crate::store;
 use crate::uploads;
@@ -22,15 +24,16 @@ const DOMAIN: &str = "hone";
 /// How long to wait before a full queue is worth another try.
 const QUEUE_WAIT: Duration = Duration::from_secs(30);
 
-/// An error of a call, about to become a status.
-#[derive(Debug)]
+/// An error of a call, about to become a status. It may come from a process that works for the call.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Problem(Box<Content>);
 
 /// Boxed, since results carry it everywhere and are rarely errors.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Content {
+    #[serde(with = "code")]
     code: Code,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
     metadata: HashMap<String, String>,
     violations: Vec<Violation>,
@@ -42,7 +45,7 @@ impl Problem {
     pub(crate) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         Self(Box::new(Content {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             metadata: HashMap::new(),
             violations: Vec::new(),
@@ -102,6 +105,19 @@ impl Problem {
     }
 }
 
+/// A code as its number.
+mod code {
+    use super::*;
+
+    pub(super) fn serialize<S: serde::Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
+        i32::from(*code).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Code, D::Error> {
+        Ok(Code::from(i32::deserialize(deserializer)?))
+    }
+}
+
 fn fields(violations: &[Violation]) -> String {
     let mut names: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
     names.dedup();
@@ -111,7 +127,7 @@ fn fields(violations: &[Violation]) -> String {
 impl From<Problem> for Status {
     fn from(Problem(problem): Problem) -> Self {
         if matches!(problem.code, Code::Internal | Code::DataLoss) {
-            tracing::error!(reason = problem.reason, "{}", problem.message);
+            tracing::error!(reason = %problem.reason, "{}", problem.message);
         }
         let mut details = ErrorDetails::new();
         details.set_error_info(problem.reason, DOMAIN, problem.metadata);
@@ -248,6 +264,11 @@ impl From<preview::Error> for Problem {
             }
             preview::Error::Tokenizer(error) => tokenizer_problem(error),
             preview::Error::Data(error) => error.into(),
+            preview::Error::TooLarge { limit_bytes, .. } => {
+                Self::new(Code::ResourceExhausted, "PREVIEW_TOO_LARGE", error.to_string())
+                    .about("limit_bytes", limit_bytes.to_string())
+                    .try_this("preview fewer rows, or raise the server's --max-preview-memory")
+            }
             preview::Error::Local { .. } | preview::Error::Interrupted(_) => Self::internal(error.to_string()),
         }
     }

@@ -19,7 +19,7 @@ fn a_token_is_known_by_its_digest_alone() {
     assert_eq!(tokens.count(), 2);
     let Bearer { caller, .. } = tokens.bearer(&token).unwrap();
     assert_eq!((caller.name.as_str(), caller.project.as_str(), caller.role), ("nightly", "search", Role::Submit));
-    assert_eq!(caller.limits, Limits { max_jobs: Some(4), max_bytes: Some(1 << 30), max_calls: None });
+    assert_eq!(caller.limits, Limits { max_jobs: Some(4), max_bytes: Some(1 << 30), ..Limits::default() });
     assert_eq!(tokens.bearer(&other).unwrap().caller.role, Role::Admin);
     let digest = line.split(' ').nth(3).unwrap();
     for stranger in ["", "hone_", digest, &token[1..], &format!("{token} "), &token.to_uppercase()] {
@@ -38,7 +38,7 @@ fn a_line_that_is_wrong_is_named_by_its_number_and_not_shown() {
         ("a b read hone_secret", "64 hexadecimal digits"),
         (&format!("a b read {digest} max_jobs"), "name=value"),
         (&format!("a b read {digest} max_jobs=many"), "max_jobs must be a number"),
-        (&format!("a b read {digest} hone_secret=1"), "max_jobs, max_bytes and max_calls"),
+        (&format!("a b read {digest} hone_secret=1"), "max_jobs, max_bytes, max_calls and"),
         (&format!("one b read {}", "1".repeat(64)), "came before"),
         (&format!("a b read {}", "1".repeat(64).as_str()), "came before"),
     ] {

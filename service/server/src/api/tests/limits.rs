@@ -47,6 +47,19 @@ async fn uploaded_bytes_are_limited_and_come_back_with_a_deletion() {
 }
 
 #[tokio::test]
+async fn a_message_larger_than_its_token_may_send_is_refused() {
+    let lines = [("a", "p", Role::Submit, "max_message_bytes=4KiB"), ("b", "p", Role::Submit, "")];
+    let (server, [first, second]) = Harness::with_tokens(lines, |_| {}).await;
+    let large = || pb::CreateJobRequest { request_id: "x".repeat(5000), ..create() };
+    soon(server.jobs().create_job(bearing(&first, create()))).await.unwrap();
+    let refused = soon(server.jobs().create_job(bearing(&first, large()))).await;
+    let status = assert_refused(refused, Code::ResourceExhausted, "MESSAGE_TOO_LARGE");
+    assert!(status.message().contains("the token may send 4096"), "{status}");
+    let refused = soon(server.jobs().create_job(bearing(&second, large()))).await;
+    assert_refused(refused, Code::InvalidArgument, "INVALID_FIELDS");
+}
+
+#[tokio::test]
 async fn open_calls_are_limited_and_a_call_that_is_over_makes_room() {
     let lines = [("a", "p", Role::Submit, "max_calls=1"), ("b", "p", Role::Submit, "")];
     let (server, [first, second]) = Harness::with_tokens(lines, |_| {}).await;
