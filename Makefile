@@ -31,9 +31,11 @@ test: build ## all tests, with the S3 server and grpcurl they use
 	@python3 scripts/fetch.py model rows grpcurl seaweedfs
 	cargo test $(CARGO_FLAGS)
 
-lint: libtorch ## format, protos, clippy and docs with warnings denied
+lint: libtorch ## format, protos, dependencies, clippy and docs with warnings denied
 	@python3 scripts/fetch.py buf
+	@test -x .cache/bin/cargo-deny || cargo install cargo-deny@0.20.2 --locked --root .cache
 	cargo fmt --all --check
+	.cache/bin/cargo-deny --log-level error check bans licenses sources
 	cd proto && ../.cache/bin/buf lint && ../.cache/bin/buf format -d --exit-code
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps

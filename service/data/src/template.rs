@@ -19,8 +19,9 @@ use serde_json::Value as Json;
 
 mod python;
 
-/// Work a rendering may do, in the template engine's own unit; real conversations take thousands.
-const FUEL: u64 = 20_000_000;
+/// Work a rendering may do, in the template engine's own unit; real conversations take thousands. A fuzzer tries many
+/// small things rather than few that use all of it up.
+const FUEL: u64 = if cfg!(fuzzing) { 200_000 } else { 20_000_000 };
 /// Longest rendering, in bytes.
 const MAX_OUTPUT_BYTES: usize = 64 << 20;
 /// Stack of a thread that renders templates of strangers, in bytes: lists may be put into lists for as long as there is
