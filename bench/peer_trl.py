@@ -49,7 +49,6 @@ def run(arguments):
 
     torch.set_num_threads(arguments.threads)
     clock = Clock()
-    examples_per_step = arguments.batch * arguments.accumulation
     with tempfile.TemporaryDirectory() as scratch:
         trainer = trl.SFTTrainer(
             model=arguments.model,
@@ -67,7 +66,7 @@ def run(arguments):
                 learning_rate=arguments.learning_rate,
                 lr_scheduler_type="cosine",
                 max_length=arguments.max_length,
-                train_sampling_strategy="sequential",
+                train_sampling_strategy="group_by_length" if arguments.group_by_length else "sequential",
                 logging_steps=1,
                 save_strategy="no",
                 disable_tqdm=True,
@@ -75,11 +74,16 @@ def run(arguments):
                 **PRECISIONS[arguments.precision],
             ),
         )
+        collate, batches = trainer.data_collator, []
+
+        def counted(examples):
+            batches.append(sum(len(example["input_ids"]) for example in examples))
+            return collate(examples)
+
+        trainer.data_collator = counted
         trainer.train()
-    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
-    tokens = [
-        sum(lengths[step * examples_per_step : (step + 1) * examples_per_step]) for step in range(arguments.steps)
-    ]
+    parts = arguments.accumulation
+    tokens = [sum(batches[step * parts : (step + 1) * parts]) for step in range(arguments.steps)]
     seconds = [after - before for before, after in zip(clock.marks, clock.marks[1:], strict=False)]
     return {
         "tokens_per_second": sum(tokens[1:]) / sum(seconds[1:]),
@@ -106,6 +110,7 @@ def main():
     parser.add_argument(
         "--gradient-checkpointing", action=argparse.BooleanOptionalAction, default=True, help="TRL's default is on"
     )
+    parser.add_argument("--group-by-length", action="store_true", help="rows of like length beside each other")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     print(json.dumps(run(arguments)))

@@ -5,8 +5,11 @@
 
 use std::path::PathBuf;
 
-/// Includes the others.
+/// Includes the others but for the loops over rows.
 const SOURCE: &str = "cpp/ops.cpp";
+
+/// Levels of x86-64 processors that the loops over rows are compiled for, and the compiler's names for them.
+const LEVELS: [(&str, &str); 3] = [("v4", "x86-64-v4"), ("v3", "x86-64-v3"), ("v1", "x86-64")];
 
 fn main() {
     // Set by torch-sys, whose `links` key is `tch`.
@@ -24,6 +27,30 @@ fn main() {
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
         .file(SOURCE)
         .compile("hone_ops");
+    for (level, architecture) in LEVELS {
+        kernels(level)
+            .define("HONE_LEVEL", level)
+            .flag(format!("-march={architecture}"))
+            .flag("-mprefer-vector-width=512")
+            .file("cpp/kernels/level.cpp")
+            .compile(&format!("hone_kernels_{level}"));
+    }
+    kernels("choose").file("cpp/kernels/choose.cpp").compile("hone_kernels");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:libtorch_lib={}", lib.display());
+}
+
+/// Needs no LibTorch; slow without optimisation, whatever the profile.
+fn kernels(folder: &str) -> cc::Build {
+    let out = PathBuf::from(std::env::var("OUT_DIR").expect("cargo names a folder")).join(folder);
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++17")
+        .opt_level(3)
+        .debug(false)
+        .flag("-fno-math-errno")
+        .flag("-fno-trapping-math")
+        .out_dir(out);
+    build
 }

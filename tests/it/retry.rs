@@ -98,7 +98,8 @@ fn real_run(steps: u64) -> v1::JobSpec {
     let mut spec = sft(uri(fixture_model("llama")), uri(rows));
     spec.max_retries = Some(3);
     let Some(v1::job_spec::Task::Sft(task)) = &mut spec.task else { panic!("an sft job") };
-    task.batch = Some(v1::BatchSpec { examples_per_step: Some(10), tokens_per_micro_batch: Some(256) });
+    task.batch =
+        Some(v1::BatchSpec { examples_per_step: Some(10), tokens_per_micro_batch: Some(256), ..Default::default() });
     task.length = Some(v1::sft_task::Length::MaxSteps(steps));
     task.checkpoints = Some(v1::CheckpointSpec { every_steps: Some(5), ..Default::default() });
     task.schedule = Some(constant());

@@ -50,6 +50,11 @@ const MIX_UNTIL: &[Word] = &[
 const PRECISION: &[Word] = &[("float32", "IEEE single precision"), ("bfloat16", "brain floating point")];
 const ORDER: &[Word] =
     &[("shuffled", "a new permutation each epoch, from the seed"), ("sequential", "as in the files")];
+const ACTIVATION_CHECKPOINTING: &[Word] = &[
+    ("auto", "for micro-batches that would take more than half of the free memory"),
+    ("on", "always"),
+    ("off", "never"),
+];
 const DIVERGENCE: &[Word] = &[
     ("reverse_kl", "the log-ratio itself, as in DPO"),
     ("forward_kl", ""),
@@ -161,6 +166,11 @@ pub(crate) fn order() -> impl TypedValueParser<Value = v1::Order> {
     choice(ORDER, "ORDER_", v1::Order::from_str_name)
 }
 
+/// Whether what happens inside layers is made again.
+pub(crate) fn activation_checkpointing() -> impl TypedValueParser<Value = v1::ActivationCheckpointing> {
+    choice(ACTIVATION_CHECKPOINTING, "ACTIVATION_CHECKPOINTING_", v1::ActivationCheckpointing::from_str_name)
+}
+
 /// What holds a policy to its reference.
 pub(crate) fn divergence() -> impl TypedValueParser<Value = v1::Divergence> {
     choice(DIVERGENCE, "DIVERGENCE_", v1::Divergence::from_str_name)
@@ -216,6 +226,7 @@ mod tests {
             ("MixUntil", "MIX_UNTIL_", MIX_UNTIL),
             ("Precision", "PRECISION_", PRECISION),
             ("Order", "ORDER_", ORDER),
+            ("ActivationCheckpointing", "ACTIVATION_CHECKPOINTING_", ACTIVATION_CHECKPOINTING),
             ("Divergence", "DIVERGENCE_", DIVERGENCE),
             ("PreferenceLossType", "PREFERENCE_LOSS_TYPE_", PREFERENCE_LOSS),
             ("ExportFormat", "EXPORT_FORMAT_", EXPORT_FORMAT),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use hone_client::v1;
 
-use crate::choice::{early_stopping_metric, mix_until, order, over_length, precision};
+use crate::choice::{activation_checkpointing, early_stopping_metric, mix_until, order, over_length, precision};
 use crate::failure::Failure;
 use crate::lora::LoraArgs;
 use crate::optim::{OptimizerArgs, ScheduleArgs};
@@ -44,6 +44,10 @@ pub(crate) struct TrainingArgs {
     /// Most tokens that go through the model at once; lowers memory, never changes the result. Default 2048.
     #[arg(long, value_name = "TOKENS", help_heading = "Training")]
     tokens_per_micro_batch: Option<u32>,
+    /// Whether activations are made again in the backward pass rather than kept (elsewhere: gradient checkpointing); lowers
+    /// memory, costs time, never changes the result. Default auto.
+    #[arg(long, value_name = "WHEN", value_parser = activation_checkpointing(), help_heading = "Training")]
+    activation_checkpointing: Option<v1::ActivationCheckpointing>,
     /// Number format of weights and activations. Default: bfloat16 on a GPU, float32 on a CPU.
     #[arg(long, value_name = "FORMAT", value_parser = precision(), help_heading = "Training")]
     precision: Option<v1::Precision>,
@@ -158,6 +162,7 @@ impl TrainingArgs {
         let batch = v1::BatchSpec {
             examples_per_step: self.examples_per_step,
             tokens_per_micro_batch: self.tokens_per_micro_batch,
+            activation_checkpointing: self.activation_checkpointing.unwrap_or_default().into(),
         };
         let early_stopping = self.early_stopping.map(|patience| v1::EarlyStoppingSpec {
             metric: self.early_stopping_metric.unwrap_or_default().into(),

@@ -108,6 +108,10 @@ fn every_flag_sets_its_field_and_no_other() {
     check(&["--moments", "block8"], json!({"sft": {"optimizer": {"moments": "MOMENT_FORMAT_BLOCK8"}}}));
     check(&["--examples-per-step", "8"], json!({"sft": {"batch": {"examples_per_step": 8}}}));
     check(&["--tokens-per-micro-batch", "64"], json!({"sft": {"batch": {"tokens_per_micro_batch": 64}}}));
+    check(
+        &["--activation-checkpointing", "on"],
+        json!({"sft": {"batch": {"activation_checkpointing": "ACTIVATION_CHECKPOINTING_ON"}}}),
+    );
     check(&["--precision", "bfloat16"], json!({"sft": {"precision": "PRECISION_BFLOAT16"}}));
     check(&["--order", "sequential"], json!({"sft": {"order": "ORDER_SEQUENTIAL"}}));
     check(&["--seed", "7"], json!({"sft": {"seed": "7"}}));

@@ -26,7 +26,7 @@ pub use lora::{AlphaPattern, Lora, LoraInit, NOT_FOR_VLLM, RankPattern};
 pub use optimizer::{MomentFormat, Optimizer, UpdateRule};
 pub use preference::{Divergence, DpoTask, Preference, PreferenceLoss, Reference, WeightedLoss};
 pub use schedule::{Decay, DecayShape, Plateau, Schedule, ScheduleKind, Warmup};
-pub use training::{Adapter, Batch, Checkpoints, Length, Order, Precision, Training};
+pub use training::{ActivationCheckpointing, Adapter, Batch, Checkpoints, Length, Order, Precision, Training};
 
 /// One field that is wrong, as a path in the request, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "guard.h"
+#include "rows.h"
 
 namespace {
 
@@ -73,9 +74,68 @@ at::Tensor sum_heads(const at::Tensor& x, int64_t repeats) {
   return x.reshape({x.size(0), x.size(1) / repeats, repeats, x.size(2), x.size(3)}).sum(2);
 }
 
-std::optional<at::Tensor> mask_of(const variable_list& masks, size_t index) {
-  return masks[index].defined() ? std::make_optional(masks[index]) : std::nullopt;
+// The flash kernel of the CPU turns tiles of bfloat16 to and fro many times in its backward pass; in float32 it is quicker,
+// copies included, and more exact.
+at::Tensor computed(const at::Tensor& x) {
+  return x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x;
 }
+
+std::optional<at::Tensor> mask_of(const variable_list& masks, size_t index) {
+  return masks[index].defined() ? std::make_optional(computed(masks[index])) : std::nullopt;
+}
+
+// The passes over all groups, between nodes that differ in where queries, keys and values come from.
+struct Documents {
+  std::vector<Group> groups;
+  variable_list masks;
+
+  // Writes to `out`, and gives back what the backward pass wants of each group.
+  variable_list forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& out) const {
+    const auto repeats = q.size(1) / k.size(1);
+    variable_list logsumexps;
+    for (size_t i = 0; i < groups.size(); ++i) {
+      const auto& group = groups[i];
+      const auto mask = mask_of(masks, i);
+      auto [part, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
+          computed(group.of(q)), repeat_heads(computed(group.seen_of(k)), repeats),
+          repeat_heads(computed(group.seen_of(v)), repeats), 0.0, /*is_causal=*/!mask.has_value(), mask);
+      group.of(out).copy_(part);
+      logsumexps.push_back(logsumexp);
+    }
+    return logsumexps;
+  }
+
+  // Writes to dq, dk and dv.
+  void backward(
+      const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& out,
+      const variable_list& logsumexps, const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv) const {
+    const auto repeats = q.size(1) / k.size(1);
+    for (size_t i = 0; i < groups.size(); ++i) {
+      const auto& group = groups[i];
+      const auto mask = mask_of(masks, i);
+      auto [dq_part, dk_part, dv_part] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+          computed(group.of(dout)), computed(group.of(q)), repeat_heads(computed(group.seen_of(k)), repeats),
+          repeat_heads(computed(group.seen_of(v)), repeats), computed(group.of(out)), logsumexps[i], 0.0,
+          /*is_causal=*/!mask.has_value(), mask);
+      group.of(dq).copy_(dq_part);
+      group.put(dk, sum_heads(dk_part, repeats));
+      group.put(dv, sum_heads(dv_part, repeats));
+    }
+  }
+
+  // Both lists in one, for a node to save, and what is found in it again after the first `skip`.
+  static variable_list joined(variable_list first, const variable_list& logsumexps, const variable_list& masks) {
+    first.insert(first.end(), logsumexps.begin(), logsumexps.end());
+    first.insert(first.end(), masks.begin(), masks.end());
+    return first;
+  }
+  static std::pair<Documents, variable_list> found(
+      const variable_list& saved, size_t skip, const std::vector<int64_t>& flat_groups) {
+    const auto groups = groups_of(flat_groups);
+    const auto logsumexps = saved.begin() + skip, masks = logsumexps + groups.size();
+    return {{groups, variable_list(masks, saved.end())}, variable_list(logsumexps, masks)};
+  }
+};
 
 struct DocumentAttention : public torch::autograd::Function<DocumentAttention> {
   static at::Tensor forward(
@@ -85,21 +145,9 @@ struct DocumentAttention : public torch::autograd::Function<DocumentAttention> {
       const at::Tensor& v,
       const variable_list& masks,
       const std::vector<int64_t>& flat_groups) {
-    const auto groups = groups_of(flat_groups);
-    const auto repeats = q.size(1) / k.size(1);
     auto out = at::empty(q.sizes(), q.options());
-    variable_list saved{q, k, v, out};
-    for (size_t i = 0; i < groups.size(); ++i) {
-      const auto& group = groups[i];
-      const auto mask = mask_of(masks, i);
-      auto [part, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
-          group.of(q), repeat_heads(group.seen_of(k), repeats), repeat_heads(group.seen_of(v), repeats), 0.0,
-          /*is_causal=*/!mask.has_value(), mask);
-      group.of(out).copy_(part);
-      saved.push_back(logsumexp);
-    }
-    saved.insert(saved.end(), masks.begin(), masks.end());
-    ctx->save_for_backward(saved);
+    const auto logsumexps = Documents{groups_of(flat_groups), masks}.forward(q, k, v, out);
+    ctx->save_for_backward(Documents::joined({q, k, v, out}, logsumexps, masks));
     ctx->saved_data["groups"] = flat_groups;
     return out;
   }
@@ -107,24 +155,85 @@ struct DocumentAttention : public torch::autograd::Function<DocumentAttention> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
     const auto &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3];
-    const auto groups = groups_of(ctx->saved_data["groups"].toIntVector());
-    const auto repeats = q.size(1) / k.size(1);
-    const auto dout = grads[0].contiguous();
+    const auto [documents, logsumexps] = Documents::found(saved, 4, ctx->saved_data["groups"].toIntVector());
     auto dq = at::empty(q.sizes(), q.options());
     auto dk = at::empty(k.sizes(), k.options());
     auto dv = at::empty(v.sizes(), v.options());
-    for (size_t i = 0; i < groups.size(); ++i) {
-      const auto& group = groups[i];
-      const auto& mask = saved[4 + groups.size() + i];
-      auto [dq_part, dk_part, dv_part] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          group.of(dout), group.of(q), repeat_heads(group.seen_of(k), repeats), repeat_heads(group.seen_of(v), repeats),
-          group.of(out), saved[4 + i], 0.0, /*is_causal=*/!mask.defined(),
-          mask.defined() ? std::make_optional(mask) : std::nullopt);
-      group.of(dq).copy_(dq_part);
-      group.put(dk, sum_heads(dk_part, repeats));
-      group.put(dv, sum_heads(dv_part, repeats));
-    }
+    documents.backward(grads[0].contiguous(), q, k, v, out, logsumexps, dq, dk, dv);
     return {dq, dk, dv, at::Tensor(), at::Tensor()};
+  }
+};
+
+// Queries, keys and values side by side, as their stacked projection gives them: [T, (H + 2 K) D].
+struct Heads {
+  int64_t queries, keys, dim;
+
+  at::Tensor of(const at::Tensor& qkv, int64_t first, int64_t count) const {
+    return qkv.narrow(1, first * dim, count * dim).unflatten(1, {count, dim});
+  }
+  at::Tensor q(const at::Tensor& qkv) const {
+    return of(qkv, 0, queries);
+  }
+  at::Tensor k(const at::Tensor& qkv) const {
+    return of(qkv, queries, keys);
+  }
+  at::Tensor v(const at::Tensor& qkv) const {
+    return of(qkv, queries + keys, keys);
+  }
+
+  // Turns queries and keys of `from` into `to`, which may be the same; cos and sin [T, R / 2].
+  void rotate(
+      const at::Tensor& from, const at::Tensor& to, const at::Tensor& cos, const at::Tensor& sin, bool inverse) const {
+    const auto rows = from.size(0), width = from.size(1), half = cos.size(1);
+    hone::with_type(from, [&](auto type) {
+      using T = decltype(type);
+      hone::for_rows(rows, width, [&](int64_t first, int64_t count) {
+        hone::kernels::kernels<T>().rotate(
+            hone::values<T>(from) + first * width, width, hone::values<T>(to) + first * width, width,
+            hone::values<T>(cos) + first * half, hone::values<T>(sin) + first * half, count,
+            {queries + keys, dim, 2 * half}, inverse);
+      });
+    });
+  }
+};
+
+// Rotation and attention from the stacked projection on: nothing is split on the way there and joined on the way back.
+struct RotaryAttention : public torch::autograd::Function<RotaryAttention> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& input,
+      const at::Tensor& cos,
+      const at::Tensor& sin,
+      int64_t queries,
+      int64_t keys,
+      const variable_list& masks,
+      const std::vector<int64_t>& flat_groups) {
+    const Heads heads{queries, keys, input.size(1) / (queries + 2 * keys)};
+    const auto qkv = input.clone(at::MemoryFormat::Contiguous);
+    heads.rotate(qkv, qkv, cos, sin, /*inverse=*/false);
+    auto out = at::empty({qkv.size(0), queries, heads.dim}, qkv.options());
+    const auto logsumexps =
+        Documents{groups_of(flat_groups), masks}.forward(heads.q(qkv), heads.k(qkv), heads.v(qkv), out);
+    ctx->save_for_backward(Documents::joined({qkv, out, cos, sin}, logsumexps, masks));
+    ctx->saved_data["groups"] = flat_groups;
+    ctx->saved_data["queries"] = queries;
+    ctx->saved_data["keys"] = keys;
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto &qkv = saved[0], &out = saved[1], &cos = saved[2], &sin = saved[3];
+    const auto [documents, logsumexps] = Documents::found(saved, 4, ctx->saved_data["groups"].toIntVector());
+    const Heads heads{ctx->saved_data["queries"].toInt(), ctx->saved_data["keys"].toInt(), out.size(2)};
+    auto dqkv = at::empty_like(qkv);
+    documents.backward(
+        grads[0].contiguous(), heads.q(qkv), heads.k(qkv), heads.v(qkv), out, logsumexps, heads.q(dqkv), heads.k(dqkv),
+        heads.v(dqkv));
+    heads.rotate(dqkv, dqkv, cos, sin, /*inverse=*/true);
+    variable_list result(7);
+    result[0] = dqkv;
+    return result;
   }
 };
 
@@ -132,6 +241,24 @@ void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && k.sizes() == v.sizes() && q.size(0) == k.size(0) && q.size(2) == k.size(2) &&
           k.size(1) > 0 && q.size(1) % k.size(1) == 0,
       "attention: q ", q.sizes(), ", k ", k.sizes(), " and v ", v.sizes(), " do not fit together");
+}
+
+// The masks as a list, once the groups are known to cover `tokens` in order.
+variable_list checked_masks(const std::vector<int64_t>& flat, const at::Tensor* const* masks, int64_t tokens) {
+  int64_t total = 0;
+  variable_list list;
+  size_t i = 0;
+  for (const auto& group : groups_of(flat)) {
+    TORCH_CHECK(group.start == total, "attention: document group ", i, " starts at ", group.start, ", not at ", total);
+    TORCH_CHECK(group.prefix_len == 0 ||
+            (group.count == 1 && masks[i] != nullptr && group.prefix_start + group.prefix_len <= group.start),
+        "attention: document group ", i, " has a prefix, so it is one document with a mask, behind its prefix");
+    total += group.count * group.len;
+    list.push_back(masks[i] == nullptr ? at::Tensor() : *masks[i]);
+    ++i;
+  }
+  TORCH_CHECK(total == tokens, "attention: documents hold ", total, " tokens, the batch ", tokens);
+  return list;
 }
 
 }  // namespace
@@ -147,21 +274,33 @@ extern "C" char* hone_document_attention(
     at::Tensor** out) {
   return hone::guarded([&] {
     check(*q, *k, *v);
-    std::vector<int64_t> flat(groups, groups + kGroupNumbers * num_groups);
-    int64_t total = 0;
-    variable_list mask_list;
-    size_t i = 0;
-    for (const auto& group : groups_of(flat)) {
-      TORCH_CHECK(group.start == total, "attention: document group ", i, " starts at ", group.start, ", not at ", total);
-      TORCH_CHECK(group.prefix_len == 0 ||
-              (group.count == 1 && masks[i] != nullptr && group.prefix_start + group.prefix_len <= group.start),
-          "attention: document group ", i, " has a prefix, so it is one document with a mask, behind its prefix");
-      total += group.count * group.len;
-      mask_list.push_back(masks[i] == nullptr ? at::Tensor() : *masks[i]);
-      ++i;
-    }
-    TORCH_CHECK(total == q->size(0), "attention: documents hold ", total, " tokens, the batch ", q->size(0));
-    *out = hone::give(DocumentAttention::apply(*q, *k, *v, mask_list, flat));
+    const std::vector<int64_t> flat(groups, groups + kGroupNumbers * num_groups);
+    *out = hone::give(DocumentAttention::apply(*q, *k, *v, checked_masks(flat, masks, q->size(0)), flat));
+  });
+}
+
+// The same from qkv [T, (H + 2 K) D] on, whose queries and keys are rotated by cos and sin [T, R / 2].
+extern "C" char* hone_rotary_attention(
+    const at::Tensor* qkv,
+    const at::Tensor* cos,
+    const at::Tensor* sin,
+    int64_t queries,
+    int64_t keys,
+    const int64_t* groups,
+    const at::Tensor* const* masks,
+    size_t num_groups,
+    at::Tensor** out) {
+  return hone::guarded([&] {
+    const auto count = queries + 2 * keys;
+    TORCH_CHECK(qkv->dim() == 2 && keys > 0 && queries % keys == 0 && qkv->size(1) % count == 0,
+        "attention: ", qkv->sizes(), " holds no ", queries, " query heads and ", keys, " key and value heads");
+    TORCH_CHECK(cos->dim() == 2 && cos->sizes() == sin->sizes() && cos->size(0) == qkv->size(0) &&
+            2 * cos->size(1) <= qkv->size(1) / count && cos->scalar_type() == qkv->scalar_type() &&
+            sin->scalar_type() == qkv->scalar_type() && cos->is_contiguous() && sin->is_contiguous(),
+        "attention: angles ", cos->sizes(), " do not fit ", qkv->sizes());
+    const std::vector<int64_t> flat(groups, groups + kGroupNumbers * num_groups);
+    *out = hone::give(RotaryAttention::apply(
+        *qkv, *cos, *sin, queries, keys, checked_masks(flat, masks, qkv->size(0)), flat));
   });
 }
 

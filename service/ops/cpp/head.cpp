@@ -19,6 +19,8 @@
 #include <algorithm>
 
 #include "guard.h"
+#include "matmul.h"
+#include "rows.h"
 
 namespace {
 
@@ -46,7 +48,7 @@ void for_tiles(
   const auto type = hone::compute_type(hidden.scalar_type());
   for (int64_t start = 0; start < hidden.size(0); start += tile) {
     const auto len = std::min(tile, hidden.size(0) - start);
-    auto logits = at::mm(hidden.narrow(0, start, len), weight.t());
+    auto logits = hone::mm(hidden.narrow(0, start, len), weight.t());
     at::Tensor bounded;
     if (soft_cap > 0) {
       bounded = logits.to(type).div_(soft_cap).tanh_();
@@ -66,6 +68,42 @@ at::Tensor slope_of(at::Tensor logps, at::Tensor bounded, const at::Tensor& targ
   return slope;
 }
 
+// Whether the loops over rows do it: on the CPU, of plain logits.
+bool has_loops(const at::Tensor& hidden, double soft_cap) {
+  const auto type = hidden.scalar_type();
+  return hidden.is_cpu() && soft_cap == 0 && (type == at::kFloat || type == at::kDouble || type == at::kBFloat16);
+}
+
+// Losses of a tile of logits [n, V]; with `with_slope` the logits become d nll / d logits.
+void nll_by_rows(
+    const at::Tensor& logits, const at::Tensor& targets, const at::Tensor& nll, const at::Tensor& correct, bool with_slope) {
+  const auto width = logits.size(1);
+  hone::with_type(logits, [&](auto type) {
+    using T = decltype(type);
+    using W = typename hone::kernels::Wide<T>::Type;
+    hone::for_rows(logits.size(0), width, [&](int64_t first, int64_t count) {
+      hone::kernels::kernels<T>().nll(
+          hone::values<T>(logits) + first * width, hone::values<int64_t>(targets) + first, hone::values<W>(nll) + first,
+          hone::values<bool>(correct) + first, count, width, with_slope);
+    });
+  });
+}
+
+// Losses of all tiles; with a defined `gradient` also d nll / d hidden, which goes there.
+void losses_by_rows(
+    const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, int64_t tile, const at::Tensor& nll,
+    const at::Tensor& correct, const at::Tensor& gradient) {
+  for (int64_t start = 0; start < hidden.size(0); start += tile) {
+    const auto count = std::min(tile, hidden.size(0) - start);
+    const auto logits = hone::mm(hidden.narrow(0, start, count), weight.t());
+    nll_by_rows(logits, targets.narrow(0, start, count), nll.narrow(0, start, count), correct.narrow(0, start, count),
+        gradient.defined());
+    if (gradient.defined()) {
+      hone::mm_into(gradient.narrow(0, start, count), logits, weight);
+    }
+  }
+}
+
 struct HeadNll : public torch::autograd::Function<HeadNll> {
   static variable_list forward(
       AutogradContext* ctx,
@@ -79,6 +117,12 @@ struct HeadNll : public torch::autograd::Function<HeadNll> {
     auto nll = at::empty({len}, hidden.options().dtype(hone::compute_type(hidden.scalar_type())));
     auto correct = at::empty({len}, hidden.options().dtype(at::kBool));
     auto gradient = with_gradient ? at::empty_like(hidden) : at::Tensor();
+    ctx->save_for_backward({gradient});
+    ctx->mark_non_differentiable({correct});
+    if (has_loops(hidden, soft_cap)) {
+      losses_by_rows(hidden, weight, targets, tile, nll, correct, gradient);
+      return {nll, correct};
+    }
     for_tiles(hidden, weight, targets, soft_cap, tile,
         [&](int64_t start, int64_t count, at::Tensor logps, at::Tensor bounded, const at::Tensor& target) {
       nll.narrow(0, start, count).copy_(logps.gather(1, target).squeeze(1).neg_());
@@ -89,8 +133,6 @@ struct HeadNll : public torch::autograd::Function<HeadNll> {
         at::mm_out(rows, slope.to(hidden.scalar_type()), weight);
       }
     });
-    ctx->save_for_backward({gradient});
-    ctx->mark_non_differentiable({correct});
     return {nll, correct};
   }
 
@@ -114,16 +156,20 @@ struct TrainedHeadNll : public torch::autograd::Function<TrainedHeadNll> {
     const auto len = hidden.size(0);
     auto nll = at::empty({len}, hidden.options().dtype(hone::compute_type(hidden.scalar_type())));
     auto correct = at::empty({len}, hidden.options().dtype(at::kBool));
+    ctx->save_for_backward({hidden, weight, targets});
+    ctx->saved_data["tile"] = tile;
+    ctx->saved_data["soft_cap"] = soft_cap;
+    ctx->mark_non_differentiable({correct});
     const auto head = weight.to(hidden.scalar_type());
+    if (has_loops(hidden, soft_cap)) {
+      losses_by_rows(hidden, head, targets, tile, nll, correct, at::Tensor());
+      return {nll, correct};
+    }
     for_tiles(hidden, head, targets, soft_cap, tile,
         [&](int64_t start, int64_t count, at::Tensor logps, at::Tensor, const at::Tensor& target) {
       nll.narrow(0, start, count).copy_(logps.gather(1, target).squeeze(1).neg_());
       correct.narrow(0, start, count).copy_(logps.argmax(1, true).eq_(target).squeeze(1));
     });
-    ctx->save_for_backward({hidden, weight, targets});
-    ctx->saved_data["tile"] = tile;
-    ctx->saved_data["soft_cap"] = soft_cap;
-    ctx->mark_non_differentiable({correct});
     return {nll, correct};
   }
 
@@ -162,8 +208,9 @@ extern "C" char* hone_head_nll(
     const bool with_gradient = at::GradMode::is_enabled() && hidden->requires_grad();
     const bool is_trained = at::GradMode::is_enabled() && weight->requires_grad();
     auto results = is_trained
-        ? TrainedHeadNll::apply(*hidden, *weight, *targets, soft_cap, tile)
-        : HeadNll::apply(*hidden, weight->detach().to(hidden->scalar_type()), *targets, soft_cap, tile, with_gradient);
+        ? TrainedHeadNll::apply(hidden->contiguous(), *weight, targets->contiguous(), soft_cap, tile)
+        : HeadNll::apply(
+              hidden->contiguous(), weight->detach().to(hidden->scalar_type()), targets->contiguous(), soft_cap, tile, with_gradient);
     *nll = hone::give(results[0]);
     *correct = hone::give(results[1]);
   });

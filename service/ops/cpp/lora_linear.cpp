@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "guard.h"
+#include "matmul.h"
 
 namespace {
 
@@ -62,7 +63,7 @@ struct LoraLinear : public torch::autograd::Function<LoraLinear> {
     }
     TORCH_CHECK(ranks == a.size(0), "lora_linear: A has ", a.size(0), " rows, the ranks of B add up to ", ranks);
     const auto type = x.scalar_type();
-    auto y = bias ? at::addmm(*bias, x, weight.t()) : at::mm(x, weight.t());
+    auto y = hone::mm_plus(bias, x, weight.t());
     at::Tensor mask;
     auto input = x;
     if (dropout > 0.0) {
@@ -72,12 +73,12 @@ struct LoraLinear : public torch::autograd::Function<LoraLinear> {
         scale /= 1.0 - dropout;
       }
     }
-    auto h = at::mm(input, a.to(type).t());
+    auto h = hone::mm(input, a.to(type).t());
     scale_parts(h, b, scales);
     int64_t start = 0;
     for (size_t i = 0; i < b.size(); ++i) {
       const auto rank = b[i].size(1);
-      y.narrow(1, rows[i], b[i].size(0)).addmm_(h.narrow(1, start, rank), b[i].to(type).t());
+      hone::add_mm(y.narrow(1, rows[i], b[i].size(0)), h.narrow(1, start, rank), b[i].to(type).t());
       start += rank;
     }
     variable_list saved{x, weight, a, h, mask};
@@ -102,22 +103,22 @@ struct LoraLinear : public torch::autograd::Function<LoraLinear> {
     int64_t start = 0;
     for (size_t i = 0; i < b.size(); ++i) {
       const auto part = dy.narrow(1, rows[i], b[i].size(0));
-      dh.narrow(1, start, b[i].size(1)).copy_(at::mm(part, b[i].to(type)));
+      hone::mm_into(dh.narrow(1, start, b[i].size(1)), part, b[i].to(type));
       if (b[i].requires_grad()) {
-        db[i] = at::mm(part.t(), h.narrow(1, start, b[i].size(1))).to(b[i].scalar_type());
+        db[i] = hone::mm(part.t(), h.narrow(1, start, b[i].size(1))).to(b[i].scalar_type());
       }
       start += b[i].size(1);
     }
     scale_parts(dh, b, scales);
-    auto da = at::mm(dh.t(), mask.defined() ? x * mask : x).to(a.scalar_type());
+    auto da = hone::mm(dh.t(), mask.defined() ? x * mask : x).to(a.scalar_type());
 
     at::Tensor dx;
     if (ctx->needs_input_grad(0)) {
-      dx = at::mm(dy, weight);
+      dx = hone::mm(dy, weight);
       if (mask.defined()) {
-        dx.addcmul_(at::mm(dh, a.to(type)), mask.to(type));
+        dx.addcmul_(hone::mm(dh, a.to(type)), mask.to(type));
       } else {
-        dx.addmm_(dh, a.to(type));
+        hone::add_mm(dx, dh, a.to(type));
       }
     }
     // x, weight, bias, a, b..., rows, scales, dropout, seed

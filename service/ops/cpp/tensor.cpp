@@ -14,6 +14,15 @@ extern "C" char* hone_build_settings(char** text) {
   return hone::guarded([&] { *text = strdup(at::show_config().c_str()); });
 }
 
+// The backward pass from `tensor`, whose own gradient is `gradient`.
+extern "C" char* hone_backward(const at::Tensor* tensor, const at::Tensor* gradient) {
+  return hone::guarded([&] {
+    TORCH_CHECK(tensor->sizes() == gradient->sizes(),
+        "backward: tensor ", tensor->sizes(), " and gradient ", gradient->sizes(), " differ");
+    tensor->backward(*gradient);
+  });
+}
+
 // Makes `grad` the place where the gradient of the leaf `tensor` is added up.
 extern "C" char* hone_set_grad(const at::Tensor* tensor, const at::Tensor* grad) {
   return hone::guarded([&] {

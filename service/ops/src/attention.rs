@@ -26,12 +26,7 @@ pub struct Group {
 ///
 /// H is a multiple of K; query head h reads key head `h / (H / K)`. The groups cover the T tokens in order. CPU only.
 pub fn document_attention(q: &Tensor, k: &Tensor, v: &Tensor, groups: &[Group]) -> Tensor {
-    let numbers = |group: &Group| {
-        let (prefix_start, prefix_len) = group.prefix.unwrap_or((0, 0));
-        [group.start, group.count, group.len, prefix_start, prefix_len]
-    };
-    let flat: Vec<i64> = groups.iter().flat_map(numbers).collect();
-    let masks: Vec<_> = groups.iter().map(|group| group.mask.as_ref().map_or(ptr::null(), ffi::raw)).collect();
+    let (flat, masks) = flattened(groups);
     let [out] = ffi::outputs(|[out]| {
         // SAFETY: the tensors are alive for the call, `flat` holds five numbers and `masks` one pointer for each group.
         unsafe {
@@ -47,6 +42,47 @@ pub fn document_attention(q: &Tensor, k: &Tensor, v: &Tensor, groups: &[Group]) 
         }
     });
     out
+}
+
+/// The same from the stacked projection on: `qkv [T, (H + 2 K) D]` -> `[T, H, D]`.
+///
+/// The first R dimensions of queries and keys are turned by `cos` and `sin` `[T, R/2]`, in the type of `qkv`: (x1, x2) ->
+/// (x1 cos - x2 sin, x2 cos + x1 sin), halves of the R dimensions. CPU only, float32, float64 and bfloat16.
+pub fn rotary_attention(
+    qkv: &Tensor,
+    (cos, sin): (&Tensor, &Tensor),
+    num_heads: i64,
+    num_key_value_heads: i64,
+    groups: &[Group],
+) -> Tensor {
+    let (flat, masks) = flattened(groups);
+    let [out] = ffi::outputs(|[out]| {
+        // SAFETY: the tensors are alive for the call, `flat` holds five numbers and `masks` one pointer for each group.
+        unsafe {
+            ffi::hone_rotary_attention(
+                ffi::raw(qkv),
+                ffi::raw(cos),
+                ffi::raw(sin),
+                num_heads,
+                num_key_value_heads,
+                flat.as_ptr(),
+                masks.as_ptr(),
+                groups.len(),
+                out,
+            )
+        }
+    });
+    out
+}
+
+/// Five numbers of each group and its mask, as C++ takes them.
+fn flattened(groups: &[Group]) -> (Vec<i64>, Vec<*const ffi::Raw>) {
+    let numbers = |group: &Group| {
+        let (prefix_start, prefix_len) = group.prefix.unwrap_or((0, 0));
+        [group.start, group.count, group.len, prefix_start, prefix_len]
+    };
+    let mask = |group: &Group| group.mask.as_ref().map_or(ptr::null(), ffi::raw);
+    (groups.iter().flat_map(numbers).collect(), groups.iter().map(mask).collect())
 }
 
 /// The same on CUDA in one call of LibTorch's flash attention: float16 or bfloat16.

@@ -14,7 +14,11 @@ pub(crate) struct Raw {
 unsafe extern "C" {
     fn hone_free(message: *mut c_char);
     pub(crate) fn hone_build_settings(text: *mut *mut c_char) -> *mut c_char;
+    pub(crate) fn hone_op_times_begin() -> *mut c_char;
+    pub(crate) fn hone_op_times_end(text: *mut *mut c_char) -> *mut c_char;
+    pub(crate) fn hone_backward(tensor: *const Raw, gradient: *const Raw) -> *mut c_char;
     pub(crate) fn hone_set_grad(tensor: *const Raw, grad: *const Raw) -> *mut c_char;
+    pub(crate) fn hone_linear(x: *const Raw, weight: *const Raw, bias: *const Raw, out: *mut *mut Raw) -> *mut c_char;
     pub(crate) fn hone_lora_linear(
         x: *const Raw,
         weight: *const Raw,
@@ -29,6 +33,14 @@ unsafe extern "C" {
         out: *mut *mut Raw,
     ) -> *mut c_char;
     pub(crate) fn hone_dropout(x: *const Raw, probability: f64, seed: i64, out: *mut *mut Raw) -> *mut c_char;
+    pub(crate) fn hone_rms_norm(
+        x: *const Raw,
+        weight: *const Raw,
+        eps: f64,
+        plus_one: bool,
+        out: *mut *mut Raw,
+    ) -> *mut c_char;
+    pub(crate) fn hone_swiglu(x: *const Raw, out: *mut *mut Raw) -> *mut c_char;
     pub(crate) fn hone_head_nll(
         hidden: *const Raw,
         weight: *const Raw,
@@ -42,6 +54,17 @@ unsafe extern "C" {
         q: *const Raw,
         k: *const Raw,
         v: *const Raw,
+        groups: *const i64,
+        masks: *const *const Raw,
+        num_groups: usize,
+        out: *mut *mut Raw,
+    ) -> *mut c_char;
+    pub(crate) fn hone_rotary_attention(
+        qkv: *const Raw,
+        cos: *const Raw,
+        sin: *const Raw,
+        queries: i64,
+        keys: i64,
         groups: *const i64,
         masks: *const *const Raw,
         num_groups: usize,

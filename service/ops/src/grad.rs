@@ -1,4 +1,4 @@
-//! Where the gradient of a leaf is added up.
+//! Where the gradient of a leaf is added up, and where a backward pass begins.
 
 use tch::Tensor;
 
@@ -9,4 +9,10 @@ use crate::ffi;
 pub fn set_grad(tensor: &Tensor, grad: &Tensor) {
     // SAFETY: both tensors are alive for the call; C++ keeps its own reference to `grad`.
     ffi::check(unsafe { ffi::hone_set_grad(ffi::raw(tensor), ffi::raw(grad)) });
+}
+
+/// The backward pass from a tensor whose own gradient is known: what comes of it is added to the leaves.
+pub fn backward(tensor: &Tensor, gradient: &Tensor) {
+    // SAFETY: both tensors are alive for the call.
+    ffi::check(unsafe { ffi::hone_backward(ffi::raw(tensor), ffi::raw(gradient)) });
 }

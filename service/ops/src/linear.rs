@@ -1,4 +1,4 @@
-//! A frozen linear layer with low-rank adapters, as one node of the autograd graph.
+//! Linear layers, without and with low-rank adapters, each one node of the autograd graph.
 
 use tch::Tensor;
 
@@ -22,6 +22,16 @@ pub struct Dropout {
     pub probability: f64,
     /// Decides the mask; the same seed gives the same mask, whatever else draws random numbers.
     pub seed: i64,
+}
+
+/// `y = x Wᵀ + bias`: `x [T, in]`, `weight [out, in]`, `bias [out]`, all of one type. What [`lora_linear`] gives with an
+/// adapter of zeros, to the bit. Whatever wants a gradient gets one.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let [y] = ffi::outputs(|[y]| {
+        // SAFETY: the tensors are alive for the call.
+        unsafe { ffi::hone_linear(ffi::raw(x), ffi::raw(weight), ffi::raw_or_null(bias), y) }
+    });
+    y
 }
 
 /// `y = x Wᵀ + bias`, and for each part `y[:, rows] += scale · (dropout(x) Aᵀ) Bᵀ`. At least one part; ranks and scales may

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::link::{Command, End, Link, Welcome};
 use crate::workspace::Workspace;
 
+mod activations;
 mod early_stopping;
 pub mod evaluate;
 pub mod export;

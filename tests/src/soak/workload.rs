@@ -40,7 +40,11 @@ impl Workload {
     pub(super) fn spec(self, steps: u64) -> v1::JobSpec {
         let mut spec = sft(uri(fixture_model("llama")), fixture("sft/rows.jsonl"));
         spec.max_retries = Some(100);
-        let batch = Some(v1::BatchSpec { examples_per_step: Some(24), tokens_per_micro_batch: Some(200) });
+        let batch = Some(v1::BatchSpec {
+            examples_per_step: Some(24),
+            tokens_per_micro_batch: Some(200),
+            ..Default::default()
+        });
         let checkpoints = Some(v1::CheckpointSpec { every_steps: Some(5), keep_last: Some(3), ..Default::default() });
         let lora = v1::LoraSpec { rank: Some(4), dropout: Some(0.1), ..Default::default() };
         let adapter = Some(v1::AdapterSpec { kind: Some(v1::adapter_spec::Kind::Lora(lora)) });

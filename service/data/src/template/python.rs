@@ -10,7 +10,7 @@ use minijinja::{Error, ErrorKind, State, Value};
 const MAX_DEPTH: usize = 64;
 /// Most bytes that values are printed as in one rendering. The engine's own budget does not see them, and a list that holds
 /// a list twice, which holds another twice, is small until it is printed.
-const MAX_PRINTED_BYTES: usize = 16 << 20;
+const MAX_PRINTED_BYTES: usize = if cfg!(fuzzing) { 1 << 18 } else { 16 << 20 };
 
 /// What values were printed as so far, in bytes: one count a rendering.
 #[derive(Default)]

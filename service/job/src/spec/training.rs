@@ -70,11 +70,31 @@ pub struct Batch {
     pub examples_per_step: u32,
     /// Most tokens that go through the model at once; a longer row goes alone. Does not change the result. Default 2048.
     pub tokens_per_micro_batch: u32,
+    /// Whether what happens inside layers is made again in the backward pass rather than kept. Does not change the result.
+    #[serde(default)]
+    pub activation_checkpointing: ActivationCheckpointing,
+}
+
+/// Whether what happens inside layers is made again in the backward pass (arXiv:1604.06174).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivationCheckpointing {
+    /// For micro-batches whose activations would take more than half of the free memory.
+    #[default]
+    Auto,
+    /// Always: less memory, a third more work.
+    On,
+    /// Never.
+    Off,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { examples_per_step: 16, tokens_per_micro_batch: 2048 }
+        Self {
+            examples_per_step: 16,
+            tokens_per_micro_batch: 2048,
+            activation_checkpointing: ActivationCheckpointing::Auto,
+        }
     }
 }
 

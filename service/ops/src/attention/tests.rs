@@ -125,3 +125,38 @@ fn a_prefix_counts_as_the_beginning_of_each_document_that_continues_it() {
         }
     }
 }
+
+/// The first R of D dimensions turned, halves against each other.
+fn turned(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
+    let half = cos.size()[1];
+    let parts = x.split_with_sizes([half, half, DIM - 2 * half], -1);
+    let (cos, sin) = (cos.unsqueeze(1), sin.unsqueeze(1));
+    Tensor::cat(&[&parts[0] * &cos - &parts[1] * &sin, &parts[1] * &cos + &parts[0] * &sin, parts[2].copy()], -1)
+}
+
+#[test]
+fn from_the_stacked_projection_on_it_is_rotation_then_attention() {
+    let lens = [3, 2, 2, 5];
+    let tokens = lens.iter().sum();
+    let groups = [(0, 1, 3), (3, 2, 2), (7, 1, 5)];
+    for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5), (Kind::BFloat16, 0.05)] {
+        for half in [1, 2] {
+            let qkv = Tensor::cat(&case(tokens, kind).map(|x| x.detach().flatten(1, 2)), 1).set_requires_grad(true);
+            let angles = Tensor::arange(tokens * half, (Kind::Double, Device::Cpu)).view([tokens, half]);
+            let (cos, sin) = (angles.cos().to_kind(kind), angles.sin().to_kind(kind));
+            let groups = groups.map(|(start, count, len)| Group { start, count, len, prefix: None, mask: None });
+            let got = rotary_attention(&qkv, (&cos, &sin), HEADS, KEY_HEADS, &groups);
+            let parts = qkv.split_with_sizes([HEADS * DIM, KEY_HEADS * DIM, KEY_HEADS * DIM], 1);
+            let heads = |x: &Tensor| x.view([tokens, -1, DIM]);
+            let (q, k) = (turned(&heads(&parts[0]), &cos, &sin), turned(&heads(&parts[1]), &cos, &sin));
+            let want = plain(&q, &k, &heads(&parts[2]), &lens, None);
+            let slope = Tensor::arange(want.numel() as i64, (Kind::Double, Device::Cpu)).sin().view_as(&want);
+            let gradient = |y: &Tensor| Tensor::run_backward(&[(y * &slope).sum(Kind::Double)], &[&qkv], true, false);
+            for (got, want) in [(&got, &want), (&gradient(&got)[0], &gradient(&want)[0])] {
+                let error = (got - want).abs().max().double_value(&[]);
+                let size = want.abs().max().double_value(&[]);
+                assert!(error <= tolerance * size, "{kind:?}, {half} pairs: off by {error} of {size}");
+            }
+        }
+    }
+}

@@ -143,3 +143,27 @@ fn ranks_that_do_not_fit_are_told() {
     let part = LoraPart { first_row: 0, b: &case.b[0], scale: 1.0 };
     let _ = lora_linear(&case.x, &case.weight, None, &case.a, &[part], None);
 }
+
+#[test]
+fn a_plain_layer_equals_its_formula_and_an_adapter_of_zeros_changes_no_bit_of_it() {
+    // Large and small enough for both ways of multiplication.
+    for size in [5, 160] {
+        for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5), (Kind::BFloat16, 0.05)] {
+            let rand = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind);
+            let inputs = [rand(&[size, size]), rand(&[2 * size, size]), rand(&[2 * size])];
+            let [x, weight, bias] = inputs.map(|input| input.set_requires_grad(true));
+            let (got, want) = (linear(&x, &weight, Some(&bias)), x.linear(&weight, Some(&bias)));
+            close(&got, &want, tolerance * size as f64);
+            let gradients =
+                |y: &Tensor| Tensor::run_backward(&[y.square().sum(Kind::Float)], &[&x, &weight, &bias], true, false);
+            for (got, want) in gradients(&got).iter().zip(gradients(&want)) {
+                close(got, &want, tolerance * want.abs().max().double_value(&[]));
+            }
+            let (a, b) =
+                (rand(&[3, size]).to_kind(Kind::Float), Tensor::zeros([2 * size, 3], (Kind::Float, Device::Cpu)));
+            let part = LoraPart { first_row: 0, b: &b, scale: 2.0 };
+            let adapted = tch::no_grad(|| lora_linear(&x, &weight, Some(&bias), &a, &[part], None));
+            assert!(adapted.equal(&got), "{kind:?} of {size}");
+        }
+    }
+}

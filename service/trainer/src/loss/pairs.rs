@@ -7,7 +7,7 @@ use hone_job::spec::Preference;
 use tch::{Kind, Tensor};
 
 use super::{Targets, TokenLosses, tile_of, token_losses};
-use crate::model::{Adapter, Batch, Decoder};
+use crate::model::{Adapter, Batch, Decoder, TrainingOptions, TrainingPass};
 
 /// Sums over the answers of P pairs. Each pair of tensors is the chosen side, then the rejected.
 #[derive(Debug)]
@@ -35,12 +35,32 @@ impl AnswerScores {
         dropout_seed: Option<u64>,
         preference: &Preference,
     ) -> AnswerScores {
-        let device = model.device();
-        let hidden = model.forward(&Batch::of(batch, device), adapter, dropout_seed);
-        let targets = Targets::new(batch, device);
-        let losses = token_losses(model, adapter, &hidden, &targets);
+        let hidden = model.forward(&Batch::of(batch, model.device()), adapter, dropout_seed);
+        Self::of_hidden(model, adapter, &hidden, batch, preference)
+    }
+
+    /// The same with the way back: after the loss's own backward pass comes that of the pass.
+    pub fn to_train<'a>(
+        model: &'a Decoder,
+        options: TrainingOptions<'a>,
+        batch: &MicroBatch,
+        preference: &Preference,
+    ) -> (AnswerScores, TrainingPass<'a>) {
+        let pass = model.forward_to_train(Batch::of(batch, model.device()), options);
+        (Self::of_hidden(model, options.adapter, pass.hidden(), batch, preference), pass)
+    }
+
+    fn of_hidden(
+        model: &Decoder,
+        adapter: Option<&Adapter>,
+        hidden: &Tensor,
+        batch: &MicroBatch,
+        preference: &Preference,
+    ) -> AnswerScores {
+        let targets = Targets::new(batch, model.device());
+        let losses = token_losses(model, adapter, hidden, &targets);
         let log_sum_sq =
-            preference.use_weighting.then(|| tch::no_grad(|| log_sum_sq_probs(model, adapter, &hidden, &targets)));
+            preference.use_weighting.then(|| tch::no_grad(|| log_sum_sq_probs(model, adapter, hidden, &targets)));
         Self::of_tokens(&losses, targets.documents(), batch.examples.len(), log_sum_sq.as_ref(), preference)
     }
 

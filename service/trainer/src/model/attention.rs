@@ -35,8 +35,17 @@ pub(super) struct Attention {
 impl Attention {
     /// `x [T, E]` -> `[T, E]`
     pub(super) fn forward(&self, x: &Tensor, pass: Pass<'_>, tables: &Tables, sight: &Sight<'_>) -> Tensor {
-        let (q, k, v) = self.heads(x, pass, tables);
-        let out = sight.attend(&q, &k, &v, self.window);
+        let qkv = self.qkv_proj.forward(x, pass);
+        let out = match sight.groups(self.window).filter(|_| self.is_plain() && hone_ops::has_rows(&qkv)) {
+            Some(groups) => {
+                let angles = (&tables.cos, &tables.sin);
+                hone_ops::rotary_attention(&qkv, angles, self.num_heads, self.num_key_value_heads, groups)
+            }
+            None => {
+                let (q, k, v) = self.heads(&qkv, tables);
+                sight.attend(&q, &k, &v, self.window)
+            }
+        };
         self.o_proj.forward(&out.flatten(1, 2), pass)
     }
 
@@ -49,16 +58,21 @@ impl Attention {
         cache: &mut LayerCache,
         past: i64,
     ) -> Tensor {
-        let (q, k, v) = self.heads(x, pass, tables);
+        let (q, k, v) = self.heads(&self.qkv_proj.forward(x, pass), tables);
         let (keys, values) = cache.extend(&k, &v, past);
         let out = self.attend_cached(&q, &keys, &values, past);
         self.o_proj.forward(&out.flatten(1, 2), pass)
     }
 
+    /// Whether queries and keys are rotated, and nothing else happens to them before they meet.
+    fn is_plain(&self) -> bool {
+        self.uses_rope && self.q_norm.is_none() && self.k_norm.is_none() && self.query_scale.is_none()
+    }
+
     /// Queries `[T, H, D]` and keys, rotated where the layer rotates, and values `[T, K, D]`.
-    fn heads(&self, x: &Tensor, pass: Pass<'_>, tables: &Tables) -> (Tensor, Tensor, Tensor) {
+    fn heads(&self, qkv: &Tensor, tables: &Tables) -> (Tensor, Tensor, Tensor) {
         let (q_size, kv_size) = (self.num_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
-        let qkv = self.qkv_proj.forward(x, pass).split_with_sizes([q_size, kv_size, kv_size], 1);
+        let qkv = qkv.split_with_sizes([q_size, kv_size, kv_size], 1);
         let head = |x: &Tensor| x.view([x.size()[0], -1, self.head_dim]);
         let norm = |x: Tensor, norm: &Option<RmsNorm>| norm.as_ref().map_or(x.shallow_clone(), |norm| norm.forward(&x));
         let rotate = |x: Tensor| if self.uses_rope { tables.rotate(&x) } else { x };
@@ -137,6 +151,15 @@ impl<'a> Sight<'a> {
             _ => Way::Plain,
         };
         Sight { batch, way }
+    }
+
+    /// The runs that the flash kernel of the CPU takes, where that is the way.
+    fn groups(&self, window: Option<i64>) -> Option<&[Group]> {
+        match &self.way {
+            Way::Runs { windowed, .. } if window.is_some() => Some(windowed),
+            Way::Runs { full, .. } => Some(full),
+            _ => None,
+        }
     }
 
     /// `q [T, H, D]`, `k` and `v [T, K, D]` -> `[T, H, D]`

@@ -152,19 +152,25 @@ impl Decoder {
     ) -> Tensor {
         pulse::beat();
         let pass = Pass { adapter, dropout_seed };
+        let (sight, tables) = self.surroundings(batch);
+        let embedded = self.embed_with_noise(batch, pass, noise_alpha);
+        let last = self.layers.iter().fold(embedded, |hidden, layer| layer.forward(&hidden, pass, &tables, &sight));
+        self.norm.forward(&last)
+    }
+
+    /// What all layers are given: who sees whom, and by how much heads are turned.
+    pub(super) fn surroundings<'a>(&self, batch: &'a Batch) -> (Sight<'a>, Tables) {
         let window = self.config.windows.iter().flatten().next().copied();
         let sight = Sight::new(batch, self.config.head_dim, window, softcap::of(&self.config), self.kind());
-        let tables = self.rotary.tables(&batch.position_ids, batch.lengths());
-        let mut hidden = self.embed(&batch.input_ids, adapter);
-        if let Some(seed) = dropout_seed.filter(|_| noise_alpha > 0.0) {
-            let noise =
-                noise::uniform(batch, self.config.hidden_size, noise_alpha, seed) * self.embed_scale.unwrap_or(1.0);
-            hidden += noise.to_kind(hidden.kind());
-        }
-        for layer in &self.layers {
-            hidden = layer.forward(&hidden, pass, &tables, &sight);
-        }
-        self.norm.forward(&hidden)
+        (sight, self.rotary.tables(&batch.position_ids, batch.lengths()))
+    }
+
+    /// What the first layer is given. `[T, E]`
+    pub(super) fn embed_with_noise(&self, batch: &Batch, pass: Pass<'_>, noise_alpha: f64) -> Tensor {
+        let embedded = self.embed(&batch.input_ids, pass.adapter);
+        let Some(seed) = pass.dropout_seed.filter(|_| noise_alpha > 0.0) else { return embedded };
+        let noise = noise::uniform(batch, self.config.hidden_size, noise_alpha, seed) * self.embed_scale.unwrap_or(1.0);
+        &embedded + noise.to_kind(embedded.kind())
     }
 
     /// Hidden states of tokens that follow those in the cache, `[tokens, E]`, without gradient; the cache then holds them.
@@ -244,7 +250,7 @@ impl Decoder {
 }
 
 impl Layer {
-    fn forward(&self, hidden: &Tensor, pass: Pass<'_>, tables: &Tables, sight: &Sight<'_>) -> Tensor {
+    pub(super) fn forward(&self, hidden: &Tensor, pass: Pass<'_>, tables: &Tables, sight: &Sight<'_>) -> Tensor {
         self.with(hidden, |x| self.self_attn.forward(x, pass, tables, sight), |x| self.mlp.forward(x, pass))
     }
 

@@ -45,7 +45,7 @@ impl Linear {
             // Trained weights are float32, whatever goes through.
             None => {
                 let bias = self.bias.as_ref().map(|bias| bias.to_kind(x.kind()));
-                x.linear(&self.weight.to_kind(x.kind()), bias.as_ref())
+                hone_ops::linear(x, &self.weight.to_kind(x.kind()), bias.as_ref())
             }
         }
     }

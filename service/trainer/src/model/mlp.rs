@@ -33,7 +33,14 @@ pub(super) struct Mlp {
 impl Mlp {
     /// `x [T, E]` -> `[T, E]`
     pub(super) fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
-        let gate_up = self.gate_up_proj.forward(x, pass).chunk(2, -1);
-        self.down_proj.forward(&(self.activation.of(&gate_up[0]) * &gate_up[1]), pass)
+        let gate_up = self.gate_up_proj.forward(x, pass);
+        let gated = match self.activation {
+            Activation::Silu if hone_ops::has_rows(&gate_up) => hone_ops::swiglu(&gate_up),
+            activation => {
+                let parts = gate_up.chunk(2, -1);
+                activation.of(&parts[0]) * &parts[1]
+            }
+        };
+        self.down_proj.forward(&gated, pass)
     }
 }

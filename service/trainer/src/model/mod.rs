@@ -24,6 +24,7 @@ mod rope;
 mod safetensors;
 mod softcap;
 mod trained;
+mod training_pass;
 mod weights;
 
 #[cfg(test)]
@@ -44,4 +45,5 @@ pub use lora::{Adapter, LoraOptions, TargetModules};
 pub use mlp::Activation;
 pub use rope::{Rope, Scaling};
 pub use trained::Trained;
+pub use training_pass::{TrainingOptions, TrainingPass};
 pub use weights::{Stored, stored};

@@ -15,6 +15,9 @@ pub(super) struct RmsNorm {
 
 impl RmsNorm {
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
+        if hone_ops::has_rows(x) {
+            return hone_ops::rms_norm(x, &self.weight.to_kind(x.kind()), self.eps, self.plus_one);
+        }
         let wide = x.to_kind(Kind::Float);
         let mean_square = wide.square().mean_dim(-1, true, Kind::Float);
         let normed = wide * (mean_square + self.eps).rsqrt();

@@ -225,8 +225,8 @@ pub(super) struct Rotary {
 /// Cosine and sine of each token's angles, in the activations' type. `[T, R/2]` each
 #[derive(Debug)]
 pub(super) struct Tables {
-    cos: Tensor,
-    sin: Tensor,
+    pub(super) cos: Tensor,
+    pub(super) sin: Tensor,
 }
 
 impl Rotary {

@@ -9,11 +9,12 @@ use hone_job::event::PreferenceMetrics;
 use hone_job::spec::Preference;
 use tch::{Device, Kind, Tensor};
 
+use super::activations::Activations;
 use super::progress::mask_seed;
 use crate::loss::pairs::{AnswerScores, places};
 use crate::loss::preference::{self, Matching, Pairs};
 use crate::loss::{Targets, token_losses};
-use crate::model::{Adapter, Batch, Decoder};
+use crate::model::{Adapter, Batch, Decoder, TrainingOptions};
 
 /// What a run makes small.
 #[derive(Debug)]
@@ -63,6 +64,8 @@ pub(super) struct Step<'a> {
     pub(super) examples: Vec<&'a Example>,
     /// Most tokens that go through the model at once.
     pub(super) tokens_per_micro_batch: usize,
+    /// What of a micro-batch is kept between its passes.
+    pub(super) activations: Activations,
     /// Seed of the run, with the number of the step it decides dropout.
     pub(super) seed: u64,
     /// Steps taken before.
@@ -110,6 +113,18 @@ impl Step<'_> {
     fn dropout_seed(&self, micro_batch: usize) -> u64 {
         mask_seed(self.seed, self.number, micro_batch)
     }
+
+    /// How a micro-batch goes through the model; `number` is its place in the step.
+    fn options<'a>(
+        &self,
+        model: &Decoder,
+        adapter: Option<&'a Adapter>,
+        number: usize,
+        micro_batch: &MicroBatch,
+    ) -> TrainingOptions<'a> {
+        let recomputes = self.activations.are_recomputed(model, micro_batch.len() as u64);
+        TrainingOptions { adapter, seed: self.dropout_seed(number), noise_alpha: 0.0, recomputes }
+    }
 }
 
 /// Gradients of `Σ nll / n`, n being the targets of the whole step.
@@ -124,11 +139,12 @@ fn likelihood(
     let device = model.device();
     let mut sum = Tensor::zeros([2], (Kind::Double, device));
     for (number, micro_batch) in micro_batches.iter().enumerate() {
-        let seed = step.dropout_seed(number);
-        let hidden = model.forward_with_noise(&Batch::of(micro_batch, device), adapter, Some(seed), noise_alpha);
-        let losses = token_losses(model, adapter, &hidden, &Targets::new(micro_batch, device));
+        let options = TrainingOptions { noise_alpha, ..step.options(model, adapter, number, micro_batch) };
+        let pass = model.forward_to_train(Batch::of(micro_batch, device), options);
+        let losses = token_losses(model, adapter, pass.hidden(), &Targets::new(micro_batch, device));
         let nll = losses.nll.sum(Kind::Float);
         (&nll / num_targets as f64).backward();
+        pass.backward();
         let correct = losses.correct.sum(Kind::Double);
         sum += Tensor::stack(&[nll.detach().to_kind(Kind::Double), correct], 0);
     }
@@ -163,7 +179,8 @@ impl PairObjective {
         let mut sum = Tensor::zeros([FIGURES], (Kind::Double, device));
         for (number, micro_batch) in micro_batches.iter().enumerate() {
             let places = places(micro_batch);
-            let scores = score(number);
+            let options = step.options(model, adapter, number, micro_batch);
+            let (scores, pass) = AnswerScores::to_train(model, options, micro_batch, &self.preference);
             let pairs = Pairs {
                 scores: &scores,
                 reference: self.train.of(&indices.index_select(0, &places), device),
@@ -175,6 +192,7 @@ impl PairObjective {
                 loss += scores.chosen_nll.sum(Kind::Float) * nll_weight;
             }
             loss.backward();
+            pass.backward();
             sum += figures(&self.preference, &pairs, &losses.detach()).sum_dim_intlist(
                 [0i64].as_slice(),
                 false,

@@ -12,6 +12,7 @@ use hone_job::checkpoint::id_of_step;
 use hone_job::event::{Event, Outcome, Phase, Plan, TrainStep};
 use hone_job::spec::{self, JobSpec, Task, Training};
 
+use super::activations::Activations;
 use super::evaluate::finite;
 use super::objective::{Gradients, Objective, PairObjective, ReferenceLogps, Step};
 use super::progress::{Progress, VERSION};
@@ -79,6 +80,7 @@ struct Run {
     /// Files that every checkpoint has alike: the tokenizer's and, of a whole model, its configuration.
     constant_files: Vec<(String, bytes::Bytes)>,
     saved: (u64, Instant),
+    activations: Activations,
     usage: Usage,
     compute: Compute,
     observer: Arc<dyn Observer>,
@@ -141,6 +143,7 @@ impl Run {
         if let Some(resumed) = &resumed {
             observer.report(Event::Resumed(resumed.told(&progress, rows.epoch_len())));
         }
+        let activations = Activations::new(training.batch.activation_checkpointing, compute.device);
         Ok(Run {
             schedule,
             eval_every_steps,
@@ -149,6 +152,7 @@ impl Run {
             resumed_from: resumed.map(|_| id_of_step(progress.step)),
             train: dataset.train,
             eval: dataset.eval,
+            activations,
             usage: Usage::new(),
             spec,
             model,
@@ -230,6 +234,7 @@ impl Run {
             indices,
             examples: indices.iter().map(|&index| &self.train[index]).collect(),
             tokens_per_micro_batch,
+            activations: self.activations,
             seed: self.training().seed,
             number: self.progress.step,
         };

@@ -2,8 +2,8 @@
 
 use hone_job::spec::limits::MAX_VIOLATIONS;
 use hone_job::spec::{
-    Adapter, Batch, Checkpoints, Data, DpoTask, JobSpec, Length, LossOn, Mix, MixUntil, Order, OverLength, Precision,
-    Resources, SftTask, Task, Training, Violation,
+    ActivationCheckpointing, Adapter, Batch, Checkpoints, Data, DpoTask, JobSpec, Length, LossOn, Mix, MixUntil, Order,
+    OverLength, Precision, Resources, SftTask, Task, Training, Violation,
 };
 use hone_proto::v1 as pb;
 use pb::adapter_spec::Kind as AdapterKind;
@@ -174,7 +174,7 @@ impl Reader {
             init_from: parts.init_from,
             optimizer: self.optimizer(&format!("{path}.optimizer"), optimizer, rate_scale),
             schedule: self.schedule(&format!("{path}.schedule"), parts.schedule.unwrap_or_default()),
-            batch: batch(parts.batch.unwrap_or_default()),
+            batch: self.batch(&format!("{path}.batch"), parts.batch.unwrap_or_default()),
             length: parts.length.unwrap_or(defaults.length),
             evaluation: self.evaluation(&format!("{path}.evaluation"), parts.evaluation.unwrap_or_default()),
             checkpoints: checkpoints(parts.checkpoints.unwrap_or_default()),
@@ -209,13 +209,27 @@ impl Reader {
             drop_duplicates: data.drop_duplicates,
         }
     }
+
+    fn batch(&mut self, path: &str, batch: pb::BatchSpec) -> Batch {
+        let defaults = Batch::default();
+        let checkpointing = batch.activation_checkpointing;
+        Batch {
+            examples_per_step: batch.examples_per_step.unwrap_or(defaults.examples_per_step),
+            tokens_per_micro_batch: batch.tokens_per_micro_batch.unwrap_or(defaults.tokens_per_micro_batch),
+            activation_checkpointing: self.choice(
+                format!("{path}.activation_checkpointing"),
+                checkpointing,
+                activation_checkpointing,
+            ),
+        }
+    }
 }
 
-fn batch(batch: pb::BatchSpec) -> Batch {
-    let defaults = Batch::default();
-    Batch {
-        examples_per_step: batch.examples_per_step.unwrap_or(defaults.examples_per_step),
-        tokens_per_micro_batch: batch.tokens_per_micro_batch.unwrap_or(defaults.tokens_per_micro_batch),
+fn activation_checkpointing(value: pb::ActivationCheckpointing) -> ActivationCheckpointing {
+    match value {
+        pb::ActivationCheckpointing::Unspecified | pb::ActivationCheckpointing::Auto => ActivationCheckpointing::Auto,
+        pb::ActivationCheckpointing::On => ActivationCheckpointing::On,
+        pb::ActivationCheckpointing::Off => ActivationCheckpointing::Off,
     }
 }
 
@@ -348,6 +362,12 @@ fn parts(training: Training) -> Parts {
         batch: Some(pb::BatchSpec {
             examples_per_step: Some(training.batch.examples_per_step),
             tokens_per_micro_batch: Some(training.batch.tokens_per_micro_batch),
+            activation_checkpointing: match training.batch.activation_checkpointing {
+                ActivationCheckpointing::Auto => pb::ActivationCheckpointing::Auto,
+                ActivationCheckpointing::On => pb::ActivationCheckpointing::On,
+                ActivationCheckpointing::Off => pb::ActivationCheckpointing::Off,
+            }
+            .into(),
         }),
         length: Some(training.length),
         evaluation: Some(evaluation::message(training.evaluation)),
