@@ -33,10 +33,13 @@ void check(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor&
   TORCH_CHECK(targets.dim() == 1 && targets.size(0) == hidden.size(0) && targets.scalar_type() == at::kLong,
       "head: targets ", targets.sizes(), " must be int64, one for each of ", hidden.size(0), " positions");
   TORCH_CHECK(tile > 0, "head: tile must be positive");
-  if (targets.numel() > 0) {
-    const auto [least, most] = at::aminmax(targets);
-    TORCH_CHECK(least.item<int64_t>() >= 0 && most.item<int64_t>() < weight.size(0),
-        "head: targets lie in [", least.item<int64_t>(), ", ", most.item<int64_t>(), "], the vocabulary has ", weight.size(0));
+  // On a GPU looking would wait for it; its own kernels check there.
+  if (targets.is_cpu() && targets.numel() > 0) {
+    const auto flat = targets.contiguous();
+    const auto* first = flat.const_data_ptr<int64_t>();
+    const auto [least, most] = std::minmax_element(first, first + flat.numel());
+    TORCH_CHECK(*least >= 0 && *most < weight.size(0),
+        "head: targets lie in [", *least, ", ", *most, "], the vocabulary has ", weight.size(0));
   }
 }
 

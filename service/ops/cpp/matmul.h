@@ -14,8 +14,9 @@ void mkldnn_matmul(const Tensor& a, const Tensor& b, const Tensor& result, float
 
 namespace hone {
 
-// A product of fewer operations is not worth the way into oneDNN.
-constexpr int64_t kWorthIt = 1 << 20;
+// A product of fewer multiplications is not worth a oneDNN primitive: one is compiled and kept for every size of the three,
+// and no two micro-batches are of one size.
+constexpr int64_t kWorthIt = 1 << 26;
 
 // Whether x is a matrix, or the transpose of one, with nothing between its rows; others would be copied on the way.
 inline bool is_dense(const at::Tensor& x) {

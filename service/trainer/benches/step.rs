@@ -18,6 +18,7 @@ use hone_data::tokenize::{Document, Example, IGNORE_INDEX};
 use hone_job::spec::Lora;
 use hone_trainer::loss::{Targets, token_losses};
 use hone_trainer::model::{Adapter, Batch, Decoder, LoraOptions, TrainingOptions};
+use hone_trainer::task::peak_memory_bytes;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -88,37 +89,37 @@ fn main() {
     let options = LoraOptions::from(&Lora { rank: 16, alpha: 32.0, ..Lora::default() });
     let adapter = Adapter::new(&model, &options, 1).expect("the model takes an adapter");
     let _ = adapter.flat().shallow_clone().normal_(0.0, 0.01);
-    let examples = examples(&arguments, model.config().vocab_size);
-    let (tokens, targets): (u64, u64) =
-        (examples.iter().map(Example::num_tokens).sum(), examples.iter().map(Example::num_targets).sum());
+    // Other documents in every step, so that no size comes twice, as in training.
+    let steps: Vec<_> =
+        (0..=arguments.steps).map(|step| examples(&arguments, step as u64, model.config().vocab_size)).collect();
     let options =
         TrainingOptions { adapter: Some(&adapter), seed: 1, noise_alpha: 0.0, recomputes: arguments.recompute };
-    let step = || step(&model, &adapter, options, &examples, arguments.tokens_per_micro_batch);
-    step();
-    let mut seconds: Vec<f64> = (0..arguments.steps).map(|_| step().as_secs_f64()).collect();
-    seconds.sort_by(f64::total_cmp);
-    let median = seconds[seconds.len() / 2];
-    println!("peak memory {} MiB", peak_memory_bytes() >> 20);
-    let flops = flops(&model, &adapter, &examples);
+    let step = |examples: &[Example]| step(&model, &adapter, options, examples, arguments.tokens_per_micro_batch);
+    step(&steps[0]);
+    let mut rates: Vec<(f64, f64)> = steps[1..]
+        .iter()
+        .map(|examples| {
+            let (tokens, seconds) =
+                (examples.iter().map(Example::num_tokens).sum::<u64>() as f64, step(examples).as_secs_f64());
+            (tokens / seconds, flops(&model, &adapter, examples) / seconds)
+        })
+        .collect();
+    rates.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (tokens_per_second, flops_per_second) = rates[rates.len() / 2];
     let rate = gemm_rate(&model);
     println!(
-        "{:?} {:?}: {tokens} tokens, {targets} targets, {:.0} ms a step ({:.0} to {:.0}), {:.0} tokens/s",
+        "{:?} {:?}: {tokens_per_second:.0} tokens/s ({:.0} to {:.0}); {:.0} GFLOP/s of {:.0} measured, {:.0}%; peak memory {} MiB",
         arguments.shape,
         arguments.precision,
-        1e3 * median,
-        1e3 * seconds[0],
-        1e3 * seconds[seconds.len() - 1],
-        tokens as f64 / median
-    );
-    println!(
-        "{:.1} GFLOP a step, {:.0} GFLOP/s of {:.0} GFLOP/s measured: {:.0}%",
-        flops / 1e9,
-        flops / median / 1e9,
+        rates[0].0,
+        rates[rates.len() - 1].0,
+        flops_per_second / 1e9,
         rate / 1e9,
-        100.0 * flops / median / rate
+        100.0 * flops_per_second / rate,
+        peak_memory_bytes() >> 20
     );
     if arguments.ops {
-        show_ops(step);
+        show_ops(|| step(&steps[0]));
     }
 }
 
@@ -151,14 +152,6 @@ fn show_ops(step: impl Fn() -> Duration) {
     }
 }
 
-/// VmHWM of `/proc/self/status`.
-fn peak_memory_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kibibytes =
-        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
-    kibibytes.unwrap_or(0u64) * 1024
-}
-
 /// Floating-point operations that a step must do: 2 for each multiplication and addition of the frozen layers, forward and
 /// for the gradient of the input; 6 for each weight of the adapter; those of the head where there is a target, and of
 /// attention as far as documents see.
@@ -179,16 +172,16 @@ fn flops(model: &Decoder, adapter: &Adapter, examples: &[Example]) -> f64 {
         .sum()
 }
 
-/// Operations per second of a matrix multiplication in the model's type, of a size as its layers have: the median of
+/// Operations per second of a matrix multiplication in the model's type, as hone's layers have it done: the median of
 /// several.
 fn gemm_rate(model: &Decoder) -> f64 {
     let (m, k, n) = (2048, 1024, 2048);
     let options = (model.kind(), Device::Cpu);
     let (a, b) = (Tensor::ones([m, k], options), Tensor::ones([n, k], options));
-    let mut seconds: Vec<f64> = (0..9)
+    let mut seconds: Vec<f64> = (0..15)
         .map(|_| {
             let start = Instant::now();
-            let _ = a.matmul(&b.tr());
+            let _ = hone_ops::linear(&a, &b, None);
             start.elapsed().as_secs_f64()
         })
         .collect();
@@ -205,8 +198,8 @@ fn length(random: &mut impl Rng) -> usize {
 }
 
 /// Documents with a prompt of a third of their length.
-fn examples(arguments: &Arguments, vocab_size: i64) -> Vec<Example> {
-    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+fn examples(arguments: &Arguments, seed: u64, vocab_size: i64) -> Vec<Example> {
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     (0..arguments.documents)
         .map(|row| {
             let len = arguments.length.unwrap_or_else(|| length(&mut random));
@@ -214,7 +207,7 @@ fn examples(arguments: &Arguments, vocab_size: i64) -> Vec<Example> {
             let label = |n: usize| if n < len / 3 { IGNORE_INDEX } else { i64::from(input_ids[n + 1]) };
             let labels = (0..len - 1).map(label).chain([IGNORE_INDEX]).collect();
             Example {
-                documents: vec![Document { input_ids, labels }].into(),
+                documents: vec![Document { input_ids, labels }],
                 object: "random".into(),
                 row: row as u64,
                 is_text: false,

@@ -26,6 +26,8 @@ mod setup;
 pub mod train;
 mod usage;
 
+pub use usage::peak_memory_bytes;
+
 /// Whom a task tells what happens, and who says when to stop: the server, or a test.
 pub trait Observer: Send + Sync {
     /// Something happened.

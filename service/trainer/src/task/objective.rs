@@ -310,3 +310,6 @@ impl Gradients {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

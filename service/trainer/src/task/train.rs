@@ -19,7 +19,7 @@ use super::progress::{Progress, VERSION};
 use super::reference::ReferencePolicy;
 use super::saver::Saver;
 use super::setup::{Prepared, initial_adapter, prepare};
-use super::usage::Usage;
+use super::usage::{Usage, peak_memory_bytes};
 use super::{Observer, checkpoints, resume};
 use crate::checkpoint::Snapshot;
 use crate::device::Compute;
@@ -272,7 +272,7 @@ impl Run {
             tokens_per_second: gradients.tokens as f64 / seconds,
             skipped: progress.skipped_in_a_row > 0,
             remaining_seconds: steps_left * progress.train_seconds / progress.step as f64,
-            peak_memory_bytes: self.usage.peak_memory_bytes(),
+            peak_memory_bytes: peak_memory_bytes(),
             preference: gradients.preference,
         }));
         if let Some(usage) = self.usage.sample() {

@@ -41,19 +41,18 @@ impl Usage {
         })
     }
 
-    /// The most memory this process had so far: VmHWM of `/proc/self/status`; 0 where there is none.
-    pub(super) fn peak_memory_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let kibibytes = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        kibibytes.unwrap_or(0) * 1024
-    }
-
     fn refresh(&mut self) {
         let what = ProcessRefreshKind::nothing().with_cpu().with_memory();
         if let Some(system) = &mut self.system {
             system.refresh_processes_specifics(ProcessesToUpdate::Some(&[self.pid]), false, what);
         }
     }
+}
+
+/// The most memory this process had so far: VmHWM of `/proc/self/status`; 0 where there is none.
+pub fn peak_memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kibibytes =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
 }

@@ -57,10 +57,10 @@ fn evaluations_keep_to_their_share_of_the_time_but_for_the_first_and_the_last() 
 fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
     let watched = |patience: u32, threshold: f64| {
         Case::new("llama", move |training| {
-            training.length = Length::MaxSteps(80);
+            training.length = Length::MaxSteps(200);
             training.data.eval_fraction = 0.2;
             // It learns at first, and then only by heart.
-            training.optimizer.learning_rate = 0.1;
+            training.optimizer.learning_rate = 0.03;
             training.schedule =
                 spec::Schedule { kind: ScheduleKind::Constant, warmup: Warmup::Steps(0), min_learning_rate_ratio: 0.0 };
             training.checkpoints = spec::Checkpoints { every_steps: 0, every_minutes: 0.0, keep_last: 1 };
