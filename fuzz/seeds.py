@@ -300,6 +300,8 @@ def templates():
         "brackets": "{{ " + "[" * 10000,
         "ifs": "{% if 1 %}" * 5000,
         "wide": "{{ 'a' | center(1000000000) }}{{ '%1000000000d' % 1 }}{{ '{:>1000000000}'.format(1) }}{{ 'a'.ljust(1000000000) }}{{ 'a' | indent(1000000000) }}",
+        "wide_format": "{{ '{:>1000000000}'.format(1) }}",
+        "precise_format": "{{ '{:.99999999999999999999}'.format(0.1) }}",
         "indented": "{{ [[[[[1]]]]] | tojson(indent=1000000000) }}{{ [1] | tojson(indent='" + "a" * 1000 + "') }}{{ 1 | tojson(indent=-1) }}",
         "batch": "{{ [1] | batch(1000000000, 0) | list | length }}{{ [1] | slice(1000000000) | list | length }}",
         "joined": "{{ ([0] * 9999999) | join('aaaaaaaaaaaaaaaa') | length }}",

@@ -154,7 +154,7 @@ fn environment(now: DateTime<FixedOffset>) -> Environment<'static> {
     environment.set_syntax(syntax.expect("the delimiters are the default ones"));
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(python::method);
     environment.set_formatter(|out, state, value| {
         let text = python::str(state, value)?;
         out.write_str(&text).map_err(|_| JinjaError::new(ErrorKind::WriteFailure, "the rendering is too long"))

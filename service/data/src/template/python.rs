@@ -38,12 +38,39 @@ fn text(state: &mut State<'_, '_>, write: impl FnOnce(&mut Text<'_>) -> Result<(
     let printed = state.get_or_insert_extension(Printed::default());
     let mut out = Text { text: String::new(), printed };
     match write(&mut out) {
-        Err(_) if out.printed.0 > MAX_PRINTED_BYTES => {
-            let what = format!("the template prints values of more than {MAX_PRINTED_BYTES} bytes");
-            Err(Error::new(ErrorKind::InvalidOperation, what))
-        }
+        Err(_) if out.printed.0 > MAX_PRINTED_BYTES => Err(too_much()),
         written => written.map(|()| out.text),
     }
+}
+
+fn too_much() -> Error {
+    let what = format!("the template prints values of more than {MAX_PRINTED_BYTES} bytes");
+    Error::new(ErrorKind::InvalidOperation, what)
+}
+
+/// A method that the engine does not know: one of Python's. Those of texts that write more than they are given are counted.
+pub(super) fn method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    name: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
+    if let (Some(text), "format") = (value.as_str(), name) {
+        let printed = state.get_or_insert_extension(Printed::default());
+        printed.0 = printed.0.saturating_add(padding(text));
+        if printed.0 > MAX_PRINTED_BYTES {
+            return Err(too_much());
+        }
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments)
+}
+
+/// At most so many characters do the widths and precisions of a format's fields ask for.
+fn padding(format: &str) -> usize {
+    let fields = format.split('{').skip(1).filter_map(|field| field.split('}').next());
+    let numbers = fields.flat_map(|field| field.split(|sign: char| !sign.is_ascii_digit()));
+    let numbers = numbers.filter(|digits| !digits.is_empty()).map(|digits| digits.parse().unwrap_or(usize::MAX));
+    numbers.fold(0, usize::saturating_add)
 }
 
 /// `str(value)`: texts as they are, everything else as `repr`.

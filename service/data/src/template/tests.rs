@@ -113,6 +113,17 @@ fn a_value_that_holds_itself_twice_and_twice_again_is_not_printed() {
 }
 
 #[test]
+fn padding_counts_as_what_is_printed() {
+    let fits = template("{{ '{:>5}|{:.2f}'.format(7, 1.5) }}").render(&messages(), &ChatContext::default(), false);
+    assert_eq!(fits.unwrap().text, "    7|1.50");
+    let kept = "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = ns.x + ['{:9999}'.format(i)] %}{% endfor %}";
+    for source in ["{{ '{:>1000000000}'.format(1) }}", "{{ '{:.99999999999999999999}'.format(0.1) }}", kept] {
+        let error = template(source).render(&messages(), &ChatContext::default(), false).unwrap_err().to_string();
+        assert!(error.contains("prints values of more than"), "{error}");
+    }
+}
+
+#[test]
 fn lists_put_into_lists_for_as_long_as_may_be_do_not_exhaust_the_stack() {
     let source = "{% set ns = namespace(x=[]) %}{% for j in range(999) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
     let render = || template(source).render(&messages(), &ChatContext::default(), false).unwrap_err().to_string();
