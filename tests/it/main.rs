@@ -4,6 +4,7 @@
 
 mod canaries;
 mod cli;
+mod compare;
 mod crash;
 mod docs;
 mod dpo;

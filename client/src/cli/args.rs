@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use hone_client::v1;
 
 use crate::choice::{job_state, loss_on};
+use crate::compare::{CompareArgs, EvaluateArgs};
 use crate::connect::ConnectArgs;
 use crate::dpo::DpoArgs;
 use crate::export::ExportArgs;
@@ -50,6 +51,20 @@ Examples:
 
 Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
 
+const EVALUATE_EXAMPLES: &str = "\
+Examples:
+  hone evaluate job-… --data held-out.jsonl
+  hone evaluate --model s3://models/qwen3-8b --data held-out.jsonl --loss-on all
+
+Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
+
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  hone compare base job-… job-… --data held-out.jsonl
+  hone compare base sft=job-… dpo=job-…/step-000020 --data pairs.jsonl --show 10
+
+Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
+
 /// Fine-tune language models: upload, preview, train, follow every step, take the checkpoints home.
 #[derive(Debug, Parser)]
 #[command(name = "hone", version, after_help = AFTER_HELP)]
@@ -76,6 +91,16 @@ pub(crate) enum Command {
     /// Fine-tune a model and follow the job.
     #[command(subcommand)]
     Train(TrainCommand),
+    /// Score one model on rows: loss, perplexity, accuracy, the rows that it finds hardest.
+    ///
+    /// Creates a job and follows it; scores.json and rows.jsonl are its only checkpoint.
+    #[command(after_help = EVALUATE_EXAMPLES)]
+    Evaluate(Box<EvaluateArgs>),
+    /// Compare models on the same rows: how much better, how sure that is, and where they differ most.
+    ///
+    /// Creates a job and follows it; scores.json and rows.jsonl are its only checkpoint.
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(Box<CompareArgs>),
     /// Write what was trained as files that other tools load: merged, as a Hugging Face folder or for llama.cpp.
     ///
     /// Creates a job and follows it; its files are its only checkpoint.

@@ -47,6 +47,7 @@ const MIX_UNTIL: &[Word] = &[
     ("first_exhausted", "with the first source that has no example left"),
     ("all_exhausted", "when every source has come whole; the small ones start over"),
 ];
+const ROW_KIND: &[Word] = &[("texts", "the likelihood of their tokens"), ("pairs", "which of two answers is likelier")];
 const PRECISION: &[Word] = &[("float32", "IEEE single precision"), ("bfloat16", "brain floating point")];
 const ORDER: &[Word] =
     &[("shuffled", "a new permutation each epoch, from the seed"), ("sequential", "as in the files")];
@@ -119,6 +120,11 @@ pub(crate) fn decay_shape() -> impl TypedValueParser<Value = v1::DecayShape> {
 /// The held-out figure that ends a run early.
 pub(crate) fn early_stopping_metric() -> impl TypedValueParser<Value = v1::EarlyStoppingMetric> {
     choice(EARLY_STOPPING_METRIC, "EARLY_STOPPING_METRIC_", v1::EarlyStoppingMetric::from_str_name)
+}
+
+/// What of a row is scored.
+pub(crate) fn row_kind() -> impl TypedValueParser<Value = v1::RowKind> {
+    choice(ROW_KIND, "ROW_KIND_", v1::RowKind::from_str_name)
 }
 
 /// Layout of exported files.

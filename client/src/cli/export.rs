@@ -70,7 +70,7 @@ pub(crate) async fn run(args: ExportArgs, client: &Client, out: &Output) -> Resu
 }
 
 /// The base model of the job that a checkpoint is named by.
-async fn model_of_job(checkpoint: &str, client: &Client) -> Result<String, Failure> {
+pub(crate) async fn model_of_job(checkpoint: &str, client: &Client) -> Result<String, Failure> {
     let job_id = checkpoint.split('/').next().unwrap_or_default();
     if !job_id.starts_with("job-") {
         let hint = "name the base model with --model".to_owned();

@@ -18,6 +18,18 @@ pub(crate) fn of(spec: &v1::JobSpec) -> Vec<(&'static str, String)> {
     let shared = match &spec.task {
         Some(Task::Sft(sft)) => Some(("sft", sft.clone(), Vec::new())),
         Some(Task::Dpo(dpo)) => Some(("dpo", shared_with_sft(dpo), preference(dpo))),
+        Some(Task::Evaluate(task)) => {
+            lines.push(("task", "evaluate".to_owned()));
+            lines.extend(task.checkpoint.as_ref().map(|uri| ("trained", printable(uri))));
+            lines.extend(scored(task.data.as_ref()));
+            None
+        }
+        Some(Task::Compare(task)) => {
+            let names: Vec<_> = task.candidates.iter().map(|candidate| candidate.name.as_str()).collect();
+            lines.push(("task", printable(&format!("compare {}", names.join(", ")))));
+            lines.extend(scored(task.data.as_ref()));
+            None
+        }
         Some(Task::Export(task)) => {
             lines.extend(task.checkpoint.as_ref().map(|uri| ("trained", printable(uri))));
             lines.push(("task", export(task)));
@@ -49,6 +61,10 @@ fn rows(data: Option<&v1::DataSpec>) -> Vec<(&'static str, String)> {
         lines.push(("held out", format!("{} of the training rows", percent(share))));
     }
     lines
+}
+
+fn scored(data: Option<&v1::ScoredRows>) -> Option<(&'static str, String)> {
+    data.map(|data| ("rows", printable(&data.rows.join(", "))))
 }
 
 /// What dpo has in common with sft, as an sft task: one text for both.

@@ -8,6 +8,7 @@ mod args;
 mod bar;
 mod checkpoints;
 mod choice;
+mod compare;
 mod connect;
 mod curve;
 mod datasets;
@@ -30,6 +31,7 @@ mod output;
 mod plot;
 mod preview;
 mod report;
+mod scores;
 mod sft;
 mod table;
 mod train;
@@ -65,6 +67,8 @@ async fn run(cli: Cli, out: &Output) -> Result<Ending, Failure> {
         Command::Model(command) => models::run(command, &client, out).await,
         Command::Data(command) => datasets::run(command, &client, out).await,
         Command::Train(command) => train::run(command, &client, out).await,
+        Command::Evaluate(args) => compare::evaluate(*args, &client, out).await,
+        Command::Compare(args) => compare::compare(*args, &client, out).await,
         Command::Export(args) => export::run(*args, &client, out).await,
         Command::Jobs(command) => jobs::run(command, &client, out).await,
         Command::Checkpoints(command) => checkpoints::run(command, &client, out).await,

@@ -8,7 +8,7 @@ use v1::job_event::Event;
 use crate::highlights;
 use crate::human::{bytes, clock, count, counted, duration, loss, percent, printable, rate, short_count};
 use crate::output::Paint;
-use crate::report;
+use crate::{report, scores};
 
 /// Least time between two lines on steps, in seconds.
 const STEP_LINES_APART: f64 = 1.0;
@@ -92,6 +92,7 @@ impl Narrator {
                 stopped.best.map_or("anything".to_owned(), |best| format!("{} {best:.4}", printable(&stopped.metric))),
                 stopped.best_step,
             ),
+            Some(Event::Scores(report)) => scores::text(report, paint),
             Some(Event::ExportReport(report)) => export_text(report, paint),
             Some(Event::Failure(failure)) => failure_text(failure, paint),
             Some(Event::Result(result)) => result_text(result, paint),

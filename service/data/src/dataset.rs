@@ -22,8 +22,10 @@ use crate::tokenize::{Example, Form, RowTokenizer};
 use crate::tokenizer::Tokenizer;
 
 mod error;
+mod held_out;
 
 pub use error::Error;
+pub use held_out::HeldOut;
 
 /// Rows that go to a tokenising thread at once.
 const CHUNK_ROWS: usize = 64;
@@ -70,7 +72,7 @@ impl Options {
         match task {
             Task::Sft(sft) => Some(Self::new(&sft.training.data, sft.loss_on)),
             Task::Dpo(dpo) => Some(Self::new(&dpo.training.data, Form::Preference)),
-            Task::Export(_) => None,
+            Task::Evaluate(_) | Task::Compare(_) | Task::Export(_) => None,
         }
     }
 
@@ -139,9 +141,7 @@ impl Dataset {
         let (mix, uris) = (options.mix.clone(), sources.train.iter().map(|source| source.uri.clone()).collect());
         let found = examine(sources, tokenizer, options, progress).await?;
         for tally in [Some(&found.train.tally), found.eval.as_ref().map(|split| &split.tally)].into_iter().flatten() {
-            if let Some(ReasonCount { count, rows, .. }) = tally.reason(reason::MALFORMED) {
-                return Err(Error::Malformed { count: *count, notes: rows.clone() });
-            }
+            refuse_malformed(tally)?;
             if let Some(ReasonCount { count, rows, .. }) = tally.reason(reason::OVER_LENGTH) {
                 return Err(Error::OverLength { count: *count, notes: rows.clone() });
             }
@@ -160,6 +160,13 @@ impl Dataset {
         let eval = found.eval.map(|split| split.examples).unwrap_or_default();
         let Split { examples, ends, .. } = found.train;
         Ok(Self { train: examples, eval, train_report, eval_report, mixture, ends })
+    }
+}
+
+fn refuse_malformed(tally: &Tally) -> Result<(), Error> {
+    match tally.reason(reason::MALFORMED) {
+        Some(ReasonCount { count, rows, .. }) => Err(Error::Malformed { count: *count, notes: rows.clone() }),
+        None => Ok(()),
     }
 }
 

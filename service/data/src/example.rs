@@ -105,6 +105,11 @@ pub fn columns(row: &Value) -> &'static [&'static str] {
     }
 }
 
+/// Whether a row has answers to choose from.
+pub fn is_pair(row: &Value) -> bool {
+    matches!(row, Value::Object(row) if matches!(Kind::of(row), Kind::Preference))
+}
+
 /// Kinds of rows that are understood in files of their own.
 enum Kind {
     Preference,

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::score::ScoreReport;
 use crate::spec::JobSpec;
 use crate::state::State;
 
@@ -53,6 +54,8 @@ pub enum Event {
     Resumed(Resumed),
     /// The run ends early, since the held-out rows stopped improving.
     EarlyStopped(EarlyStopped),
+    /// What models make of rows.
+    Scores(ScoreReport),
     /// The attempt failed.
     Failure(Failure),
     /// The job's outcome.
@@ -73,8 +76,8 @@ pub struct StateChanged {
 /// The trainer entered a phase, such as `loading_model`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
-    /// Name: `loading_model`, `reading_data`, `scoring_reference`, `initialising`, `training`, `evaluating`, `merging`,
-    /// `saving`.
+    /// Name: `loading_model`, `reading_data`, `scoring_reference`, `initialising`, `training`, `evaluating`, `scoring`,
+    /// `answering`, `merging`, `saving`.
     pub name: String,
     /// What exactly, for people: bytes read, rows read.
     pub detail: String,

@@ -17,6 +17,7 @@ mod optimizer;
 mod preference;
 mod resume;
 mod schedule;
+mod score;
 mod training;
 
 pub use data::{Data, Mix, MixUntil, OverLength};
@@ -26,6 +27,7 @@ pub use lora::{AlphaPattern, Lora, LoraInit, NOT_FOR_VLLM, RankPattern};
 pub use optimizer::{MomentFormat, Optimizer, UpdateRule};
 pub use preference::{Divergence, DpoTask, Preference, PreferenceLoss, Reference, WeightedLoss};
 pub use schedule::{Decay, DecayShape, Plateau, Schedule, ScheduleKind, Warmup};
+pub use score::{Candidate, CompareTask, EvaluateTask, RowKind, ScoredRows, Scoring};
 pub use training::{ActivationCheckpointing, Adapter, Batch, Checkpoints, Length, Order, Precision, Training};
 
 /// One field that is wrong, as a path in the request, and what is allowed.
@@ -81,6 +83,10 @@ pub enum Task {
     Sft(SftTask),
     /// Preference optimisation.
     Dpo(DpoTask),
+    /// One model scored on rows.
+    Evaluate(EvaluateTask),
+    /// Models scored on the same rows.
+    Compare(CompareTask),
     /// A trained model as files that other tools load.
     Export(ExportTask),
 }
@@ -91,6 +97,8 @@ impl Task {
         match self {
             Task::Sft(_) => "sft",
             Task::Dpo(_) => "dpo",
+            Task::Evaluate(_) => "evaluate",
+            Task::Compare(_) => "compare",
             Task::Export(_) => "export",
         }
     }
@@ -100,7 +108,7 @@ impl Task {
         match self {
             Task::Sft(task) => Some(&task.training),
             Task::Dpo(task) => Some(&task.training),
-            Task::Export(_) => None,
+            Task::Evaluate(_) | Task::Compare(_) | Task::Export(_) => None,
         }
     }
 
@@ -109,8 +117,56 @@ impl Task {
         match self {
             Task::Sft(task) => Some(&mut task.training),
             Task::Dpo(task) => Some(&mut task.training),
-            Task::Export(_) => None,
+            Task::Evaluate(_) | Task::Compare(_) | Task::Export(_) => None,
         }
+    }
+
+    /// The rows that it reads: fields and their lists of sources.
+    pub fn rows(&self) -> Vec<(&'static str, &Vec<String>)> {
+        match self {
+            Task::Sft(SftTask { training, .. }) | Task::Dpo(DpoTask { training, .. }) => {
+                vec![("data.train", &training.data.train), ("data.eval", &training.data.eval)]
+            }
+            Task::Evaluate(EvaluateTask { data, .. }) | Task::Compare(CompareTask { data, .. }) => {
+                vec![("data.rows", &data.rows)]
+            }
+            Task::Export(_) => Vec::new(),
+        }
+    }
+
+    /// The same, to change them.
+    pub fn rows_mut(&mut self) -> Vec<&mut Vec<String>> {
+        match self {
+            Task::Sft(SftTask { training, .. }) | Task::Dpo(DpoTask { training, .. }) => {
+                vec![&mut training.data.train, &mut training.data.eval]
+            }
+            Task::Evaluate(EvaluateTask { data, .. }) | Task::Compare(CompareTask { data, .. }) => {
+                vec![&mut data.rows]
+            }
+            Task::Export(_) => Vec::new(),
+        }
+    }
+
+    /// What it reads that was trained before: fields and URIs.
+    pub fn checkpoints(&self) -> Vec<(String, &String)> {
+        let mut found = Vec::new();
+        let mut add = |field: &str, uri| found.extend(Option::into_iter(uri).map(|uri| (field.to_owned(), uri)));
+        add("init_from", self.training().and_then(|training| training.init_from.as_ref()));
+        match self {
+            Task::Dpo(DpoTask { preference: Preference { reference: Reference::Checkpoint(uri), .. }, .. }) => {
+                add("reference.checkpoint", Some(uri));
+            }
+            Task::Evaluate(EvaluateTask { checkpoint, .. }) | Task::Export(ExportTask { checkpoint, .. }) => {
+                add("checkpoint", checkpoint.as_ref());
+            }
+            Task::Compare(task) => {
+                for (index, candidate) in task.candidates.iter().enumerate() {
+                    add(&format!("candidates[{index}].checkpoint"), candidate.checkpoint.as_ref());
+                }
+            }
+            Task::Sft(_) | Task::Dpo(_) => {}
+        }
+        found
     }
 }
 
@@ -230,6 +286,8 @@ impl JobSpec {
                 check.that(known, "evaluation.early_stopping.metric", format!("{} is for dpo", metric.name()));
             }
             Task::Dpo(task) => task.preference.validate(&mut check),
+            Task::Evaluate(task) => task.validate(&mut check),
+            Task::Compare(task) => task.validate(&mut check),
             Task::Export(task) => task.validate(&mut check),
         }
         found.extend(check.found);

@@ -12,6 +12,7 @@ use crate::link::{Command, End, Link, Welcome};
 use crate::workspace::Workspace;
 
 mod activations;
+mod compare;
 mod early_stopping;
 pub mod evaluate;
 pub mod export;
@@ -23,6 +24,8 @@ mod resume;
 mod saver;
 pub mod score;
 mod setup;
+#[cfg(test)]
+mod testing;
 pub mod train;
 mod usage;
 
@@ -79,6 +82,8 @@ fn attempt(welcome: &Welcome, link: &Link, workspace: &Workspace) -> Result<End,
         Task::Sft(SftTask { training, .. }) | Task::Dpo(DpoTask { training, .. }) => {
             train::train(welcome, workspace, Compute::choose(training.precision)?, observer)
         }
+        Task::Evaluate(task) => compare::evaluate(welcome, task, workspace, observer),
+        Task::Compare(task) => compare::compare(welcome, task, workspace, observer),
         Task::Export(task) => export::export(welcome, task, workspace, &*observer),
     }
 }

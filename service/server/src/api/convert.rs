@@ -13,6 +13,7 @@ use crate::record::JobRecord;
 use crate::store::Upload;
 
 mod event;
+mod score;
 mod spec;
 
 pub(super) use event::{event, report};

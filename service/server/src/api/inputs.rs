@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hone_data::storage::Location;
 use hone_job::id::Kind;
 use hone_job::spec::limits::MAX_SOURCES;
-use hone_job::spec::{DpoTask, JobSpec, Preference, Reference, Task, Violation};
+use hone_job::spec::{JobSpec, Violation};
 use tonic::Code;
 
 use super::status::Problem;
@@ -45,10 +45,8 @@ impl Inputs {
         unknown: Code,
     ) -> Result<Vec<String>, Problem> {
         let mut names = vec![(model_field.to_string(), Kind::Model, &spec.base_model)];
-        let sources =
-            spec.task.training().map(|training| [("train", &training.data.train), ("eval", &training.data.eval)]);
-        for (list, sources) in sources.into_iter().flatten() {
-            let field = |index| format!("{prefix}data.{list}[{index}]");
+        for (list, sources) in spec.task.rows() {
+            let field = |index| format!("{prefix}{list}[{index}]");
             // More than are allowed are a violation of their own; they are not looked up.
             let sources = sources.iter().take(MAX_SOURCES).enumerate();
             names.extend(sources.map(|(index, name)| (field(index), Kind::Dataset, name)));
@@ -57,7 +55,7 @@ impl Inputs {
         for (field, kind, name) in names.into_iter().filter(|(_, _, name)| !name.is_empty()) {
             self.look_at(caller, &field, kind, name, &mut found).await?;
         }
-        for (field, uri) in trained(&spec.task) {
+        for (field, uri) in spec.task.checkpoints() {
             self.check_uri(caller, &format!("{prefix}{field}"), uri, &mut found).await?;
         }
         match found.violations.len() {
@@ -146,10 +144,8 @@ impl Inputs {
     pub(super) async fn resolve(&self, spec: &JobSpec) -> Result<JobSpec, Problem> {
         let mut spec = spec.clone();
         spec.base_model = self.uri(Kind::Model, &spec.base_model).await?;
-        if let Some(training) = spec.task.training_mut() {
-            for name in training.data.train.iter_mut().chain(&mut training.data.eval) {
-                *name = self.uri(Kind::Dataset, name).await?;
-            }
+        for name in spec.task.rows_mut().into_iter().flatten() {
+            *name = self.uri(Kind::Dataset, name).await?;
         }
         Ok(spec)
     }
@@ -162,20 +158,6 @@ impl Inputs {
     pub(super) fn open(&self, uri: &str) -> Result<Location, Problem> {
         Ok(self.layout.open_uri(uri)?)
     }
-}
-
-/// What a task reads that was trained before: its field and URI.
-fn trained(task: &Task) -> Vec<(&'static str, &String)> {
-    let init_from = task.training().and_then(|training| training.init_from.as_ref());
-    let mut found: Vec<_> = init_from.into_iter().map(|uri| ("init_from", uri)).collect();
-    match task {
-        Task::Dpo(DpoTask { preference: Preference { reference: Reference::Checkpoint(uri), .. }, .. }) => {
-            found.push(("reference.checkpoint", uri));
-        }
-        Task::Export(task) => found.extend(task.checkpoint.as_ref().map(|uri| ("checkpoint", uri))),
-        Task::Sft(_) | Task::Dpo(_) => {}
-    }
-    found
 }
 
 /// What a check has found so far.

@@ -21,6 +21,10 @@ pub(super) fn event_json(mut event: Event) -> String {
             clean(eval_seconds);
             [preference_before, preference_after].into_iter().flatten().for_each(clean_preference);
         }
+        Event::Scores(report) => {
+            report.retain_finite();
+            report.models.iter_mut().for_each(|model| clean_evaluation(&mut model.evaluation));
+        }
         Event::Resumed(resumed) => clean(&mut resumed.epoch),
         // serde_json writes null for a best that is not finite.
         Event::EarlyStopped(_)

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use hone_data::admit::bucket;
-use hone_data::pack::{Prefixes, pack};
+use hone_data::pack::pack;
 use hone_data::tokenize::Example;
 use hone_job::event::{BucketLoss, Evaluation};
+use serde::Serialize;
 use tch::Kind;
 
 use crate::loss::{Targets, token_losses};
@@ -19,7 +20,7 @@ use crate::model::{Adapter, Batch, Decoder};
 
 mod pairs;
 
-pub(super) use pairs::evaluate_pairs;
+pub(super) use pairs::{evaluate_pairs, standard_error};
 
 /// Scores every example. `step` is the number of steps taken; whether it is the best so far is left to the caller.
 pub fn evaluate(
@@ -30,62 +31,90 @@ pub fn evaluate(
     step: u64,
 ) -> Evaluation {
     let start = Instant::now();
-    let rows = score_rows(model, adapter, examples, tokens_per_micro_batch);
-    let (total, standard_error) = total(&rows);
+    let scores = score_documents(model, adapter, examples, tokens_per_micro_batch, &mut |_| true);
+    let rows: Vec<_> = scores.expect("nobody ends it").into_iter().map(|documents| documents[0]).collect();
+    Evaluation { step, seconds: start.elapsed().as_secs_f64(), ..summary(examples, &rows) }
+}
+
+/// Averages over the rows of some examples, one of each.
+pub(super) fn summary(examples: &[Example], rows: &[DocumentScore]) -> Evaluation {
+    let (total, standard_error) = total(rows);
     let loss = finite(total.nll / total.tokens as f64);
     Evaluation {
-        step,
         loss,
         loss_standard_error: standard_error,
         perplexity: loss.map(f64::exp).and_then(finite),
         token_accuracy: total.correct as f64 / total.tokens.max(1) as f64,
         examples: examples.len() as u64,
         tokens: total.tokens,
-        buckets: buckets(examples, &rows),
-        seconds: start.elapsed().as_secs_f64(),
-        best: false,
-        preference: None,
+        buckets: buckets(examples, rows),
+        ..Evaluation::default()
     }
 }
 
-/// What the model says about one row.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct RowScore {
-    nll: f64,
-    tokens: u64,
-    correct: u64,
+/// What the model says about one document.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(super) struct DocumentScore {
+    /// Negative log-likelihood of its targets, in nats.
+    pub(super) nll: f64,
+    /// Its targets.
+    pub(super) tokens: u64,
+    /// Those that the model ranks first.
+    pub(super) correct: u64,
 }
 
-impl RowScore {
-    fn add(&mut self, other: RowScore) {
+impl DocumentScore {
+    fn add(&mut self, other: DocumentScore) {
         self.nll += other.nll;
         self.tokens += other.tokens;
         self.correct += other.correct;
     }
 }
 
-fn score_rows(model: &Decoder, adapter: Option<&Adapter>, examples: &[Example], max_tokens: usize) -> Vec<RowScore> {
-    let mut rows = vec![RowScore::default(); examples.len()];
+/// Scores every document of every example. `go_on` hears how many examples are done, and ends it with false; then there is
+/// nothing.
+pub(super) fn score_documents(
+    model: &Decoder,
+    adapter: Option<&Adapter>,
+    examples: &[Example],
+    max_tokens: usize,
+    go_on: &mut dyn FnMut(usize) -> bool,
+) -> Option<Vec<Vec<DocumentScore>>> {
+    let none = |example: &Example| vec![DocumentScore::default(); example.documents.len()];
+    let mut rows: Vec<_> = examples.iter().map(none).collect();
     let all: Vec<&Example> = examples.iter().collect();
+    let mut done = 0;
     tch::no_grad(|| {
-        for micro_batch in pack(&all, max_tokens, Prefixes::default()) {
+        for micro_batch in pack(&all, max_tokens, model.prefixes()) {
+            if !go_on(done) {
+                return None;
+            }
             let targets = Targets::new(&micro_batch, model.device());
             let hidden = model.forward(&Batch::of(&micro_batch, model.device()), adapter, None);
             let losses = token_losses(model, adapter, &hidden, &targets);
             let nll = Vec::<f64>::try_from(losses.nll.to_kind(Kind::Double)).expect("a flat vector");
             let correct = Vec::<bool>::try_from(losses.correct).expect("a flat vector");
+            let places = places(&micro_batch.examples);
             for ((document, nll), correct) in targets.documents().iter().zip(nll).zip(correct) {
-                let row = &mut rows[micro_batch.examples[*document]];
-                row.add(RowScore { nll, tokens: 1, correct: correct.into() });
+                let (example, number) = places[*document];
+                rows[example][number].add(DocumentScore { nll, tokens: 1, correct: correct.into() });
             }
+            done += places.iter().filter(|(_, number)| *number == 0).count();
         }
-    });
-    rows
+        Some(rows)
+    })
+}
+
+/// For each document of a micro-batch its example and its number within it; `examples` has the example of each, and those of
+/// one are neighbours.
+fn places(examples: &[usize]) -> Vec<(usize, usize)> {
+    let neighbours = examples.chunk_by(|one, other| one == other);
+    neighbours.flat_map(|same| same.iter().copied().zip(0..)).collect()
 }
 
 /// The sum over all rows, and the standard error of its loss.
-fn total(rows: &[RowScore]) -> (RowScore, f64) {
-    let mut total = RowScore::default();
+fn total(rows: &[DocumentScore]) -> (DocumentScore, f64) {
+    let mut total = DocumentScore::default();
     rows.iter().for_each(|row| total.add(*row));
     let loss = total.nll / total.tokens as f64;
     let num_rows = rows.len() as f64;
@@ -94,14 +123,14 @@ fn total(rows: &[RowScore]) -> (RowScore, f64) {
     (total, if standard_error.is_finite() { standard_error } else { 0.0 })
 }
 
-fn buckets(examples: &[Example], rows: &[RowScore]) -> Vec<BucketLoss> {
-    let mut buckets: BTreeMap<u64, (RowScore, u64)> = BTreeMap::new();
+fn buckets(examples: &[Example], rows: &[DocumentScore]) -> Vec<BucketLoss> {
+    let mut buckets: BTreeMap<u64, (DocumentScore, u64)> = BTreeMap::new();
     for (example, row) in examples.iter().zip(rows) {
         let (sum, count) = buckets.entry(bucket(example.len() as u64)).or_default();
         sum.add(*row);
         *count += 1;
     }
-    let loss = |sum: RowScore| sum.nll / sum.tokens.max(1) as f64;
+    let loss = |sum: DocumentScore| sum.nll / sum.tokens.max(1) as f64;
     buckets
         .into_iter()
         .filter(|(_, (sum, _))| loss(*sum).is_finite())
@@ -159,7 +188,8 @@ mod tests {
     #[test]
     fn the_standard_error_is_that_of_the_mean_when_rows_are_alike() {
         // Rows of one token each: the ratio is a mean, and its error the usual s / √m.
-        let rows: Vec<RowScore> = [1.0, 2.0, 4.0, 5.0].map(|nll| RowScore { nll, tokens: 1, correct: 0 }).to_vec();
+        let rows: Vec<DocumentScore> =
+            [1.0, 2.0, 4.0, 5.0].map(|nll| DocumentScore { nll, tokens: 1, correct: 0 }).to_vec();
         let (sum, error) = total(&rows);
         assert_eq!(sum.nll, 12.0);
         let variance = [4.0f64, 1.0, 1.0, 4.0].iter().sum::<f64>() / 3.0;

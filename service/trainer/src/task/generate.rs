@@ -88,8 +88,7 @@ impl Writer {
         tokenizer.check_fits(model.config().vocab_size as u64)?;
         let adapter = adapter.map(|folder| peft::load_frozen(folder, &model)).transpose()?;
         let template = tokenizer.chat_template().map(|source| ChatTemplate::new(source, tokenizer.special_tokens()));
-        let mut stop_ids = tokenizer.stop_ids().to_vec();
-        stop_ids.extend(model.config().eos_token_ids.iter().filter_map(|id| u32::try_from(*id).ok()));
+        let stop_ids = stop_ids(&tokenizer, &model);
         Ok(Writer { template: template.transpose()?, model, adapter, tokenizer, stop_ids })
     }
 
@@ -133,6 +132,12 @@ impl Error {
     fn of_prompt(self, number: usize) -> Error {
         Error::Input { place: format!("prompt {number}"), what: self.to_string() }
     }
+}
+
+/// Tokens that end an answer: what the tokenizer and the model's configuration say.
+pub(super) fn stop_ids(tokenizer: &Tokenizer, model: &Decoder) -> Vec<u32> {
+    let of_model = model.config().eos_token_ids.iter().filter_map(|id| u32::try_from(*id).ok());
+    tokenizer.stop_ids().iter().copied().chain(of_model).collect()
 }
 
 /// The likeliest token after `prompt_ids`, then the likeliest after that, until one of `stop_ids` (which is left out), or

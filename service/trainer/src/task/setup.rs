@@ -230,22 +230,22 @@ fn warnings(dataset: &Dataset) -> Vec<Warning> {
 }
 
 /// Tells how far a phase is, not more often than a person can read.
-struct Teller {
+pub(super) struct Teller {
     observer: Arc<dyn Observer>,
     phase: &'static str,
     told: std::sync::Mutex<Instant>,
 }
 
 impl Teller {
-    fn new(observer: Arc<dyn Observer>, phase: &'static str) -> Teller {
+    pub(super) fn new(observer: Arc<dyn Observer>, phase: &'static str) -> Teller {
         Teller { observer, phase, told: std::sync::Mutex::new(Instant::now()) }
     }
 
-    fn tell(&self, detail: &str) {
+    pub(super) fn tell(&self, detail: &str) {
         self.observer.report(Event::Phase(Phase { name: self.phase.into(), detail: detail.into() }));
     }
 
-    fn tell_sometimes(&self, detail: impl FnOnce() -> String) {
+    pub(super) fn tell_sometimes(&self, detail: impl FnOnce() -> String) {
         let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if told.elapsed() >= TELL_EVERY {
             *told = Instant::now();
@@ -254,7 +254,7 @@ impl Teller {
     }
 }
 
-fn mebibytes(bytes: u64) -> String {
+pub(super) fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 

@@ -8,7 +8,7 @@ use hone_job::failure::{Failure, Reason};
 use hone_proto::v1 as pb;
 use pb::job_event::Event as EventOneof;
 
-use super::{spec, state, timestamp};
+use super::{score, spec, state, timestamp};
 
 /// An event as its watchers see it.
 pub(in crate::api) fn event(event: JobEvent) -> pb::JobEvent {
@@ -62,6 +62,7 @@ fn content(event: Event) -> EventOneof {
             best_step: stopped.best_step,
             evaluations: stopped.evaluations,
         }),
+        Event::Scores(report) => EventOneof::Scores(score::report(report)),
         Event::ExportReport(report) => EventOneof::ExportReport(export_report(report)),
         Event::Failure(found) => EventOneof::Failure(failure(found)),
         Event::Result(found) => EventOneof::Result(outcome(found)),
@@ -146,7 +147,7 @@ fn train_step(step: TrainStep) -> pb::TrainStep {
     }
 }
 
-fn evaluation(evaluation: Evaluation) -> pb::EvaluationResult {
+pub(super) fn evaluation(evaluation: Evaluation) -> pb::EvaluationResult {
     let buckets = evaluation.buckets.into_iter().map(|bucket| pb::BucketLoss {
         up_to_tokens: bucket.up_to_tokens,
         loss: bucket.loss,

@@ -14,6 +14,7 @@ mod export;
 mod lora;
 mod optim;
 mod preference;
+mod score;
 
 /// What sft's default learning rates are multiplied by for dpo: its losses' gradients are larger.
 const DPO_RATE_SCALE: f64 = 0.05;
@@ -24,11 +25,13 @@ pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Viola
     let mut reader = Reader { violations: Vec::new() };
     let has_task = spec.task.is_some();
     if !has_task {
-        reader.wrong("spec.task", "is required: one task, sft, dpo or export");
+        reader.wrong("spec.task", "is required: one task, sft, dpo, evaluate, compare or export");
     }
     let task = match spec.task.unwrap_or_else(|| TaskOneof::Sft(pb::SftTask::default())) {
         TaskOneof::Sft(sft) => Task::Sft(reader.sft("spec.sft", sft)),
         TaskOneof::Dpo(dpo) => Task::Dpo(reader.dpo("spec.dpo", dpo)),
+        TaskOneof::Evaluate(evaluate) => Task::Evaluate(reader.evaluate("spec.evaluate", evaluate)),
+        TaskOneof::Compare(compare) => Task::Compare(reader.compare("spec.compare", compare)),
         TaskOneof::Export(export) => Task::Export(reader.export("spec.export", export)),
     };
     let converted = JobSpec {
@@ -251,6 +254,14 @@ fn loss_on(value: pb::LossOn) -> LossOn {
     }
 }
 
+fn loss_on_message(value: LossOn) -> pb::LossOn {
+    match value {
+        LossOn::Completion => pb::LossOn::Completion,
+        LossOn::Assistant => pb::LossOn::Assistant,
+        LossOn::All => pb::LossOn::All,
+    }
+}
+
 fn over_length(value: pb::OverLength) -> OverLength {
     match value {
         pb::OverLength::Unspecified => OverLength::default(),
@@ -277,6 +288,15 @@ fn precision(value: pb::Precision) -> Precision {
     }
 }
 
+/// Which one `Auto` is depends on the device; a training job's plan says it.
+fn precision_message(value: Precision) -> pb::Precision {
+    match value {
+        Precision::Auto => pb::Precision::Unspecified,
+        Precision::Float32 => pb::Precision::Float32,
+        Precision::Bfloat16 => pb::Precision::Bfloat16,
+    }
+}
+
 fn order(value: pb::Order) -> Order {
     match value {
         pb::Order::Unspecified => Order::default(),
@@ -290,6 +310,8 @@ pub(super) fn message(spec: JobSpec) -> pb::JobSpec {
     let task = match spec.task {
         Task::Sft(task) => TaskOneof::Sft(sft_message(task)),
         Task::Dpo(task) => TaskOneof::Dpo(dpo_message(task)),
+        Task::Evaluate(task) => TaskOneof::Evaluate(score::evaluate_message(task)),
+        Task::Compare(task) => TaskOneof::Compare(score::compare_message(task)),
         Task::Export(task) => TaskOneof::Export(export::message(task)),
     };
     pb::JobSpec {
@@ -321,12 +343,7 @@ fn sft_message(task: SftTask) -> pb::SftTask {
         seed: parts.seed,
         order: parts.order,
         neftune_noise_alpha: Some(task.neftune_noise_alpha),
-        loss_on: match task.loss_on {
-            LossOn::Completion => pb::LossOn::Completion,
-            LossOn::Assistant => pb::LossOn::Assistant,
-            LossOn::All => pb::LossOn::All,
-        }
-        .into(),
+        loss_on: loss_on_message(task.loss_on).into(),
     }
 }
 
@@ -376,13 +393,7 @@ fn parts(training: Training) -> Parts {
             every_minutes: Some(training.checkpoints.every_minutes),
             keep_last: Some(training.checkpoints.keep_last),
         }),
-        // Which one it is depends on the device; the plan says it.
-        precision: match training.precision {
-            Precision::Auto => pb::Precision::Unspecified,
-            Precision::Float32 => pb::Precision::Float32,
-            Precision::Bfloat16 => pb::Precision::Bfloat16,
-        }
-        .into(),
+        precision: precision_message(training.precision).into(),
         seed: Some(training.seed),
         order: match training.order {
             Order::Shuffled => pb::Order::Shuffled,

@@ -199,6 +199,35 @@ fn an_export_survives_the_way_out_and_in_and_takes_no_empty_checkpoint() {
 }
 
 #[test]
+fn evaluations_and_comparisons_survive_the_way_out_and_in_and_fill_in_their_defaults() {
+    use hone_job::spec::{Candidate, CompareTask, EvaluateTask, LossOn, Precision, RowKind, ScoredRows, Scoring};
+    let uri = || Some("s3://b/jobs/1/checkpoints/step-000010".to_string());
+    for (kind, loss_on, precision) in [
+        (RowKind::Auto, LossOn::Completion, Precision::Auto),
+        (RowKind::Texts, LossOn::All, Precision::Float32),
+        (RowKind::Pairs, LossOn::Assistant, Precision::Bfloat16),
+    ] {
+        let (chat_template, max_examples) = (Some("{{ messages }}".into()), Some(9));
+        let data = ScoredRows { kind, loss_on, chat_template, max_examples, ..ScoredRows::of(vec!["ds-1".into()]) };
+        let scoring = Scoring { precision, tokens_per_micro_batch: 7, shown_rows: 0, max_new_tokens: 3 };
+        let candidate = |name: &str, checkpoint| Candidate { name: name.into(), checkpoint };
+        let candidates = vec![candidate("base", None), candidate("sft", uri())];
+        let evaluate = EvaluateTask { checkpoint: uri(), data: data.clone(), scoring: scoring.clone() };
+        for task in [Task::Evaluate(evaluate), Task::Compare(CompareTask { candidates, data, scoring, seed: 5 })] {
+            let spec = JobSpec { task, ..spec() };
+            assert_eq!(job_spec(Some(spec::message(spec.clone()))), (spec, Vec::new()));
+        }
+    }
+    let data = pb::ScoredRows { rows: vec!["file:///rows.jsonl".into()], ..Default::default() };
+    let evaluate = pb::EvaluateTask { data: Some(data), ..Default::default() };
+    let request = pb::JobSpec { task: Some(pb::job_spec::Task::Evaluate(evaluate)), ..request_spec() };
+    let (filled, violations) = job_spec(Some(request));
+    let data = ScoredRows::of(vec!["file:///rows.jsonl".into()]);
+    let expected = EvaluateTask { checkpoint: None, data, scoring: Scoring::default() };
+    assert_eq!((filled.task, violations), (Task::Evaluate(expected), Vec::new()));
+}
+
+#[test]
 fn dpo_takes_its_own_defaults() {
     let data = pb::DataSpec { train: vec!["file:///rows.jsonl".into()], ..Default::default() };
     let request = |losses: &[pb::PreferenceLossType]| {

@@ -116,7 +116,7 @@ impl Part {
 }
 
 /// `√(Σ d² / (m (m - 1)))` of m deviations from their mean; 0 where there is none.
-fn standard_error(deviations: impl Iterator<Item = f64>) -> f64 {
+pub(in crate::task) fn standard_error(deviations: impl Iterator<Item = f64>) -> f64 {
     let (count, squares) = deviations.fold((0.0, 0.0), |(count, squares), d| (count + 1.0, squares + d * d));
     let error: f64 = (squares / (count * (count - 1.0))).sqrt();
     if error.is_finite() { error } else { 0.0 }

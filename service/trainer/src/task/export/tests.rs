@@ -1,16 +1,12 @@
 //! Merged models beside base and adapter, and what is refused.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-use hone_job::spec::{JobSpec, Resources, Task};
+use hone_job::spec::Task;
 
 use super::*;
 use crate::model::Batch;
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
-}
+use crate::task::testing::{Case, Recorder, fixtures, uri};
 
 fn options(weight_type: WeightType) -> Options {
     Options { format: ExportFormat::HuggingFace, weight_type, dequantize_base: false }
@@ -140,74 +136,30 @@ fn a_weight_that_its_format_cannot_hold_fails_by_name() {
     assert!(failure.message.contains("model.layers.0") && failure.message.contains("float16"), "{failure}");
 }
 
-#[derive(Default)]
-struct Recorder {
-    events: Mutex<Vec<Event>>,
-    command: Option<Command>,
-}
-
-impl Observer for Recorder {
-    fn report(&self, event: Event) {
-        self.events.lock().unwrap().push(event);
-    }
-
-    fn running(&self) {}
-
-    fn step(&self, _step: u64) {}
-
-    fn command(&self) -> Option<Command> {
-        self.command
-    }
-}
-
-fn job(scratch: &Path, task: ExportTask, command: Option<Command>) -> (Result<End, Error>, Vec<Event>) {
-    let uri = |path: &Path| format!("file://{}", std::path::absolute(path).unwrap().display());
-    let spec = JobSpec {
-        display_name: String::new(),
-        labels: Default::default(),
-        base_model: uri(&fixtures().join("models/llama")),
-        task: Task::Export(task.clone()),
-        resources: Resources::default(),
-        max_retries: JobSpec::DEFAULT_MAX_RETRIES,
-    };
-    let welcome = Welcome {
-        job_id: "job-1".into(),
-        attempt: 1,
-        spec,
-        job_uri: uri(&scratch.join("job")),
-        resume_from: None,
-        reference_uri: uri(&scratch.join("reference")),
-    };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let workspace = Workspace::new(scratch.join("cache"), runtime.handle().clone());
-    let observer = Arc::new(Recorder { command, ..Recorder::default() });
-    let end = export(&welcome, &task, &workspace, &*observer);
-    let events = observer.events.lock().unwrap().clone();
-    (end, events)
+fn job(task: ExportTask, command: Option<Command>) -> (Case, Result<End, Error>, Vec<Event>) {
+    let case = Case::of("llama", Task::Export(task.clone()));
+    let observer = Recorder::new(command.map(|command| (0, command)));
+    let end = export(&case.welcome, &task, &case.workspace(), &observer);
+    (case, end, observer.events())
 }
 
 #[test]
 fn the_files_are_a_checkpoint_that_verifies_and_a_cancelled_export_leaves_none() {
-    let scratch = tempfile::tempdir().unwrap();
-    let adapter = std::path::absolute(fixtures().join("adapters/llama_all_linear")).unwrap();
-    let task = ExportTask { checkpoint: Some(format!("file://{}", adapter.display())), ..ExportTask::default() };
-    let (end, events) = job(scratch.path(), task.clone(), None);
+    let adapter = uri(&fixtures().join("adapters/llama_all_linear"));
+    let task = ExportTask { checkpoint: Some(adapter), ..ExportTask::default() };
+    let (case, end, events) = job(task.clone(), None);
     assert_eq!(end.unwrap(), End::Succeeded);
     let place = |wanted: fn(&Event) -> bool| events.iter().position(wanted).unwrap();
     let report = place(|event| matches!(event, Event::ExportReport(_)));
     let saved = place(|event| matches!(event, Event::CheckpointSaved(_)));
     let result = place(|event| matches!(event, Event::Result(_)));
     assert!(report < result && saved < result);
-    let folder = scratch.path().join("job/checkpoints/step-000000");
-    let location = hone_data::storage::Storage::open_path(&folder).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let opened = runtime.block_on(crate::checkpoint::open(&location)).unwrap();
+    let opened = case.opened("step-000000");
     assert!(opened.file("model.safetensors").is_ok() && opened.file("config.json").is_ok());
 
-    let scratch = tempfile::tempdir().unwrap();
-    let (end, events) = job(scratch.path(), task, Some(Command::Cancel));
+    let (case, end, events) = job(task, Some(Command::Cancel));
     assert_eq!(end.unwrap(), End::Stopped { checkpoint_id: None });
     assert!(!events.iter().any(|event| matches!(event, Event::CheckpointSaved(_))));
-    let left = std::fs::read_dir(scratch.path().join("job/checkpoints/step-000000"));
+    let left = std::fs::read_dir(case.checkpoint("step-000000"));
     assert!(left.map_or(0, Iterator::count) == 0);
 }

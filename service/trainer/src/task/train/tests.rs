@@ -1,90 +1,32 @@
 //! Whole runs: beside TRL, cut and resumed, stopped, starved of good numbers.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::PathBuf;
 
 use hone_job::event::{Evaluation, PreferenceMetrics};
 use hone_job::spec::{
-    self, Length, LossOn, MomentFormat, Order, Plateau, Precision, Resources, ScheduleKind, SftTask, UpdateRule, Warmup,
+    self, Length, LossOn, MomentFormat, Order, Plateau, Precision, ScheduleKind, SftTask, UpdateRule, Warmup,
 };
 use serde_json::Value;
 use tch::{Device, Kind};
 
 use super::*;
 use crate::peft;
+use crate::task::testing::{Case, Recorder, fixtures, uri};
 
 mod dpo;
 mod evaluated;
 mod full;
 mod resumed;
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
-}
-
-fn uri(path: &Path) -> String {
-    format!("file://{}", std::path::absolute(path).unwrap().display())
-}
-
-/// Keeps what it is told, and gives a command once a step is reached.
-#[derive(Default)]
-struct Recorder {
-    events: Mutex<Vec<Event>>,
-    step: std::sync::atomic::AtomicU64,
-    command: Option<(u64, Command)>,
-}
-
-impl Observer for Recorder {
-    fn report(&self, event: Event) {
-        self.events.lock().unwrap().push(event);
-    }
-
-    fn running(&self) {}
-
-    fn step(&self, step: u64) {
-        self.step.store(step, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    fn command(&self) -> Option<Command> {
-        let step = self.step.load(std::sync::atomic::Ordering::Relaxed);
-        self.command.filter(|(from, _)| step >= *from).map(|(_, command)| command)
-    }
-}
-
-/// A run in a folder of its own.
-struct Case {
-    folder: tempfile::TempDir,
-    runtime: tokio::runtime::Runtime,
-    welcome: Welcome,
-}
-
 impl Case {
     fn new(model: &str, change: impl FnOnce(&mut Training)) -> Case {
-        let folder = tempfile::tempdir().unwrap();
         let mut training = Training::on(vec![uri(&fixtures().join("sft/rows.jsonl"))]);
         training.batch.examples_per_step = 8;
         training.length = Length::MaxSteps(6);
         training.optimizer.learning_rate = 3e-3;
         training.adapter = spec::Adapter::Lora(spec::Lora { rank: 4, alpha: 8.0, ..spec::Lora::default() });
         change(&mut training);
-        let spec = JobSpec {
-            display_name: String::new(),
-            labels: BTreeMap::new(),
-            base_model: uri(&fixtures().join("models").join(model)),
-            task: spec::Task::Sft(SftTask::new(training, LossOn::Completion)),
-            resources: Resources::default(),
-            max_retries: JobSpec::DEFAULT_MAX_RETRIES,
-        };
-        let welcome = Welcome {
-            job_id: "job-1".into(),
-            attempt: 1,
-            spec,
-            job_uri: uri(&folder.path().join("job")),
-            resume_from: None,
-            reference_uri: uri(&folder.path().join("reference")),
-        };
-        Case { folder, runtime: tokio::runtime::Runtime::new().unwrap(), welcome }
+        Case::of(model, spec::Task::Sft(SftTask::new(training, LossOn::Completion)))
     }
 
     fn run(&self, command: Option<(u64, Command)>) -> (End, Vec<Event>) {
@@ -93,16 +35,10 @@ impl Case {
     }
 
     fn try_run(&self, command: Option<(u64, Command)>) -> (Result<End, Error>, Vec<Event>) {
-        let observer = Arc::new(Recorder { command, ..Recorder::default() });
-        let workspace = Workspace::new(self.folder.path().join("cache"), self.runtime.handle().clone());
+        let observer = Arc::new(Recorder::new(command));
         let compute = Compute { device: Device::Cpu, kind: Kind::Float };
-        let end = train(&self.welcome, &workspace, compute, observer.clone());
-        let events = observer.events.lock().unwrap().clone();
-        (end, events)
-    }
-
-    fn checkpoint(&self, id: &str) -> PathBuf {
-        self.folder.path().join("job/checkpoints").join(id)
+        let end = train(&self.welcome, &self.workspace(), compute, observer.clone());
+        (end, observer.events())
     }
 
     fn weights(&self, id: &str) -> Vec<u8> {

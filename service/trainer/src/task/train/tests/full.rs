@@ -11,7 +11,7 @@ fn full(training: &mut Training) {
 }
 
 fn run_in(case: &Case, kind: Kind, command: Option<(u64, Command)>) -> (End, Vec<Event>) {
-    let observer = Arc::new(Recorder { command, ..Recorder::default() });
+    let observer = Arc::new(Recorder::new(command));
     let workspace = Workspace::new(case.folder.path().join("cache"), case.runtime.handle().clone());
     let end = train(&case.welcome, &workspace, Compute { device: Device::Cpu, kind }, observer.clone()).unwrap();
     let events = observer.events.lock().unwrap().clone();

@@ -1,0 +1,166 @@
+//! What models make of the same rows, for people: a table, the differences, the rows that tell most.
+
+use hone_client::v1;
+
+use crate::human::{count, counted, loss, percent, printable};
+use crate::output::Paint;
+use crate::report::base_name;
+use crate::table::Table;
+
+/// Longest line of a text that is shown, in characters.
+const LINE_CHARS: usize = 200;
+
+/// The whole report.
+pub(crate) fn text(report: &v1::ScoreReport, paint: Paint) -> String {
+    let mut parts = vec![figures(report, paint)];
+    parts.extend(report.differences.iter().map(|difference| against(difference, paint)));
+    parts.extend(report.rows.iter().map(|row| shown(row, paint)));
+    parts.join("\n")
+}
+
+fn figures(report: &v1::ScoreReport, paint: Paint) -> String {
+    let evaluations: Vec<_> = report.models.iter().filter_map(|model| model.evaluation.as_ref()).collect();
+    let are_pairs = evaluations.iter().any(|evaluation| evaluation.preference.is_some());
+    let (rows, tokens) = evaluations.first().map_or((0, 0), |first| (first.examples, first.tokens));
+    let noun = if are_pairs { "pair" } else { "row" };
+    let heading = format!("{} {}, {}", paint.cyan("scored"), counted(rows, noun), counted(tokens, "token"));
+    let names: &[&str] = match are_pairs {
+        true => &["MODEL", "TOLD APART", "MARGIN", "CHOSEN", "REJECTED", "LOSS OF CHOSEN"],
+        false => &["MODEL", "LOSS", "PERPLEXITY", "ACCURACY"],
+    };
+    let mut table = Table::new(names, &[1, 2, 3, 4, 5][..names.len() - 1]);
+    for model in &report.models {
+        let evaluation = model.evaluation.clone().unwrap_or_default();
+        let own_loss = format!("{} ± {:.4}", loss(evaluation.loss), evaluation.loss_standard_error);
+        let name = printable(&model.name);
+        match &evaluation.preference {
+            Some(pairs) => table.row([
+                name,
+                format!("{} ± {}", percent(pairs.accuracy), percent(pairs.accuracy_standard_error)),
+                format!("{:.3} ± {:.3}", pairs.margin, pairs.margin_standard_error),
+                format!("{:.2}", pairs.logps_chosen),
+                format!("{:.2}", pairs.logps_rejected),
+                own_loss,
+            ]),
+            None => table.row([
+                name,
+                own_loss,
+                evaluation.perplexity.map_or("not finite".to_owned(), |perplexity| format!("{perplexity:.3}")),
+                percent(evaluation.token_accuracy),
+            ]),
+        }
+    }
+    format!("{heading}\n{}", table.text("no models"))
+}
+
+/// How a model differs from the first.
+fn against(found: &v1::ScoreDifference, paint: Paint) -> String {
+    let heading = format!("{} against {}:", paint.bold(&printable(&found.name)), printable(&found.baseline));
+    let figures = [
+        ("loss", &found.loss, true),
+        ("token accuracy", &found.token_accuracy, false),
+        ("told apart", &found.preference_accuracy, false),
+        ("margin", &found.margin, false),
+    ];
+    let mut parts = Vec::new();
+    for (name, interval, lower_is_better) in figures {
+        let Some(v1::Interval { difference, low, high }) = interval else { continue };
+        let text = format!("{name} {difference:+.4} [{low:+.4}, {high:+.4}]");
+        parts.push(match (*low > 0.0 || *high < 0.0, (*difference < 0.0) == lower_is_better) {
+            (false, _) => text,
+            (true, true) => paint.green(&text),
+            (true, false) => paint.red(&text),
+        });
+    }
+    let rows = found.wins + found.ties + found.losses;
+    let ties = if found.ties > 0 { format!(", {} equal", count(found.ties)) } else { String::new() };
+    format!("{heading} {}\n  better on {} of {}{ties}", parts.join("  "), count(found.wins), counted(rows, "row"))
+}
+
+fn shown(row: &v1::ShownRow, paint: Paint) -> String {
+    let mut lines = vec![paint.dim(&format!("{}:{}", base_name(&row.object), row.row))];
+    let texts = [("prompt", &row.prompt), ("expected", &row.expected), ("rejected", &row.rejected)];
+    let told = texts.into_iter().filter(|(_, text)| !text.is_empty());
+    lines.extend(told.map(|(name, text)| format!("  {} {}", paint.dim(name), in_one_line(text))));
+    for score in &row.scores {
+        let margin = score.margin.map_or(String::new(), |margin| format!("  margin {margin:.3}"));
+        let mut line = format!("  {} {}{margin}", paint.bold(&printable(&score.name)), loss(score.loss));
+        if !score.answer.is_empty() {
+            line += &format!("  {}", in_one_line(&score.answer));
+        }
+        lines.push(line);
+    }
+    lines.join("\n")
+}
+
+/// A text in a line of bounded length.
+fn in_one_line(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line: String = words.chars().take(LINE_CHARS).collect();
+    let rest = if line.len() < words.len() { "…" } else { "" };
+    printable(&format!("{line}{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(name: &str, preference: Option<v1::PreferenceMetrics>) -> v1::ModelScore {
+        let evaluation = v1::EvaluationResult {
+            loss: Some(2.25),
+            loss_standard_error: 0.05,
+            perplexity: Some(9.4877),
+            token_accuracy: 0.5,
+            examples: 66,
+            tokens: 1234,
+            preference,
+            ..Default::default()
+        };
+        v1::ModelScore { name: name.into(), uri: String::new(), evaluation: Some(evaluation) }
+    }
+
+    #[test]
+    fn texts_are_told_by_loss_and_pairs_by_how_they_are_told_apart() {
+        let interval = Some(v1::Interval { difference: -0.5, low: -0.75, high: -0.25 });
+        let difference = v1::ScoreDifference {
+            name: "sft".into(),
+            baseline: "base".into(),
+            loss: interval,
+            wins: 60,
+            ties: 1,
+            losses: 5,
+            ..Default::default()
+        };
+        let score = v1::RowScore { name: "sft".into(), loss: Some(1.5), margin: None, answer: "Paris\nis it".into() };
+        let row = v1::ShownRow {
+            object: "s3://b/rows.jsonl".into(),
+            row: 7,
+            prompt: "Capital of France?".into(),
+            expected: "Paris".into(),
+            scores: vec![score],
+            ..Default::default()
+        };
+        let report = v1::ScoreReport {
+            models: vec![model("base", None), model("sft", None)],
+            differences: vec![difference],
+            rows: vec![row],
+        };
+        let expected = "\
+scored 66 rows, 1,234 tokens
+MODEL             LOSS  PERPLEXITY  ACCURACY
+base   2.2500 ± 0.0500       9.488     50.0%
+sft    2.2500 ± 0.0500       9.488     50.0%
+sft against base: loss -0.5000 [-0.7500, -0.2500]
+  better on 60 of 66 rows, 1 equal
+rows.jsonl:7
+  prompt Capital of France?
+  expected Paris
+  sft 1.5000  Paris is it";
+        assert_eq!(text(&report, Paint { on: false }), expected);
+
+        let pairs = v1::PreferenceMetrics { accuracy: 0.75, margin: 1.5, logps_chosen: -20.0, ..Default::default() };
+        let report = v1::ScoreReport { models: vec![model("m", Some(pairs))], ..Default::default() };
+        let told = text(&report, Paint { on: false });
+        assert!(told.contains("scored 66 pairs") && told.contains("75.0% ± 0.0%"), "{told}");
+    }
+}

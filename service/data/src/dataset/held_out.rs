@@ -1,0 +1,79 @@
+//! Rows that models are scored on and never trained on: none is left out or cut for its length.
+
+use std::sync::Arc;
+
+use hone_job::event::DatasetReport;
+use hone_job::spec::{Data, RowKind, ScoredRows};
+use tokio::runtime::Handle;
+
+use super::{Error, Options, Progress, Sources, examine, refuse_malformed};
+use crate::example::is_pair;
+use crate::source;
+use crate::storage::Location;
+use crate::tokenize::{Example, Form};
+use crate::tokenizer::Tokenizer;
+
+/// Name of the rows in reports and errors.
+const SPLIT: &str = "eval";
+
+/// Rows to score, and what became of every one of them.
+#[derive(Debug, Clone)]
+pub struct HeldOut {
+    /// The examples, in reading order: of one document, or of a chosen and a rejected one.
+    pub examples: Vec<Example>,
+    /// What became of the rows.
+    pub report: DatasetReport,
+    /// Whether the examples are pairs.
+    pub are_pairs: bool,
+}
+
+impl HeldOut {
+    /// Reads everything. A malformed row fails the whole, after all rows were read, so that the error lists them all.
+    pub async fn load(
+        sources: Vec<Location>,
+        data: &ScoredRows,
+        tokenizer: Arc<Tokenizer>,
+        progress: Progress,
+    ) -> Result<Self, Error> {
+        let are_pairs = match data.kind {
+            RowKind::Texts => false,
+            RowKind::Pairs => true,
+            RowKind::Auto => begins_with_pair(&sources).await?,
+        };
+        let form = if are_pairs { Form::Preference } else { Form::Sft(data.loss_on) };
+        let rows = Data {
+            chat_template: data.chat_template.clone(),
+            max_eval_examples: data.max_examples,
+            ..Data::of(Vec::new())
+        };
+        let sources = Sources { train: Vec::new(), eval: sources };
+        let found = examine(sources, tokenizer, Options::new(&rows, form), progress).await?;
+        let split = found.eval.unwrap_or_default();
+        refuse_malformed(&split.tally)?;
+        let report = split.report(SPLIT);
+        if report.examples == 0 {
+            return Err(Error::NoUsableRows { split: SPLIT, rows_read: report.rows_read, reasons: report.reasons });
+        }
+        Ok(HeldOut { examples: split.examples, report, are_pairs })
+    }
+}
+
+/// Whether the first row that can be read has answers to choose from.
+async fn begins_with_pair(sources: &[Location]) -> Result<bool, Error> {
+    let mut objects = Vec::new();
+    for source in sources {
+        objects.extend(source::objects(source).await?);
+    }
+    let runtime = Handle::current();
+    let look = move || {
+        for object in &objects {
+            for row in source::read(object, &runtime)? {
+                if let Ok(row) = row? {
+                    return Ok(is_pair(&row.value));
+                }
+            }
+        }
+        Ok(false)
+    };
+    tokio::task::spawn_blocking(look).await.map_err(|error| Error::Interrupted(error.to_string()))?
+}

@@ -1,0 +1,226 @@
+//! Models scored on the same rows: one alone, or several against the first. Files with the figures of every row are the job's
+//! only checkpoint.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hone_data::dataset::{self, HeldOut};
+use hone_data::tokenize::Example;
+use hone_data::tokenizer::Tokenizer;
+use hone_job::event::{CheckpointSaved, Event, Outcome, Phase};
+use hone_job::score::ScoreReport;
+use hone_job::spec::{Candidate, CompareTask, EvaluateTask, ScoredRows, Scoring};
+
+use super::evaluate::{DocumentScore, score_documents};
+use super::setup::Teller;
+use super::{Observer, checkpoints};
+use crate::checkpoint::{Folder, Saved};
+use crate::device::Compute;
+use crate::error::Error;
+use crate::fingerprint::fingerprint_of;
+use crate::link::{Command, End, Welcome};
+use crate::workspace::Workspace;
+
+mod bootstrap;
+mod files;
+mod models;
+mod report;
+mod shown;
+
+use bootstrap::Bootstrap;
+use models::Models;
+use report::{Scored, report};
+
+/// Name of the one model of an evaluation.
+const MODEL: &str = "model";
+
+/// Scores one model.
+pub(super) fn evaluate(
+    welcome: &Welcome,
+    task: &EvaluateTask,
+    workspace: &Workspace,
+    observer: Arc<dyn Observer>,
+) -> Result<End, Error> {
+    let candidates = [Candidate { name: MODEL.into(), checkpoint: task.checkpoint.clone() }];
+    let work = Work { candidates: &candidates, data: &task.data, scoring: &task.scoring, seed: 0 };
+    work.run(welcome, workspace, observer)
+}
+
+/// Scores several models and compares them.
+pub(super) fn compare(
+    welcome: &Welcome,
+    task: &CompareTask,
+    workspace: &Workspace,
+    observer: Arc<dyn Observer>,
+) -> Result<End, Error> {
+    let work = Work { candidates: &task.candidates, data: &task.data, scoring: &task.scoring, seed: task.seed };
+    work.run(welcome, workspace, observer)
+}
+
+/// What is scored, and how.
+struct Work<'a> {
+    candidates: &'a [Candidate],
+    data: &'a ScoredRows,
+    scoring: &'a Scoring,
+    seed: u64,
+}
+
+impl<'a> Work<'a> {
+    fn run(&self, welcome: &Welcome, workspace: &Workspace, observer: Arc<dyn Observer>) -> Result<End, Error> {
+        let start = Instant::now();
+        let compute = Compute::choose(self.scoring.precision)?;
+        let teller = Teller::new(observer.clone(), "loading_model");
+        let base = models::local(&welcome.spec.base_model, workspace, &teller)?;
+        let tokenizer = Arc::new(Tokenizer::open(&base)?);
+        let held_out = self.held_out(tokenizer.clone(), workspace, &observer)?;
+        observer.report(Event::DatasetReport(held_out.report.clone()));
+        let models = Models::open(&base, self.candidates, compute, workspace, &teller)?;
+        models.check(&tokenizer)?;
+        observer.running();
+        let HeldOut { examples, are_pairs, .. } = held_out;
+        let Some(scored) = self.score_all(&models, &examples, &observer)? else {
+            return Ok(End::Stopped { checkpoint_id: None });
+        };
+        let mut found = report(&examples, &scored, are_pairs, Bootstrap::new(self.seed));
+        let chosen = shown::choose(&scored, are_pairs, self.scoring.shown_rows as usize);
+        found.rows = shown::rows(&chosen, &examples, &scored, are_pairs, &tokenizer)?;
+        if !self.answer(&models, &chosen, &examples, &tokenizer, &mut found, &*observer)? {
+            return Ok(End::Stopped { checkpoint_id: None });
+        }
+        observer.report(Event::Phase(Phase { name: "saving".into(), detail: String::new() }));
+        let files = files::of(&found, &examples, &scored);
+        let saved = save(files, checkpoints(workspace, welcome, fingerprint_of(&base)?)?, workspace)?;
+        tell(found, saved, start, &*observer);
+        Ok(End::Succeeded)
+    }
+
+    fn held_out(
+        &self,
+        tokenizer: Arc<Tokenizer>,
+        workspace: &Workspace,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<HeldOut, Error> {
+        let sources = self.data.rows.iter().map(|uri| workspace.open(uri)).collect::<Result<Vec<_>, _>>()?;
+        let teller = Teller::new(observer.clone(), "reading_data");
+        teller.tell("");
+        let progress: dataset::Progress = Arc::new(move |rows| teller.tell_sometimes(|| format!("{rows} rows read")));
+        Ok(workspace.runtime().block_on(HeldOut::load(sources, self.data, tokenizer, progress))?)
+    }
+
+    /// Scores every row with every model; nothing when it is told to stop.
+    fn score_all(
+        &self,
+        models: &Models,
+        examples: &[Example],
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Option<Vec<Scored<'a>>>, Error> {
+        let score = |(number, candidate)| self.score(models, number, candidate, examples, observer);
+        self.candidates.iter().enumerate().map(score).collect()
+    }
+
+    fn score(
+        &self,
+        models: &Models,
+        number: usize,
+        candidate: &'a Candidate,
+        examples: &[Example],
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Option<Scored<'a>>, Error> {
+        let teller = Teller::new(observer.clone(), "scoring");
+        teller.tell(&candidate.name);
+        let mut go_on = |done| {
+            teller.tell_sometimes(|| format!("{}: {done} of {} rows", candidate.name, examples.len()));
+            !is_stopped(&**observer)
+        };
+        let max_tokens = self.scoring.tokens_per_micro_batch as usize;
+        let start = Instant::now();
+        let score = |model: &_, adapter: Option<&_>| score_documents(model, adapter, examples, max_tokens, &mut go_on);
+        let rows = models.with(number, score)?;
+        let (step, seconds) = (models.step(number), start.elapsed().as_secs_f64());
+        Ok(rows.map(|rows| Scored { candidate, step, rows, seconds }))
+    }
+
+    /// Has every model answer the rows that are shown. Says whether it came to its end.
+    fn answer(
+        &self,
+        models: &Models,
+        chosen: &[usize],
+        examples: &[Example],
+        tokenizer: &Tokenizer,
+        report: &mut ScoreReport,
+        observer: &dyn Observer,
+    ) -> Result<bool, Error> {
+        let prompts: Vec<_> = chosen.iter().map(|&index| shown::prompt(&examples[index].documents[0])).collect();
+        if self.scoring.max_new_tokens == 0 || prompts.iter().all(|prompt| prompt.is_empty()) {
+            return Ok(true);
+        }
+        for (number, candidate) in self.candidates.iter().enumerate() {
+            observer.report(Event::Phase(Phase { name: "answering".into(), detail: candidate.name.clone() }));
+            let answers = models.with(number, |model, adapter| {
+                let answer = |prompt: &&[u32]| match is_stopped(observer) {
+                    true => Ok(None),
+                    false => shown::answer(model, adapter, tokenizer, prompt, self.scoring.max_new_tokens).map(Some),
+                };
+                prompts.iter().map(answer).collect::<Result<Option<Vec<String>>, Error>>()
+            })??;
+            let Some(answers) = answers else { return Ok(false) };
+            for (row, answer) in report.rows.iter_mut().zip(answers) {
+                row.scores[number].answer = answer;
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn save(
+    files: impl IntoIterator<Item = (&'static str, Vec<u8>)>,
+    folder: Folder,
+    workspace: &Workspace,
+) -> Result<Saved, Error> {
+    let saved = workspace.runtime().block_on(async {
+        let mut writing = folder.begin(0).await?;
+        for (name, bytes) in files {
+            writing.put(name, bytes.into()).await?;
+        }
+        writing.finish(Default::default()).await
+    });
+    Ok(saved?)
+}
+
+/// Tells what was found, now that it is durable.
+fn tell(found: ScoreReport, saved: Saved, start: Instant, observer: &dyn Observer) {
+    let figures: Vec<_> = found.models.iter().map(|model| &model.evaluation).collect();
+    let eval_seconds = figures.iter().map(|evaluation| evaluation.seconds).sum();
+    let eval_loss_after = if let [only] = figures[..] { only.loss } else { None };
+    observer.report(Event::Scores(found));
+    observer.report(Event::CheckpointSaved(CheckpointSaved {
+        checkpoint_id: saved.checkpoint_id.clone(),
+        step: 0,
+        uri: saved.uri.clone(),
+        size_bytes: saved.manifest.size_bytes(),
+        eval_loss: None,
+        seconds: start.elapsed().as_secs_f64(),
+    }));
+    observer.report(Event::Result(Outcome {
+        final_checkpoint_id: saved.checkpoint_id.clone(),
+        best_checkpoint_id: saved.checkpoint_id,
+        final_checkpoint_uri: saved.uri,
+        eval_loss_after,
+        eval_seconds,
+        ..Outcome::default()
+    }));
+}
+
+fn is_stopped(observer: &dyn Observer) -> bool {
+    matches!(observer.command(), Some(Command::Cancel | Command::Stop))
+}
+
+impl Scored<'_> {
+    /// What it says about the document of each row that counts: the text, of a pair the chosen answer.
+    fn first(&self) -> Vec<DocumentScore> {
+        self.rows.iter().map(|documents| documents[0]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
