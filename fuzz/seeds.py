@@ -328,6 +328,11 @@ def job_spec():
     write("job_spec", "sft", spec(message((1, data))))
     write("job_spec", "dpo", message((3, message((1, "file:///m"))), (5, message((1, data), (14, message((1, 1)))))))
     write("job_spec", "export", message((3, message((1, "file:///m"))), (9, message((1, "file:///c"), (2, 2), (3, 2)))))
+    rows = message((1, "ds-1"), (2, 2), (3, 1), (5, 9))
+    write("job_spec", "evaluate", message((3, message((1, "file:///m"))), (6, message((1, "file:///c"), (2, rows)))))
+    candidates = [(1, message((1, name), (2, "file:///c"))) for name in ("a", "b")]
+    write("job_spec", "compare", message((3, message((1, "file:///m"))), (7, message(*candidates, (2, rows), (4, 7)))))
+    write("job_spec", "ten_thousand_candidates", message((7, message(*[(1, b"")] * 10_000, (2, rows)))))
     write("job_spec", "nothing", b"")
     write("job_spec", "a_hundred_thousand_empty_sources", spec(message((1, b"\x0a\x00" * 100_000))))
     write("job_spec", "twenty_thousand_losses", message((5, message((1, data)) + message((14, message((1, 99)))) * 20_000)))
@@ -383,6 +388,9 @@ def trainer_frames():
     write("trainer_frames", "ends_without_an_end", said((5, b"")) + said() + said((4, b"")))
     write("trainer_frames", "number_of_2_to_the_64", varint(15) + message((2, message((1, 2**64 - 1), (4, b""))))[:15])
     write("trainer_frames", "spec_of_a_trainer", said(event({"effective_spec": {}})))
+    score = {"name": "a", "loss": None, "margin": 1e308, "answer": "x"}
+    shown = {"object": "o", "row": 2**64 - 1, "prompt": "", "expected": "", "rejected": None, "scores": [score]}
+    write("trainer_frames", "scores", said(event({"scores": {"models": [], "differences": [], "rows": [shown]}})))
     write("trainer_frames", "states", said(event({"state_changed": {"from": "SUCCEEDED", "to": "QUEUED", "detail": ""}})))
     write("trainer_frames", "not_json", said((3, "[" * 10_000)) + said((3, "nul")) + said((3, '{"train_step": {"loss": 1e999}}')))
     write("trainer_frames", "length_of_2_to_the_64", b"\xff" * 9 + b"\x01")

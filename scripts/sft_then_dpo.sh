@@ -35,9 +35,18 @@ say "3. DPO on 320 of the pairs, from the SFT checkpoint and compared with it"
 train dpo dpo --train "$pairs_train" --eval "$pairs_heldout" --init-from "$(cat "$home/sft.job")" --epochs 1 \
     --max-train-examples 320 --learning-rate 5e-5
 
-say "4. Export the result: merged, as a Hugging Face folder"
+say "4. Base model, SFT and DPO side by side on the held-out rows, then on the held-out pairs"
+compare() { # name, rows
+    "$bin/hone" compare base sft="$(cat "$home/sft.job")" dpo="$(cat "$home/dpo.job")" --data "$2" --name "$1" --show 3 \
+        --max-new-tokens 32 --job-file "$home/job"
+    "$bin/hone" --json jobs watch "$(cat "$home/job")" >"$home/$1.jsonl"
+}
+compare compared-rows "$rows_heldout"
+compare compared-pairs "$pairs_heldout"
+
+say "5. Export the result: merged, as a Hugging Face folder"
 rm -rf "$home/merged"
 "$bin/hone" export "$(cat "$home/dpo.job")" --model "$model" --dequantize --to "$home/merged"
 
-say "5. What came out"
+say "6. What came out"
 python3 scripts/sft_then_dpo_report.py "$home" | tee "$home/results.md"

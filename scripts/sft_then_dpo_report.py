@@ -14,6 +14,31 @@ def plus_minus(value, error, digits=3):
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
+def scores(path):
+    return next(event["scores"] for event in events(path) if "scores" in event)
+
+
+def interval(found, digits=3):
+    low, high = found.get("low", 0.0), found.get("high", 0.0)
+    return f"{found.get('difference', 0.0):+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def comparison(rows, pairs):
+    print("| against the base model, 95% intervals | SFT | DPO |")
+    print("| --- | ---: | ---: |")
+    lines = [
+        ("nats per token of the answers", rows, "loss"),
+        ("token accuracy of the answers", rows, "token_accuracy"),
+        ("pairs whose true answer is the likelier one", pairs, "preference_accuracy"),
+        ("margin of the pairs, in nats", pairs, "margin"),
+    ]
+    for label, report, figure in lines:
+        print(f"| {label} | " + " | ".join(interval(one[figure]) for one in report["differences"]) + " |")
+    for label, report in (("rows", rows), ("pairs", pairs)):
+        better = [f"{one.get('wins', 0)} of {report['models'][0]['evaluation']['examples']}" for one in report["differences"]]
+        print(f"| better on {label} | " + " | ".join(better) + " |")
+
+
 def main():
     home = Path(sys.argv[1])
     told = {name: events(home / f"{name}.jsonl") for name in ("sft", "dpo")}
@@ -35,6 +60,8 @@ def main():
         print(f"| DPO: {label} | {metric(first, name)} | {metric(last, name)} |")
     print(f"| DPO: log-probability of the chosen answer | {first['logps_chosen']:.1f} | {last['logps_chosen']:.1f} |")
     print(f"| DPO: log-probability of the rejected one | {first['logps_rejected']:.1f} | {last['logps_rejected']:.1f} |")
+    print()
+    comparison(scores(home / "compared-rows.jsonl"), scores(home / "compared-pairs.jsonl"))
     print()
     for name, result in results.items():
         seconds = result["train_seconds"]

@@ -13,6 +13,7 @@ mod faults;
 mod grpcurl;
 mod layers;
 mod load;
+mod memory;
 mod once;
 mod preview;
 mod restart;

@@ -11,6 +11,8 @@ use crate::model::Decoder;
 pub(super) struct Activations {
     /// Bytes of a micro-batch; none means any number.
     most: Option<u64>,
+    /// Whether this is up to the machine, or was said.
+    is_auto: bool,
 }
 
 impl Activations {
@@ -22,7 +24,17 @@ impl Activations {
             ActivationCheckpointing::Auto if device == Device::Cpu => free_bytes().map(|free| free / 2),
             ActivationCheckpointing::Auto => None,
         };
-        Activations { most }
+        Activations { most, is_auto: checkpointing == ActivationCheckpointing::Auto }
+    }
+
+    /// Keeps as little as can be from now on, where that is not what was asked for otherwise. Says whether that changes
+    /// anything.
+    pub(super) fn keep_least(&mut self) -> bool {
+        let changes = self.is_auto && self.most != Some(0);
+        if changes {
+            self.most = Some(0);
+        }
+        changes
     }
 
     /// Whether a micro-batch of so many tokens is to keep only what goes into its layers.

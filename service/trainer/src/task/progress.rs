@@ -55,6 +55,10 @@ pub struct Progress {
     pub best_evaluation: Option<Measured>,
     /// An evaluation is due and was put off.
     pub evaluation_put_off: bool,
+    /// Most tokens of a micro-batch, where memory ran out under those of the spec. The cut moves sums by a rounding, so that a
+    /// resumed run must have the same.
+    #[serde(default)]
+    pub tokens_per_micro_batch: Option<u32>,
     /// How the adapter was initialised, where its start is taken off the base: the checkpoint holds it converted then.
     #[serde(default)]
     pub converted_from: Option<LoraInit>,

@@ -32,6 +32,7 @@ use crate::pretrained;
 use crate::workspace::Workspace;
 
 mod evaluation;
+mod memory;
 mod unsound;
 
 use evaluation::{check_early_stopping, check_plateau, eval_every_steps, metric, metrics};
@@ -210,9 +211,8 @@ impl Run {
     /// One optimizer step.
     fn step(&mut self) -> Result<(), Error> {
         let start = Instant::now();
-        let batch = self.training().batch.clone();
-        let indices = self.rows.next_step(batch.examples_per_step as usize);
-        let gradients = self.gradients(&indices, batch.tokens_per_micro_batch as usize);
+        let indices = self.rows.next_step(self.training().batch.examples_per_step as usize);
+        let gradients = self.gradients_within_memory(&indices);
         let learning_rate = self.schedule.learning_rate(self.progress.step) * self.progress.plateau.scale();
         let grad_norm = clip(self.trained.flat_grad(), self.training().optimizer.max_grad_norm);
         let is_sound = gradients.loss.is_finite() && grad_norm.is_finite();
@@ -229,11 +229,11 @@ impl Run {
     }
 
     /// Adds up the gradients of a step's loss.
-    fn gradients(&self, indices: &[usize], tokens_per_micro_batch: usize) -> Gradients {
+    fn gradients(&self, indices: &[usize]) -> Gradients {
         let step = Step {
             indices,
             examples: indices.iter().map(|&index| &self.train[index]).collect(),
-            tokens_per_micro_batch,
+            tokens_per_micro_batch: self.tokens_per_micro_batch() as usize,
             activations: self.activations,
             seed: self.training().seed,
             number: self.progress.step,

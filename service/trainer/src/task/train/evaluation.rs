@@ -47,12 +47,8 @@ impl Run {
             return;
         }
         self.phase("evaluating");
-        let max_tokens = self.training().batch.tokens_per_micro_batch as usize;
-        let (model, adapter, step) = (&self.model, self.trained.adapter(), self.progress.step);
-        let mut result = match &self.objective {
-            Objective::Likelihood { .. } => evaluate(model, adapter, &self.eval, max_tokens, step),
-            Objective::Preference(pairs) => evaluate_pairs(model, adapter, pairs, &self.eval, max_tokens, step),
-        };
+        let Some(mut result) = self.evaluation_within_memory() else { return };
+        let step = self.progress.step;
         self.progress.eval_seconds += result.seconds;
         if let Some(loss) = result.loss {
             let measured = Measured { step, loss, seconds: result.seconds, preference: result.preference };
@@ -68,6 +64,16 @@ impl Run {
         self.observer.report(Event::Evaluation(result));
         if is_to_be_kept && step > 0 && step < self.total_steps {
             self.save();
+        }
+    }
+
+    /// What the held-out rows say now.
+    pub(super) fn evaluation(&self) -> Evaluation {
+        let max_tokens = self.tokens_per_micro_batch() as usize;
+        let (model, adapter, step) = (&self.model, self.trained.adapter(), self.progress.step);
+        match &self.objective {
+            Objective::Likelihood { .. } => evaluate(model, adapter, &self.eval, max_tokens, step),
+            Objective::Preference(pairs) => evaluate_pairs(model, adapter, pairs, &self.eval, max_tokens, step),
         }
     }
 
