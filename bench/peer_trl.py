@@ -1,4 +1,4 @@
-"""One LoRA SFT run of TRL + PEFT on the CPU as its users run it, measured. Prints one JSON object as its last line.
+"""One LoRA run of TRL + PEFT, SFT or DPO, on the CPU as its users run it, measured. Prints one JSON object as its last line.
 
 The model is given as a folder name, which TRL loads in float32 whatever the file holds. Settings are TRL's defaults, apart
 from those that both sides of the comparison must share: rows and their order, LoRA, batch, length, threads. What is only
@@ -27,6 +27,13 @@ def process_start():
     return psutil.Process().create_time()
 
 
+def num_tokens(example):
+    """Tokens that go through the model without padding; of a pair those of both answers, each behind the prompt."""
+    if "input_ids" in example:
+        return len(example["input_ids"])
+    return 2 * len(example["prompt_ids"]) + len(example["chosen_ids"]) + len(example["rejected_ids"])
+
+
 def run(arguments):
     """Trains and returns the measurements."""
     import datasets
@@ -49,15 +56,19 @@ def run(arguments):
 
     torch.set_num_threads(arguments.threads)
     clock = Clock()
+    trainer_type, config_type, own_settings = {
+        "sft": (trl.SFTTrainer, trl.SFTConfig, {}),
+        "dpo": (trl.DPOTrainer, trl.DPOConfig, {"precompute_ref_log_probs": arguments.precompute_reference}),
+    }[arguments.method]
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = trl.SFTTrainer(
+        trainer = trainer_type(
             model=arguments.model,
             train_dataset=datasets.load_dataset("json", data_files=arguments.rows, split="train", cache_dir=scratch),
             peft_config=peft.LoraConfig(
                 r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
             ),
             callbacks=[clock],
-            args=trl.SFTConfig(
+            args=config_type(
                 output_dir=scratch,
                 use_cpu=True,
                 max_steps=arguments.steps,
@@ -71,23 +82,27 @@ def run(arguments):
                 save_strategy="no",
                 disable_tqdm=True,
                 gradient_checkpointing=arguments.gradient_checkpointing,
+                **own_settings,
                 **PRECISIONS[arguments.precision],
             ),
         )
         collate, batches = trainer.data_collator, []
 
         def counted(examples):
-            batches.append(sum(len(example["input_ids"]) for example in examples))
+            batches.append(sum(num_tokens(example) for example in examples))
             return collate(examples)
 
         trainer.data_collator = counted
+        started = time.time()
         trainer.train()
     parts = arguments.accumulation
+    # Batches are also collated to ask the reference beforehand; those of the steps come last.
+    batches = batches[-arguments.steps * parts :]
     tokens = [sum(batches[step * parts : (step + 1) * parts]) for step in range(arguments.steps)]
     seconds = [after - before for before, after in zip(clock.marks, clock.marks[1:], strict=False)]
     return {
-        "tokens_per_second": sum(tokens[1:]) / sum(seconds[1:]),
         "first_step_seconds": clock.marks[1] - process_start(),
+        "reference_seconds": clock.marks[0] - started if arguments.precompute_reference else 0.0,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "tokens": tokens,
         "step_seconds": seconds,
@@ -110,6 +125,8 @@ def main():
     parser.add_argument(
         "--gradient-checkpointing", action=argparse.BooleanOptionalAction, default=True, help="TRL's default is on"
     )
+    parser.add_argument("--method", choices=("sft", "dpo"), default="sft")
+    parser.add_argument("--precompute-reference", action="store_true", help="dpo: ask the reference once, before training")
     parser.add_argument("--group-by-length", action="store_true", help="rows of like length beside each other")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)

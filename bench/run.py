@@ -1,11 +1,13 @@
-"""Runs the same LoRA SFT in hone and in TRL + PEFT, in turns, and writes a table of medians and ratios to bench/report.md.
+"""Runs the same LoRA SFT and DPO in hone and in TRL + PEFT, in turns, and writes a table of medians and ratios to
+bench/report.md, with a chart beside it.
 
 Same model folder, same rows in the same order, same LoRA, batch, length, precision and threads; rows longer than the limit
 are left out beforehand, so that both sides train on the very same tokens. hone is measured through its service, from
 `hone` creating the job. TRL is measured as it comes and, beside it, without activation checkpointing, and at its best here:
-without it and with rows grouped by length, so that little is padded.
+without it and, for SFT, with rows grouped by length, so that little is padded; for DPO with the reference asked beforehand.
 
-    tokens/s            real tokens (padding does not count) over the time of all steps but the first
+    tokens/s            real tokens (padding does not count; of a pair both answers do, each behind the prompt) over the time
+                        of all steps but the first, and their share of the time that asking the reference took beforehand
     first step          hone: from creating the job to the first step's event; TRL: from starting the process to the same
     peak memory         of the training process
 """
@@ -36,24 +38,29 @@ EXAMPLES_PER_STEP = BATCH * ACCUMULATION
 MAX_LENGTH = 1024
 LEARNING_RATE = 2e-4
 
+STEPS = {"small": 8, "smollm2": 3}
+RUNS = {"small": 3, "smollm2": 1}
+
 SIDES = {
     "hone": "hone",
     "trl": "TRL, defaults",
     "trl_no_checkpointing": "TRL, no activation checkpointing",
-    "trl_grouped": "TRL, that and rows grouped by length",
+    "trl_best": "TRL, at its best",
 }
 
 FLAGS = {
     "trl": [],
     "trl_no_checkpointing": ["--no-gradient-checkpointing"],
-    "trl_grouped": ["--no-gradient-checkpointing", "--group-by-length"],
+    "trl_best": ["--no-gradient-checkpointing"],
 }
+BEST = {"sft": ["--group-by-length"], "dpo": ["--precompute-reference"]}
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One comparison."""
 
+    method: str
     shape: str
     precision: str
     steps: int
@@ -67,7 +74,12 @@ class Case:
     @property
     def rows(self):
         """The rows of exactly these steps."""
-        return CACHE / f"{self.shape}-{self.steps}-steps.jsonl"
+        return CACHE / f"{self.method}-{self.shape}-{self.steps}-steps.jsonl"
+
+    @property
+    def name(self):
+        """What the report calls it."""
+        return f"{self.method.upper()}, {self.shape}, {self.precision}"
 
 
 def prepare(case):
@@ -91,15 +103,22 @@ def script(name, *arguments):
 
 
 def select_rows(case, all_rows):
-    """Writes the first rows that fit, as many as the steps need."""
+    """Writes the first rows that fit, as many as the steps need; pairs have the next row's completion as rejected answer."""
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(case.model)
+
+    def fits(*texts):
+        return len(tokenizer("".join(texts) + tokenizer.eos_token)["input_ids"]) <= MAX_LENGTH
+
+    rows = [json.loads(line) for line in all_rows.read_text().splitlines()]
     chosen = []
-    for line in all_rows.read_text().splitlines(keepends=True):
-        row = json.loads(line)
-        if len(tokenizer(row["prompt"] + row["completion"] + tokenizer.eos_token)["input_ids"]) <= MAX_LENGTH:
-            chosen.append(line)
+    for row, other in zip(rows, rows[1:], strict=False):
+        if case.method == "dpo":
+            answers = {"chosen": row["completion"], "rejected": other["completion"]}
+            row = {"prompt": row["prompt"], **answers}
+        if all(fits(row["prompt"], text) for name, text in row.items() if name != "prompt"):
+            chosen.append(json.dumps(row) + "\n")
         if len(chosen) == case.steps * EXAMPLES_PER_STEP:
             break
     case.rows.write_text("".join(chosen))
@@ -110,7 +129,7 @@ def run_trl(case, *flags):
     output = script(
         "peer_trl.py", case.model, case.rows, "--precision", case.precision, "--steps", case.steps,
         "--batch", BATCH, "--accumulation", ACCUMULATION, "--max-length", MAX_LENGTH,
-        "--learning-rate", LEARNING_RATE, "--threads", case.threads, *flags,
+        "--learning-rate", LEARNING_RATE, "--threads", case.threads, "--method", case.method, *flags,
     )  # fmt: skip
     return json.loads(output.splitlines()[-1])
 
@@ -118,7 +137,8 @@ def run_trl(case, *flags):
 def run_hone(case):
     """One run of hone: a job on a server that is up and has the model and the rows, as a service is used."""
     with tempfile.TemporaryDirectory() as scratch, hone.service(pathlib.Path(scratch)) as service:
-        spec = hone.sft_spec(
+        make_spec = {"sft": hone.sft_spec, "dpo": hone.dpo_spec}[case.method]
+        spec = make_spec(
             service.upload_model(case.model),
             service.upload_rows(case.rows),
             precision={"float32": "PRECISION_FLOAT32", "bfloat16": "PRECISION_BFLOAT16"}[case.precision],
@@ -128,20 +148,24 @@ def run_hone(case):
             schedule={"type": "SCHEDULE_TYPE_COSINE", "warmup_steps": 0},
             max_steps=case.steps,
         )
-        spec["sft"]["data"]["max_length"] = MAX_LENGTH
+        spec[case.method]["data"]["max_length"] = MAX_LENGTH
         start = time.monotonic()
-        first_step_seconds, steps = None, []
+        first_step_seconds, asked, reference_seconds, steps = None, None, 0.0, []
         for event in service.events(service.create(spec)):
             if "failure" in event:
                 raise hone.HoneError(str(event["failure"]))
+            if "phase" in event:
+                if asked:
+                    reference_seconds += time.monotonic() - asked
+                asked = time.monotonic() if event["phase"]["name"] == "scoring_reference" else None
             if "train_step" in event:
                 first_step_seconds = first_step_seconds or time.monotonic() - start
                 steps.append(event["train_step"])
     tokens = [int(step["tokens"]) for step in steps]
     seconds = [step["step_seconds"] for step in steps]
     return {
-        "tokens_per_second": sum(tokens[1:]) / sum(seconds[1:]),
         "first_step_seconds": first_step_seconds,
+        "reference_seconds": reference_seconds,
         "peak_memory_bytes": int(steps[-1]["peak_memory_bytes"]),
         "tokens": tokens,
         "step_seconds": seconds,
@@ -152,8 +176,12 @@ def run_hone(case):
 def run_side(case, side):
     """One run of one side."""
     if side == "hone":
-        return run_hone(case)
-    return run_trl(case, *FLAGS[side])
+        run = run_hone(case)
+    else:
+        run = run_trl(case, *FLAGS[side], *(BEST[case.method] if side == "trl_best" else []))
+    tokens, seconds = run["tokens"], run["step_seconds"]
+    reference_share = run["reference_seconds"] * sum(tokens[1:]) / sum(tokens)
+    return {**run, "tokens_per_second": sum(tokens[1:]) / (sum(seconds[1:]) + reference_share)}
 
 
 def compare(case, num_runs, sides):
@@ -164,7 +192,7 @@ def compare(case, num_runs, sides):
             runs[side].append(run_side(case, side))
             latest = runs[side][-1]
             print(
-                f"{case.shape} {case.precision} run {index + 1}/{num_runs} {side}: "
+                f"{case.name} run {index + 1}/{num_runs} {side}: "
                 f"{latest['tokens_per_second']:.0f} tokens/s, first step {latest['first_step_seconds']:.2f} s",
                 file=sys.stderr,
                 flush=True,
@@ -178,7 +206,7 @@ def check_same_work(runs):
     a fresh adapter changes nothing."""
     if len({sum(run["tokens"]) for side_runs in runs.values() for run in side_runs}) > 1:
         raise SystemExit(f"the sides trained on different tokens: { {side: r[0]['tokens'] for side, r in runs.items()} }")
-    ordered = [run for side, side_runs in runs.items() if side != "trl_grouped" for run in side_runs]
+    ordered = [run for side, side_runs in runs.items() if side != "trl_best" for run in side_runs]
     if len({tuple(run["tokens"]) for run in ordered}) > 1:
         raise SystemExit(f"the sides trained on different steps: { {side: r[0]['tokens'] for side, r in runs.items()} }")
     first_losses = [run["losses"][0] for run in ordered]
@@ -217,12 +245,40 @@ def section(case, runs):
     """The report of one case: what was run, and the table."""
     tokens = next(iter(runs.values()))[0]["tokens"]
     digest = hashlib.sha256(case.rows.read_bytes()).hexdigest()[:12]
+    num_runs = len(next(iter(runs.values())))
+    counted = "One run of each side." if num_runs == 1 else f"Median of {num_runs} runs, the sides taking turns."
     return (
-        f"## {case.shape}, {case.precision}\n\n"
-        f"{case.steps} steps of {BATCH} x {ACCUMULATION} rows ({sum(tokens)} tokens, rows {digest}), LoRA r = 16 on all "
-        f"linear layers, at most {MAX_LENGTH} tokens a row, {case.threads} threads.\n"
-        f"Median of {len(next(iter(runs.values())))} runs, the sides taking turns.\n\n{table(runs)}\n"
+        f"## {case.name}\n\n"
+        f"{case.steps} steps of {BATCH} x {ACCUMULATION} {'pairs' if case.method == 'dpo' else 'rows'} "
+        f"({sum(tokens)} tokens, rows {digest}), LoRA r = 16 on all linear layers, at most {MAX_LENGTH} tokens a row, "
+        f"{case.threads} threads.\n{counted}\n\n{table(runs)}\n"
     )
+
+
+def draw(cases, path):
+    """A chart of tokens/s as a multiple of TRL's defaults."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sides = [side for side in SIDES if any(side in runs for _, runs in cases)]
+    figure, axes = pyplot.subplots(figsize=(10, 1.2 + 0.28 * len(cases) * len(sides)))
+    for place, (_, runs) in enumerate(cases):
+        base = summarise(runs["trl"])["tokens_per_second"][0]
+        for number, side in enumerate(side for side in sides if side in runs):
+            speed = summarise(runs[side])["tokens_per_second"][0]
+            row = place * (len(sides) + 1) + number
+            axes.barh(row, speed / base, color=f"C{sides.index(side)}", label=SIDES[side] if place == 0 else None)
+            axes.text(speed / base, row, f" {speed / base:.1f}  ({speed:.0f} tokens/s)", va="center", fontsize=8)
+    middles = [place * (len(sides) + 1) + (len(sides) - 1) / 2 for place in range(len(cases))]
+    axes.set_yticks(middles, [case.name for case, _ in cases])
+    axes.invert_yaxis()
+    axes.margins(x=0.2)
+    axes.set_xlabel("tokens/s as a multiple of TRL's defaults")
+    axes.legend(loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
 
 
 def cpu_name():
@@ -233,8 +289,8 @@ def cpu_name():
     return platform.machine()
 
 
-def report(sections):
-    """The whole report."""
+def report(sections, chart):
+    """The whole report; `chart` is the name of the picture beside it, if there is one."""
     import peft
     import torch
     import transformers
@@ -246,31 +302,39 @@ def report(sections):
         "TRL's first step counts from the start of its process, hone's from creating the job on a server that is up.\n"
         f"{datetime.date.today()}, {cpu_name()}, {os.cpu_count()} cores, "
         f"torch {torch.__version__}, TRL {trl.__version__}, PEFT {peft.__version__}, "
-        f"transformers {transformers.__version__}.\n\n" + "\n".join(sections)
+        f"transformers {transformers.__version__}.\n\n"
+        + (f"![tokens/s as a multiple of TRL's defaults]({chart})\n\n" if chart else "")
+        + "\n".join(sections)
     )
 
 
 def main():
     """Compares the chosen cases and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", choices=("sft", "dpo"), default=["sft", "dpo"])
     parser.add_argument("--shapes", nargs="+", choices=("small", "smollm2"), default=["small"])
-    parser.add_argument("--precisions", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--runs", type=int, default=3, help="runs of each side")
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--precisions", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["hone", "trl", "trl_best"])
+    parser.add_argument("--runs", type=int, help="runs of each side; default 3, of smollm2 1")
+    parser.add_argument("--steps", type=int, help="steps of a run; default 8, of smollm2 3")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/report.md")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
 
-    sections = []
+    compared = []
     for shape in arguments.shapes:
-        for precision in arguments.precisions:
-            case = Case(shape, precision, arguments.steps, arguments.threads)
-            prepare(case)
-            sections.append(section(case, compare(case, arguments.runs, arguments.sides)))
-            print(sections[-1])
-    arguments.out.write_text(report(sections))
+        for method in arguments.methods:
+            for precision in arguments.precisions:
+                case = Case(method, shape, precision, arguments.steps or STEPS[shape], arguments.threads)
+                prepare(case)
+                compared.append((case, compare(case, arguments.runs or RUNS[shape], arguments.sides)))
+                print(section(*compared[-1]))
+    chart = arguments.out.with_suffix(".png")
+    if "trl" in arguments.sides:
+        draw(compared, chart)
+    sections = [section(case, runs) for case, runs in compared]
+    arguments.out.write_text(report(sections, chart.name if "trl" in arguments.sides else None))
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ pub fn kind(event: &v1::JobEvent) -> String {
         Event::ResourceUsage(_) => "resource_usage",
         Event::Warning(_) => "warning",
         Event::ExportReport(_) => "export_report",
+        Event::HardExamples(_) => "hard_examples",
         Event::Scores(_) => "scores",
         Event::Resumed(_) => "resumed",
         Event::EarlyStopped(_) => "early_stopped",

@@ -92,6 +92,7 @@ impl Narrator {
                 stopped.best.map_or("anything".to_owned(), |best| format!("{} {best:.4}", printable(&stopped.metric))),
                 stopped.best_step,
             ),
+            Some(Event::HardExamples(found)) => scores::hardest(found, paint),
             Some(Event::Scores(report)) => scores::text(report, paint),
             Some(Event::ExportReport(report)) => export_text(report, paint),
             Some(Event::Failure(failure)) => failure_text(failure, paint),

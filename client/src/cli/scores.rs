@@ -93,6 +93,32 @@ fn shown(row: &v1::ShownRow, paint: Paint) -> String {
     lines.join("\n")
 }
 
+/// The hardest held-out row in full, the places of the others.
+pub(crate) fn hardest(found: &v1::HardExamples, paint: Paint) -> String {
+    let Some((first, others)) = found.examples.split_first() else { return paint.dim("no hard rows") };
+    let figure = |row: &v1::HardExample| {
+        let (name, now) = row.margin.map_or(("loss", row.loss), |margin| ("margin", Some(margin)));
+        let before = row.before.map_or(String::new(), |before| format!(" (before {before:.3})"));
+        format!("{name} {}{before}", now.map_or("not finite".to_owned(), |now| format!("{now:.3}")))
+    };
+    let place = |row: &v1::HardExample| format!("{}:{}", base_name(&row.object), row.row);
+    let mut lines = vec![format!("{} {}  {}", paint.cyan("hardest row"), place(first), figure(first))];
+    let texts = [("prompt", &first.prompt), ("expected", &first.expected), ("answer", &first.answer)];
+    let told = texts.into_iter().filter(|(_, text)| !text.is_empty());
+    lines.extend(told.map(|(name, text)| format!("  {} {}", paint.dim(name), in_one_line(text))));
+    let surprise = |one: &v1::Surprise| {
+        format!("{:?} for {:?} (token {}, {:.1} nats)", one.preferred, one.expected, one.token, one.nll)
+    };
+    if let Some(one) = first.surprises.first() {
+        lines.push(format!("  {} {}", paint.dim("rather"), printable(&surprise(one))));
+    }
+    if !others.is_empty() {
+        let others: Vec<_> = others.iter().map(|row| format!("{} {}", place(row), figure(row))).collect();
+        lines.push(format!("  {} {}", paint.dim("then"), others.join(", ")));
+    }
+    lines.join("\n")
+}
+
 /// A text in a line of bounded length.
 fn in_one_line(text: &str) -> String {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -162,5 +188,28 @@ rows.jsonl:7
         let report = v1::ScoreReport { models: vec![model("m", Some(pairs))], ..Default::default() };
         let told = text(&report, Paint { on: false });
         assert!(told.contains("scored 66 pairs") && told.contains("75.0% ± 0.0%"), "{told}");
+    }
+
+    #[test]
+    fn the_hardest_row_is_told_in_full_and_the_others_by_their_place() {
+        let row = |number: u64, loss: f64, before: Option<f64>| v1::HardExample {
+            object: "s3://b/rows.jsonl".into(),
+            row: number,
+            prompt: "2 + 2?".into(),
+            expected: "4".into(),
+            loss: Some(loss),
+            before,
+            ..Default::default()
+        };
+        let surprise = v1::Surprise { token: 1, expected: "4".into(), preferred: " 5".into(), nll: 6.25 };
+        let first = v1::HardExample { surprises: vec![surprise], ..row(7, 3.5, Some(4.0)) };
+        let found = v1::HardExamples { step: 3, examples: vec![first, row(9, 2.0, None)] };
+        let expected = "\
+hardest row rows.jsonl:7  loss 3.500 (before 4.000)
+  prompt 2 + 2?
+  expected 4
+  rather \" 5\" for \"4\" (token 1, 6.2 nats)
+  then rows.jsonl:9 loss 2.000";
+        assert_eq!(hardest(&found, Paint { on: false }), expected);
     }
 }

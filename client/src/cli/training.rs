@@ -76,6 +76,9 @@ pub(crate) struct TrainingArgs {
     /// The held-out figure that decides. Default loss.
     #[arg(long, value_name = "FIGURE", value_parser = early_stopping_metric(), requires = "early_stopping", help_heading = "Evaluation and checkpoints")]
     early_stopping_metric: Option<v1::EarlyStoppingMetric>,
+    /// Held-out rows that each evaluation shows, the hardest; 0 shows none. Default 5.
+    #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
+    hard_examples: Option<u32>,
     /// Steps between checkpoints; 0 saves by time only (every 10 minutes) and at the end. Default 0.
     #[arg(long, value_name = "STEPS", help_heading = "Evaluation and checkpoints")]
     save_every: Option<u64>,
@@ -169,7 +172,12 @@ impl TrainingArgs {
             patience: Some(patience),
             threshold: self.early_stopping_threshold,
         });
-        let evaluation = v1::EvaluationSpec { every_steps: self.eval_every, max_time_fraction: None, early_stopping };
+        let evaluation = v1::EvaluationSpec {
+            every_steps: self.eval_every,
+            max_time_fraction: None,
+            early_stopping,
+            hard_examples: self.hard_examples,
+        };
         let checkpoints =
             v1::CheckpointSpec { every_steps: self.save_every, every_minutes: None, keep_last: self.keep_last };
         Ok(Parts {

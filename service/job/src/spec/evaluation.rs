@@ -14,11 +14,18 @@ pub struct Evaluation {
     /// Ends the run when the held-out rows stop improving. Default: off.
     #[serde(default)]
     pub early_stopping: Option<EarlyStopping>,
+    /// Held-out rows that each evaluation shows, the hardest. 0 to 50, default 5.
+    #[serde(default = "default_hard_examples")]
+    pub hard_examples: u32,
+}
+
+fn default_hard_examples() -> u32 {
+    5
 }
 
 impl Default for Evaluation {
     fn default() -> Self {
-        Self { every_steps: None, max_time_fraction: 0.1, early_stopping: None }
+        Self { every_steps: None, max_time_fraction: 0.1, early_stopping: None, hard_examples: default_hard_examples() }
     }
 }
 
@@ -26,6 +33,7 @@ impl Evaluation {
     pub(super) fn validate(&self, has_held_out_rows: bool, check: &mut Check<'_>) {
         check.that(self.every_steps != Some(0), "evaluation.every_steps", "must be at least 1");
         check.within(self.max_time_fraction, 0.0..=1.0, "evaluation.max_time_fraction");
+        check.within(f64::from(self.hard_examples), 0.0..=50.0, "evaluation.hard_examples");
         let Some(stopping) = self.early_stopping else { return };
         let needs = "watches held-out rows: give data.eval or data.eval_fraction";
         check.that(has_held_out_rows, "evaluation.early_stopping", needs);

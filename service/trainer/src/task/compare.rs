@@ -13,7 +13,7 @@ use hone_job::spec::{Candidate, CompareTask, EvaluateTask, ScoredRows, Scoring};
 
 use super::evaluate::{DocumentScore, score_documents};
 use super::setup::Teller;
-use super::{Observer, checkpoints};
+use super::{Observer, checkpoints, row_text};
 use crate::checkpoint::{Folder, Saved};
 use crate::device::Compute;
 use crate::error::Error;
@@ -150,7 +150,7 @@ impl<'a> Work<'a> {
         report: &mut ScoreReport,
         observer: &dyn Observer,
     ) -> Result<bool, Error> {
-        let prompts: Vec<_> = chosen.iter().map(|&index| shown::prompt(&examples[index].documents[0])).collect();
+        let prompts: Vec<_> = chosen.iter().map(|&index| row_text::prompt(&examples[index].documents[0])).collect();
         if self.scoring.max_new_tokens == 0 || prompts.iter().all(|prompt| prompt.is_empty()) {
             return Ok(true);
         }
@@ -159,7 +159,7 @@ impl<'a> Work<'a> {
             let answers = models.with(number, |model, adapter| {
                 let answer = |prompt: &&[u32]| match is_stopped(observer) {
                     true => Ok(None),
-                    false => shown::answer(model, adapter, tokenizer, prompt, self.scoring.max_new_tokens).map(Some),
+                    false => row_text::answer(model, adapter, tokenizer, prompt, self.scoring.max_new_tokens).map(Some),
                 };
                 prompts.iter().map(answer).collect::<Result<Option<Vec<String>>, Error>>()
             })??;

@@ -23,17 +23,35 @@ mod pairs;
 pub(super) use pairs::{evaluate_pairs, standard_error};
 
 /// Scores every example. `step` is the number of steps taken; whether it is the best so far is left to the caller.
-pub fn evaluate(
+pub(super) fn evaluate(
     model: &Decoder,
     adapter: Option<&Adapter>,
     examples: &[Example],
     tokens_per_micro_batch: usize,
     step: u64,
-) -> Evaluation {
+) -> (Evaluation, Vec<RowFigure>) {
     let start = Instant::now();
     let scores = score_documents(model, adapter, examples, tokens_per_micro_batch, &mut |_| true);
     let rows: Vec<_> = scores.expect("nobody ends it").into_iter().map(|documents| documents[0]).collect();
-    Evaluation { step, seconds: start.elapsed().as_secs_f64(), ..summary(examples, &rows) }
+    let evaluation = Evaluation { step, seconds: start.elapsed().as_secs_f64(), ..summary(examples, &rows) };
+    let figures = rows.iter().map(|row| RowFigure { loss: row.nll / row.tokens as f64, margin: None }).collect();
+    (evaluation, figures)
+}
+
+/// How well the model does on one row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct RowFigure {
+    /// Nats per token of the text, or of the chosen answer.
+    pub(super) loss: f64,
+    /// Reward of the chosen answer less that of the rejected one; of pairs.
+    pub(super) margin: Option<f64>,
+}
+
+impl RowFigure {
+    /// How hard the row is; more is harder.
+    pub(super) fn hardness(self) -> f64 {
+        self.margin.map_or(self.loss, |margin| -margin)
+    }
 }
 
 /// Averages over the rows of some examples, one of each.
@@ -169,7 +187,7 @@ mod tests {
         let model = tiny::model(Architecture::Llama);
         let examples: Vec<Example> =
             [5, 40, 3, 17, 17, 60].iter().enumerate().map(|(i, &len)| example(len, i)).collect();
-        let at = |max_tokens| evaluate(&model, None, &examples, max_tokens, 3);
+        let at = |max_tokens| evaluate(&model, None, &examples, max_tokens, 3).0;
         let one = at(1);
         assert_eq!((one.step, one.examples), (3, 6));
         assert_eq!(one.tokens, examples.iter().map(Example::num_targets).sum::<u64>());

@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use hone_data::order::Sequence;
 use hone_data::tokenize::Example;
+use hone_data::tokenizer::Tokenizer;
 use hone_job::checkpoint::id_of_step;
 use hone_job::event::{Event, Outcome, Phase, Plan, TrainStep};
 use hone_job::spec::{self, JobSpec, Task, Training};
 
 use super::activations::Activations;
-use super::evaluate::finite;
+use super::evaluate::{RowFigure, finite};
 use super::objective::{Gradients, Objective, PairObjective, ReferenceLogps, Step};
 use super::progress::{Progress, VERSION};
 use super::reference::ReferencePolicy;
@@ -35,7 +36,7 @@ mod evaluation;
 mod memory;
 mod unsound;
 
-use evaluation::{check_early_stopping, check_plateau, eval_every_steps, metric, metrics};
+use evaluation::{Evaluated, check_early_stopping, check_plateau, eval_every_steps, metric, metrics};
 
 /// Trains as the spec says, until it is done or told to stop.
 pub fn train(
@@ -82,6 +83,9 @@ struct Run {
     constant_files: Vec<(String, bytes::Bytes)>,
     saved: (u64, Instant),
     activations: Activations,
+    tokenizer: Arc<Tokenizer>,
+    /// What the newest evaluation found of each held-out row.
+    row_figures: Vec<RowFigure>,
     usage: Usage,
     compute: Compute,
     observer: Arc<dyn Observer>,
@@ -154,6 +158,8 @@ impl Run {
             train: dataset.train,
             eval: dataset.eval,
             activations,
+            tokenizer,
+            row_figures: Vec::new(),
             usage: Usage::new(),
             spec,
             model,

@@ -62,6 +62,7 @@ fn content(event: Event) -> EventOneof {
             best_step: stopped.best_step,
             evaluations: stopped.evaluations,
         }),
+        Event::HardExamples(found) => EventOneof::HardExamples(score::hard_examples(found)),
         Event::Scores(report) => EventOneof::Scores(score::report(report)),
         Event::ExportReport(report) => EventOneof::ExportReport(export_report(report)),
         Event::Failure(found) => EventOneof::Failure(failure(found)),

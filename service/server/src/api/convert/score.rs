@@ -1,5 +1,6 @@
-//! What models make of rows, as a message.
+//! What models make of rows, as messages.
 
+use hone_job::event::{HardExample, HardExamples, Surprise};
 use hone_job::score::{BucketDifference, Interval, ModelScore, RowScore, ScoreDifference, ScoreReport, ShownRow};
 use hone_proto::v1 as pb;
 
@@ -49,5 +50,25 @@ fn shown_row(row: ShownRow) -> pb::ShownRow {
         expected: row.expected,
         rejected: row.rejected.unwrap_or_default(),
         scores: row.scores.into_iter().map(score).collect(),
+    }
+}
+
+pub(super) fn hard_examples(found: HardExamples) -> pb::HardExamples {
+    pb::HardExamples { step: found.step, examples: found.examples.into_iter().map(hard_example).collect() }
+}
+
+fn hard_example(found: HardExample) -> pb::HardExample {
+    let surprise = |Surprise { token, expected, preferred, nll }| pb::Surprise { token, expected, preferred, nll };
+    pb::HardExample {
+        object: found.object,
+        row: found.row,
+        prompt: found.prompt,
+        expected: found.expected,
+        rejected: found.rejected.unwrap_or_default(),
+        loss: found.loss,
+        margin: found.margin,
+        before: found.before,
+        surprises: found.surprises.into_iter().map(surprise).collect(),
+        answer: found.answer,
     }
 }

@@ -64,8 +64,8 @@ fn figures_of_texts_are_those_of_single_evaluations_and_differences_those_betwee
     let found = scores(&events);
     let (model, examples) = (model(), examples(ROWS));
     let loaded = peft::load_frozen(&fixtures().join("adapters/llama_all_linear"), &model).unwrap();
-    let expected =
-        [None, Some(&loaded), None].map(|adapter| crate::task::evaluate::evaluate(&model, adapter, &examples, 2048, 0));
+    let expected = [None, Some(&loaded), None]
+        .map(|adapter| crate::task::evaluate::evaluate(&model, adapter, &examples, 2048, 0).0);
     for (one, expected) in found.models.iter().zip(&expected) {
         let own = &one.evaluation;
         assert_eq!((own.loss, own.tokens, own.examples), (expected.loss, expected.tokens, expected.examples));
@@ -107,7 +107,7 @@ fn differences_of_pairs_are_rewards_against_the_first_model() {
     let against = |reference: ReferenceLogps, adapter| {
         let train = ReferenceLogps::none(0);
         let objective = PairObjective { preference: preference.clone(), train, eval: reference };
-        evaluate_pairs(&model, adapter, &objective, &examples, 2048, 0).preference.unwrap()
+        evaluate_pairs(&model, adapter, &objective, &examples, 2048, 0).0.preference.unwrap()
     };
     let alone = against(ReferenceLogps::none(examples.len()), None);
     let own = found.models[0].evaluation.preference.unwrap();

@@ -9,7 +9,7 @@ use hone_data::tokenize::Example;
 use hone_job::event::{BucketLoss, Evaluation, PreferenceMetrics};
 use tch::{Kind, Tensor};
 
-use super::finite;
+use super::{RowFigure, finite};
 use crate::loss::pairs::AnswerScores;
 use crate::loss::preference::{self, Pairs};
 use crate::model::{Adapter, Decoder};
@@ -23,12 +23,17 @@ pub(in crate::task) fn evaluate_pairs(
     examples: &[Example],
     tokens_per_micro_batch: usize,
     step: u64,
-) -> Evaluation {
+) -> (Evaluation, Vec<RowFigure>) {
     let start = Instant::now();
     let rows = tch::no_grad(|| score_pairs(model, adapter, objective, examples, tokens_per_micro_batch));
     let all: Vec<usize> = (0..examples.len()).collect();
     let whole = Part::new(objective, examples, &rows, &all);
-    Evaluation {
+    let figure = |(row, example): (&Metrics, &Example)| RowFigure {
+        loss: row.chosen_nll / chosen_targets(&[example]) as f64,
+        margin: Some(row.reward_chosen - row.reward_rejected),
+    };
+    let figures = rows.iter().zip(examples).map(figure).collect();
+    let evaluation = Evaluation {
         step,
         loss: finite(whole.loss),
         loss_standard_error: whole.loss_standard_error,
@@ -40,7 +45,8 @@ pub(in crate::task) fn evaluate_pairs(
         seconds: start.elapsed().as_secs_f64(),
         best: false,
         preference: Some(whole.preference),
-    }
+    };
+    (evaluation, figures)
 }
 
 /// Figures of each pair, in the order of the examples. Losses are taken once all pairs are scored, since some of them compare

@@ -1,21 +1,33 @@
 //! Evaluations of a run: when they are due, what hangs on them, what they are worth to a checkpoint.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use hone_data::tokenize::Example;
-use hone_job::event::{Evaluation, Event, Warning};
+use hone_job::event::{Evaluation, Event, HardExample, HardExamples, Warning};
 use hone_job::spec::{JobSpec, Metric, ScheduleKind, Training};
 
 use super::Run;
 use crate::error::Error;
 use crate::optim::{Schedule, acting_evaluations};
 use crate::task::Observer;
-use crate::task::evaluate::{evaluate, evaluate_pairs};
+use crate::task::evaluate::{RowFigure, evaluate, evaluate_pairs};
+use crate::task::hard_examples::Look;
 use crate::task::objective::Objective;
 use crate::task::progress::Measured;
 
 /// Evaluations of a run whose spec does not say how often.
 const DEFAULT_EVALUATIONS: u64 = 10;
+
+/// What an evaluation found.
+pub(super) struct Evaluated {
+    /// Averages.
+    result: Evaluation,
+    /// Each row.
+    rows: Vec<RowFigure>,
+    /// The hardest rows.
+    hardest: Vec<HardExample>,
+}
 
 impl Run {
     /// Evaluates when it is time, or puts it off while it would take more than its share of the run's time; but never where
@@ -47,8 +59,9 @@ impl Run {
             return;
         }
         self.phase("evaluating");
-        let Some(mut result) = self.evaluation_within_memory() else { return };
+        let Some(Evaluated { mut result, rows, hardest }) = self.evaluation_within_memory() else { return };
         let step = self.progress.step;
+        self.row_figures = rows;
         self.progress.eval_seconds += result.seconds;
         if let Some(loss) = result.loss {
             let measured = Measured { step, loss, seconds: result.seconds, preference: result.preference };
@@ -62,19 +75,34 @@ impl Run {
         self.observe_plateau(result.loss);
         let is_to_be_kept = self.observe_early_stopping(&result);
         self.observer.report(Event::Evaluation(result));
+        if !hardest.is_empty() {
+            self.observer.report(Event::HardExamples(HardExamples { step, examples: hardest }));
+        }
         if is_to_be_kept && step > 0 && step < self.total_steps {
             self.save();
         }
     }
 
     /// What the held-out rows say now.
-    pub(super) fn evaluation(&self) -> Evaluation {
+    pub(super) fn evaluation(&self) -> Result<Evaluated, Error> {
+        let start = Instant::now();
         let max_tokens = self.tokens_per_micro_batch() as usize;
         let (model, adapter, step) = (&self.model, self.trained.adapter(), self.progress.step);
-        match &self.objective {
+        let (mut result, rows) = match &self.objective {
             Objective::Likelihood { .. } => evaluate(model, adapter, &self.eval, max_tokens, step),
             Objective::Preference(pairs) => evaluate_pairs(model, adapter, pairs, &self.eval, max_tokens, step),
-        }
+        };
+        let look = Look {
+            model,
+            adapter,
+            tokenizer: &self.tokenizer,
+            examples: &self.eval,
+            before: &self.row_figures,
+            answers: step >= self.total_steps,
+        };
+        let hardest = look.hardest(&rows, self.training().evaluation.hard_examples as usize)?;
+        result.seconds = start.elapsed().as_secs_f64();
+        Ok(Evaluated { result, rows, hardest })
     }
 
     /// Lets early stopping see an evaluation. Says whether it is the best so far.

@@ -7,10 +7,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use hone_data::tokenize::Example;
-use hone_job::event::{Evaluation, Event, Warning};
+use hone_job::event::{Event, Warning};
 use hone_job::failure::Reason;
 
-use super::Run;
+use super::{Evaluated, Run};
 use crate::error::Error;
 use crate::task::objective::Gradients;
 
@@ -30,8 +30,11 @@ impl Run {
                 Err(panic) => panic,
             };
             self.trained.zero_grad();
-            let Some(what) = out_of_memory(&panic) else { resume_unwind(panic) };
-            let what = format!("step {} ({what})", self.progress.step + 1);
+            let error = Error::from_panic(&*panic);
+            if !is_about_memory(&error) {
+                resume_unwind(panic);
+            }
+            let what = format!("step {} ({error})", self.progress.step + 1);
             let longest = longest(indices.iter().map(|&index| &self.train[index]));
             let goes_on = if self.activations.keep_least() {
                 let taken = "activations are made again in the backward pass from now on, as with \
@@ -49,16 +52,16 @@ impl Run {
 
     /// Evaluates, with as little memory as it takes. One that fails all the same is told of and left out: it has no say in
     /// whether the run goes on.
-    pub(super) fn evaluation_within_memory(&mut self) -> Option<Evaluation> {
+    pub(super) fn evaluation_within_memory(&mut self) -> Option<Evaluated> {
         loop {
-            let panic = match attempt(|| self.evaluation()) {
-                Ok(evaluation) => return Some(evaluation),
-                Err(panic) => panic,
+            let error = match attempt(|| self.evaluation()) {
+                Ok(Ok(evaluated)) => return Some(evaluated),
+                Ok(Err(error)) => error,
+                Err(panic) => Error::from_panic(&*panic),
             };
             let place = format!("the evaluation of step {}", self.progress.step);
-            let what = out_of_memory(&panic).map(|what| format!("{place} ({what})"));
-            if !what.is_some_and(|what| self.halve_micro_batches(longest(&self.eval), &what)) {
-                let error = Error::from_panic(&*panic);
+            let what = format!("{place} ({error})");
+            if !is_about_memory(&error) || !self.halve_micro_batches(longest(&self.eval), &what) {
                 let message = format!("{place} failed and is left out: {error}; the run goes on without it");
                 self.observer.report(Event::Warning(Warning { code: "evaluation_failed".into(), message }));
                 return None;
@@ -89,10 +92,8 @@ fn attempt<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
     catch_unwind(AssertUnwindSafe(|| tch::with_grad(work)))
 }
 
-/// What a panic says when it is about memory.
-fn out_of_memory(panic: &Panic) -> Option<String> {
-    let error = Error::from_panic(&**panic);
-    (error.failure().reason == Reason::OutOfMemory).then(|| error.to_string())
+fn is_about_memory(error: &Error) -> bool {
+    error.failure().reason == Reason::OutOfMemory
 }
 
 /// Tokens of the longest example.

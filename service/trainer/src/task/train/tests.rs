@@ -132,7 +132,8 @@ fn follows_trl_step_by_step_from_the_same_adapter() {
 fn a_run_learns_reports_and_saves() {
     let case = Case::new("qwen3", |training| {
         training.data.eval_fraction = 0.2;
-        training.evaluation = spec::Evaluation { every_steps: Some(2), max_time_fraction: 1.0, early_stopping: None };
+        training.evaluation =
+            spec::Evaluation { every_steps: Some(2), max_time_fraction: 1.0, ..spec::Evaluation::default() };
         training.optimizer.learning_rate = 2e-2;
     });
     let (end, events) = case.run(None);

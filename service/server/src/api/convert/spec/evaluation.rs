@@ -20,6 +20,7 @@ impl Reader {
             every_steps: evaluation.every_steps,
             max_time_fraction: evaluation.max_time_fraction.unwrap_or(defaults.max_time_fraction),
             early_stopping,
+            hard_examples: evaluation.hard_examples.unwrap_or(defaults.hard_examples),
         }
     }
 }
@@ -48,5 +49,6 @@ pub(super) fn message(evaluation: Evaluation) -> pb::EvaluationSpec {
         every_steps: evaluation.every_steps,
         max_time_fraction: Some(evaluation.max_time_fraction),
         early_stopping: evaluation.early_stopping.map(stopping),
+        hard_examples: Some(evaluation.hard_examples),
     }
 }

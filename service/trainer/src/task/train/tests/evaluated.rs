@@ -7,7 +7,8 @@ fn a_plateau_lowers_the_rate_after_its_warmup_however_long_evaluations_take() {
     let case = Case::new("llama", |training| {
         training.length = Length::MaxSteps(8);
         training.data.eval_fraction = 0.1;
-        training.evaluation = spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0, early_stopping: None };
+        training.evaluation =
+            spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0, ..spec::Evaluation::default() };
         training.optimizer.learning_rate = 1e-3;
         training.schedule = falling_plateau();
     });
@@ -47,7 +48,8 @@ fn a_plateau_that_cannot_act_is_told_when_the_run_is_planned() {
 fn evaluations_keep_to_their_share_of_the_time_but_for_the_first_and_the_last() {
     let case = Case::new("llama", |training| {
         training.data.eval_fraction = 0.2;
-        training.evaluation = spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0, early_stopping: None };
+        training.evaluation =
+            spec::Evaluation { every_steps: Some(1), max_time_fraction: 0.0, ..spec::Evaluation::default() };
     });
     let (_, events) = case.run(None);
     assert_eq!(evaluations(&events).iter().map(|one| one.step).collect::<Vec<_>>(), [0, 6]);
@@ -69,6 +71,7 @@ fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
                 // Evaluations that decide are not put off.
                 max_time_fraction: 0.0,
                 early_stopping: Some(spec::EarlyStopping { patience, threshold, ..Default::default() }),
+                hard_examples: 0,
             };
         })
     };
@@ -97,4 +100,49 @@ fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
     cut.run(Some((verdict.best_step + 1, Command::Stop)));
     cut.welcome.resume_from = Some(uri(&cut.checkpoint(&id_of_step(verdict.best_step + 1))));
     assert_eq!(stopped(&cut.run(None).1), Some(verdict));
+}
+
+/// The rows shown are the hardest, with their least likely tokens; what was found before stands beside it, and answers come
+/// at the end.
+#[test]
+fn every_evaluation_shows_the_rows_that_the_model_finds_hardest() {
+    let case = |count: u32| {
+        Case::new("llama", |training| {
+            training.data.eval_fraction = 0.2;
+            training.evaluation.every_steps = Some(3);
+            training.evaluation.max_time_fraction = 1.0;
+            training.evaluation.hard_examples = count;
+        })
+    };
+    let shown = |events: &[Event]| {
+        let found = events.iter().filter_map(|event| match event {
+            Event::HardExamples(found) => Some(found.clone()),
+            _ => None,
+        });
+        found.collect::<Vec<_>>()
+    };
+    let (_, events) = case(50).run(None);
+    let found = shown(&events);
+    assert_eq!(found.iter().map(|one| one.step).collect::<Vec<_>>(), [0, 3, 6]);
+    for (number, (one, evaluation)) in found.iter().zip(evaluations(&events)).enumerate() {
+        assert_eq!(one.examples.len() as u64, evaluation.examples, "there are less than fifty rows");
+        let losses: Vec<f64> = one.examples.iter().map(|example| example.loss.unwrap()).collect();
+        assert!(losses.is_sorted_by(|one, other| one >= other), "{losses:?}");
+        for example in &one.examples {
+            let surprises: Vec<f64> = example.surprises.iter().map(|one| one.nll).collect();
+            assert!(surprises.is_sorted_by(|one, other| one >= other) && surprises[0] + 1e-4 >= example.loss.unwrap());
+            assert!(example.surprises.iter().all(|one| one.nll < 0.7 || one.expected != one.preferred));
+            assert!(!example.prompt.is_empty() && !example.expected.is_empty() && example.rejected.is_none());
+            assert_eq!(example.before.is_some(), number > 0);
+        }
+    }
+    let loss_of = |one: &hone_job::event::HardExamples, row: u64| {
+        one.examples.iter().find(|example| example.row == row).and_then(|example| example.loss)
+    };
+    for example in &found[2].examples {
+        assert_eq!(example.before, loss_of(&found[1], example.row));
+    }
+    let answered = |one: &hone_job::event::HardExamples| one.examples.iter().any(|example| !example.answer.is_empty());
+    assert_eq!(found.iter().map(answered).collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!(shown(&case(0).run(None).1), []);
 }
