@@ -54,3 +54,6 @@ def make(out):
             elif name in ("day", "price") and value is not None:
                 row[name] = str(value)
     reference.write_json(out / "pyarrow.json", rows)
+    # The second day is in no calendar: its year has seven digits.
+    days = pa.array([19782, 2**31 - 1, 0], pa.int32()).cast(pa.date32())
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "day": days}), out / "days.parquet")

@@ -7,6 +7,7 @@ use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::reader::RowIter;
 use ::parquet::record::{Field, Row as Record};
+use hone_job::event::RowNote;
 use serde_json::{Map, Number, Value, json};
 
 use super::{Error, Row, RowResult};
@@ -33,6 +34,19 @@ impl Rows {
     }
 }
 
+impl Rows {
+    /// A record as a row. The library panics on the text of a date that no calendar has.
+    fn row(&self, record: &Record) -> RowResult {
+        let (object, number) = (self.object.clone(), self.number);
+        match caught(|| Ok::<_, ParquetError>(self::object(record))) {
+            Ok(value) => Ok(Row { object, number, value }),
+            Err(what) => {
+                Err(RowNote { object: object.to_string(), row: number, note: format!("a cell has no text: {what}") })
+            }
+        }
+    }
+}
+
 impl Iterator for Rows {
     type Item = Result<RowResult, Error>;
 
@@ -43,7 +57,7 @@ impl Iterator for Rows {
         match caught(|| self.records.next().transpose()).transpose()? {
             Ok(record) => {
                 self.number += 1;
-                Some(Ok(Ok(Row { object: self.object.clone(), number: self.number, value: object(&record) })))
+                Some(Ok(self.row(&record)))
             }
             Err(what) => {
                 self.ended = true;

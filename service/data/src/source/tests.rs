@@ -103,6 +103,14 @@ async fn a_small_file_that_unfolds_to_one_long_line_is_a_remark() {
     assert!(matches!(rows.as_slice(), [Err(note)] if note.note.contains("longer than 16777216 bytes")), "{rows:?}");
 }
 
+#[tokio::test]
+async fn a_date_that_no_calendar_has_is_a_remark_and_reading_goes_on() {
+    let rows = rows(&fixture("days.parquet")).await.unwrap();
+    let [Ok(first), Err(note), Ok(last)] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((&first.value["day"], &last.value["day"]), (&json!("2024-02-29"), &json!("1970-01-01")));
+    assert!(note.row == 2 && note.note.contains("a cell has no text"), "{note:?}");
+}
+
 /// The corpora of the fuzzers hold more of them.
 #[tokio::test]
 async fn a_parquet_file_that_lies_is_an_error() {
