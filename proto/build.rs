@@ -21,6 +21,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("hone_descriptor.binpb"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").build_server(false).compile_fds(descriptors.clone())?;
+    // Servers send the same messages, but for the one that a thousand receive at once.
+    let servers = out.join("server");
+    std::fs::create_dir_all(&servers)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .out_dir(servers)
+        .extern_path(".hone.v1.WatchJobResponse", "crate::encoded::WatchJobResponse")
+        .extern_path(".hone.v1", "crate::v1")
+        .extern_path(".hone.trainer.v1", "crate::trainer::v1")
+        .compile_fds(descriptors)?;
     Ok(())
 }

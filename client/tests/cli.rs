@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use hone_proto::encoded::WatchJobResponse;
 use hone_proto::v1 as pb;
 use pb::dataset_service_server::{DatasetService, DatasetServiceServer};
 use pb::job_event::Event;
@@ -119,7 +120,7 @@ fn not_in_the_script<T>() -> Answer<T> {
 
 #[tonic::async_trait]
 impl JobService for Script {
-    type WatchJobStream = BoxStream<'static, Result<pb::WatchJobResponse, Status>>;
+    type WatchJobStream = BoxStream<'static, Result<WatchJobResponse, Status>>;
     type DownloadCheckpointStream = BoxStream<'static, Result<pb::DownloadCheckpointResponse, Status>>;
 
     async fn create_job(&self, request: Request<pb::CreateJobRequest>) -> Answer<pb::CreateJobResponse> {
@@ -154,7 +155,7 @@ impl JobService for Script {
             watches.len() == 1
         };
         let events = self.events.iter().filter(move |event| event.sequence > after).cloned();
-        let responses: Vec<_> = events.map(|event| Ok(pb::WatchJobResponse { event: Some(event) })).collect();
+        let responses: Vec<_> = events.map(|event| Ok(event.into())).collect();
         let broken = Err(Status::unavailable("the server went away"));
         Ok(Response::new(match first {
             true => stream::iter(responses).take(4).chain(stream::iter([broken])).boxed(),

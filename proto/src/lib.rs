@@ -3,9 +3,12 @@
 // Generated code: its documentation is the protos' own comments.
 #![allow(missing_docs, unreachable_pub, clippy::large_enum_variant)]
 
+pub mod encoded;
+
 /// The public API.
 pub mod v1 {
     tonic::include_proto!("hone.v1");
+    include!(concat!(env!("OUT_DIR"), "/server/hone.v1.rs"));
 }
 
 /// Between the server and its trainers.
@@ -13,6 +16,7 @@ pub mod trainer {
     /// Version 1.
     pub mod v1 {
         tonic::include_proto!("hone.trainer.v1");
+        include!(concat!(env!("OUT_DIR"), "/server/hone.trainer.v1.rs"));
 
         /// Version of the protocol spoken here; the first thing a trainer says.
         pub const PROTOCOL_VERSION: u32 = 1;

@@ -5,17 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
+use hone_job::event::JobEvent;
 use hone_job::spec::JobSpec;
 use hone_job::state::State;
 use tokio::sync::{Notify, watch};
 
 use crate::record::{Change, JobRecord};
 use crate::store::{self, JobLimits, JobQuery, NewJob, Request, Store};
-
-mod pages;
-
-pub use pages::Page;
-use pages::Pages;
 
 /// Tells the time; an argument, so that tests need not wait.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -26,14 +22,13 @@ pub struct Jobs {
     clock: Clock,
     /// Per watched job the sequence number of the last event that was made visible. A std mutex: held for moments only.
     visible: Mutex<HashMap<String, watch::Sender<u64>>>,
-    pages: Pages,
     queue: Notify,
 }
 
 impl Jobs {
     /// The jobs in a store.
     pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
-        Self { store, clock, visible: Mutex::default(), pages: Pages::default(), queue: Notify::new() }
+        Self { store, clock, visible: Mutex::default(), queue: Notify::new() }
     }
 
     /// The time.
@@ -101,14 +96,13 @@ impl Jobs {
     }
 
     /// Events after a sequence number, oldest first; not all where there are many.
-    pub async fn events(&self, job_id: &str, after: u64) -> store::Result<Page> {
-        self.pages.get(job_id, after, self.store.events(job_id, after)).await
+    pub async fn events(&self, job_id: &str, after: u64) -> store::Result<Vec<JobEvent>> {
+        self.store.events(job_id, after).await
     }
 
     /// Removes a job that has ended.
     pub async fn delete(&self, job_id: &str) -> store::Result<()> {
         self.store.delete_job(job_id).await?;
-        self.pages.forget_job(job_id);
         tracing::info!(job_id, "job deleted");
         // Whoever still watches looks again and finds nothing.
         self.show(job_id, u64::MAX);

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use hone_data::storage;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::api::Gate;
 use crate::attempts::Attempts;
 use crate::config::{Options, dialled};
+use crate::corked::Corked;
 use crate::executor::Executor;
 use crate::executor::local::{Dial, Local};
 use crate::jobs::Jobs;
@@ -38,6 +40,7 @@ pub mod attempts;
 pub mod caller;
 mod checkpoints;
 pub mod config;
+mod corked;
 mod doctor;
 pub mod executor;
 pub mod jobs;
@@ -175,7 +178,7 @@ pub(crate) async fn serve(
         tasks: TaskTracker::new(),
     };
     let (router, health) = api::router(&shared).await?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).map_ok(Corked::new);
     let serving = router.serve_with_incoming_shutdown(incoming, stopped.clone().cancelled_owned());
     announce(address, &options)?;
 

@@ -16,7 +16,8 @@ use super::gate::caller;
 use super::inputs::Inputs;
 use super::page::Page;
 use super::status::Problem;
-use super::{convert, download, watch};
+use super::watch::{self, Watches};
+use super::{convert, download};
 use crate::attempts::{Attempts, Wish};
 use crate::caller::Caller;
 use crate::checkpoints::{Checkpoint, Checkpoints};
@@ -32,6 +33,7 @@ pub(super) struct JobApi {
     pub(super) jobs: Arc<Jobs>,
     pub(super) attempts: Arc<Attempts>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) watches: Arc<Watches>,
     pub(super) inputs: Inputs,
     pub(super) max_queued_jobs: u32,
     pub(super) stopping: CancellationToken,
@@ -64,7 +66,7 @@ impl JobService for JobApi {
         let caller = caller(&request)?;
         let pb::WatchJobRequest { job_id, after_sequence } = request.into_inner();
         self.job(&caller, &job_id).await?;
-        Ok(Response::new(watch::events(self.jobs.clone(), job_id, after_sequence, self.stopping.clone())))
+        Ok(Response::new(self.watches.clone().events(job_id, after_sequence)))
     }
 
     async fn cancel_job(
@@ -246,7 +248,7 @@ impl JobApi {
         attempt.want_checkpoint();
         let mut after = job.last_sequence;
         loop {
-            for event in self.jobs.events(job_id, after).await?.iter() {
+            for event in self.jobs.events(job_id, after).await? {
                 after = event.sequence;
                 if let Some(answer) = answer_to_save(job_id, &job, &event.event) {
                     return answer;

@@ -87,6 +87,7 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
     let job_service = JobServiceServer::new(jobs::JobApi {
         jobs: jobs.clone(),
         attempts: attempts.clone(),
+        watches: watch::Watches::new(jobs.clone(), stopping.clone()),
         checkpoints: Checkpoints::new(layout.clone()),
         inputs: inputs.clone(),
         max_queued_jobs: options.limits.max_queued_jobs,

@@ -1,5 +1,7 @@
 //! Streams that end when the token they were opened with is taken back.
 
+use std::pin::pin;
+
 use async_stream::stream;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -44,13 +46,18 @@ fn until(body: Body, taken_back: CancellationToken, last: impl FnOnce() -> Frame
 fn frames(body: Body, taken_back: CancellationToken, last: impl FnOnce() -> Frames) -> impl Stream<Item = Frames> {
     stream! {
         let mut frames = BodyStream::new(body);
+        // Set up once: a token's streams all wait in one line, behind one lock.
+        let mut taken_back = pin!(taken_back.cancelled());
         loop {
-            match taken_back.run_until_cancelled(frames.next()).await {
-                Some(Some(frame)) => yield frame,
-                Some(None) => return,
-                None => {
+            tokio::select! {
+                biased;
+                () = &mut taken_back => {
                     yield last();
                     return;
+                }
+                frame = frames.next() => match frame {
+                    Some(frame) => yield frame,
+                    None => return,
                 }
             }
         }

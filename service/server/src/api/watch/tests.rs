@@ -1,41 +1,65 @@
 //! Watchers that keep up, and those that do not.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use tonic_types::StatusExt;
+use chrono::Utc;
+use futures::{FutureExt, StreamExt};
+use hone_job::event::{Event, TrainStep};
+use hone_proto::v1 as pb;
+use prost::Message;
 
 use super::*;
+use crate::record::{Body, Change, Report};
+use crate::store::JobLimits;
+use crate::store::memory::Memory;
+use crate::testing;
 
-/// Events without end, and a count of those that were made.
-fn endless(made: Arc<AtomicUsize>) -> Events {
-    Box::pin(futures::stream::iter(1..).map(move |sequence| {
-        made.fetch_add(1, Ordering::Relaxed);
-        Ok(pb::WatchJobResponse { event: Some(pb::JobEvent { sequence, ..Default::default() }) })
-    }))
+/// A job of one attempt that has taken some steps, and watches of it.
+async fn watches(num_steps: u64) -> (Arc<Watches>, String) {
+    let jobs = Arc::new(Jobs::new(Arc::new(Memory::default()), Arc::new(Utc::now)));
+    let limits = JobLimits { max_queued: 1, max_of_project: None };
+    let job = jobs.create("default".into(), testing::spec(), None, Vec::new(), limits).await.unwrap();
+    jobs.change(&job.job_id, Change::AttemptStarted { secret_sha256: String::new() }).await.unwrap();
+    let step = |number| {
+        let step = TrainStep { step: number, ..TrainStep::default() };
+        Report { number, time: Utc::now(), body: Body::Event(Event::TrainStep(step)) }
+    };
+    let reports = (1..=num_steps).map(step).collect();
+    jobs.change(&job.job_id, Change::Reported { attempt: 1, reports }).await.unwrap();
+    (Watches::new(jobs, CancellationToken::new()), job.job_id)
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_watcher_that_takes_nothing_is_sent_away_with_the_number_to_go_on_from() {
-    let made = Arc::new(AtomicUsize::new(0));
-    let mut watcher = taken_in_time(endless(made.clone()), 0);
-    let first = watcher.recv().await.unwrap().unwrap();
-    assert_eq!(first.event.unwrap().sequence, 1);
-    tokio::time::sleep(PATIENCE * 2).await;
-    let waiting = watcher.recv().await.unwrap().unwrap();
-    assert_eq!(waiting.event.unwrap().sequence, 2, "what was handed on is not lost");
-    let status = watcher.recv().await.unwrap().unwrap_err();
-    let info = status.get_details_error_info().unwrap();
-    assert_eq!((status.code(), info.reason.as_str()), (Code::Unavailable, "WATCHER_TOO_SLOW"));
-    assert_eq!(info.metadata["last_sequence"], "2");
-    assert!(watcher.recv().await.is_none());
-    assert_eq!(made.load(Ordering::Relaxed), 3, "no more was read than it took and one");
+/// The number of an event; none for a heartbeat.
+fn sequence(response: Result<WatchJobResponse, Status>) -> Option<u64> {
+    response.unwrap().event.map(|event| pb::JobEvent::decode(event).unwrap().sequence)
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_watcher_that_is_slow_but_takes_something_stays() {
-    let mut watcher = taken_in_time(endless(Arc::default()), 0);
-    for sequence in 1..20 {
-        tokio::time::sleep(PATIENCE / 2).await;
-        assert_eq!(watcher.recv().await.unwrap().unwrap().event.unwrap().sequence, sequence);
+#[tokio::test]
+async fn a_watcher_holds_no_events_and_goes_on_when_its_page_is_gone() {
+    let (watches, job_id) = watches(40).await;
+    let mut slow = watches.clone().events(job_id.clone(), 0);
+    assert_eq!(sequence(slow.next().await.unwrap()), Some(1));
+    // Others pass by at enough other places.
+    for after in 1..20 {
+        watches.clone().events(job_id.clone(), after).next().await.unwrap().unwrap();
     }
+    let page = Arc::downgrade(&watches.pages.get(&job_id, 0, watches.jobs.events(&job_id, 0)).await.unwrap());
+    for after in 1..20 {
+        watches.clone().events(job_id.clone(), after).next().await.unwrap().unwrap();
+    }
+    assert!(page.upgrade().is_none(), "nobody holds it");
+    let rest: Vec<_> = slow.take(41).map(sequence).collect().await;
+    assert_eq!(rest, (2..=42).map(Some).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_broken_by_a_heartbeat_ten_seconds_after_the_last_word() {
+    let (watches, job_id) = watches(1).await;
+    let mut watcher = watches.events(job_id, 2);
+    let start = Instant::now();
+    assert_eq!(sequence(watcher.next().await.unwrap()), Some(3));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    for beat in 1..4 {
+        assert_eq!(sequence(watcher.next().await.unwrap()), None);
+        assert_eq!(start.elapsed().as_secs(), 10 * beat);
+    }
+    assert!(watcher.next().now_or_never().is_none());
 }

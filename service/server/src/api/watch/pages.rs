@@ -1,23 +1,52 @@
-//! Events that were read for one watcher, for those who stand at the same place: a thousand of them cost one reading.
+//! Events that were read and encoded for one watcher, for those who stand at the same place: a thousand of them cost one
+//! reading.
 //!
 //! What is stored does not change, so that a page that was read is true for good; that there is more by now, the next
 //! reading finds.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hone_job::event::JobEvent;
+use bytes::Bytes;
+use hone_job::event::{Event, JobEvent};
+use prost::Message;
 use tokio::sync::OnceCell;
 
+use crate::api::convert;
 use crate::store::Result;
 
 /// Pages that are kept. Those who follow a job live are all at its end; a reader of old events passes through.
 const MAX_PAGES: usize = 16;
 
-/// Events in the order of their numbers, at least one.
-pub type Page = Arc<Vec<JobEvent>>;
+/// Events in a row.
+#[derive(Debug)]
+pub(super) struct Page {
+    /// Number of the first.
+    first: u64,
+    /// Each as its message.
+    events: Vec<Bytes>,
+    /// Whether nothing comes after the last.
+    ends: bool,
+}
 
-type Cell = Arc<OnceCell<Page>>;
+impl Page {
+    fn new(events: Vec<JobEvent>) -> Self {
+        let first = events.first().map_or(0, |event| event.sequence);
+        let ends =
+            matches!(events.last().map(|last| &last.event), Some(Event::StateChanged(last)) if last.to.is_final());
+        let events = events.into_iter().map(|event| convert::event(event).encode_to_vec().into()).collect();
+        Self { first, events, ends }
+    }
+
+    /// An event by its number, and whether nothing comes after it.
+    pub(super) fn event(&self, sequence: u64) -> Option<(Bytes, bool)> {
+        let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        let event = self.events.get(index)?.clone();
+        Some((event, self.ends && index + 1 == self.events.len()))
+    }
+}
+
+type Cell = Arc<OnceCell<Arc<Page>>>;
 
 /// The pages read last.
 #[derive(Default)]
@@ -32,22 +61,17 @@ impl Pages {
         job_id: &str,
         after: u64,
         read: impl Future<Output = Result<Vec<JobEvent>>>,
-    ) -> Result<Page> {
+    ) -> Result<Arc<Page>> {
         let cell = self.cell(job_id, after);
-        let page = cell.get_or_try_init(async || read.await.map(Arc::new)).await?.clone();
-        if page.is_empty() {
-            self.forget(|_, kept| Arc::ptr_eq(kept, &cell));
+        let page = cell.get_or_try_init(async || read.await.map(Page::new).map(Arc::new)).await?.clone();
+        if page.events.is_empty() {
+            self.pages().retain(|(_, _, kept)| !Arc::ptr_eq(kept, &cell));
         }
         Ok(page)
     }
 
-    /// Keeps nothing of a job.
-    pub(super) fn forget_job(&self, job_id: &str) {
-        self.forget(|id, _| id == job_id);
-    }
-
     fn cell(&self, job_id: &str, after: u64) -> Cell {
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pages = self.pages();
         if let Some((_, _, cell)) = pages.iter().find(|(id, place, _)| (id.as_str(), *place) == (job_id, after)) {
             return cell.clone();
         }
@@ -57,9 +81,8 @@ impl Pages {
         cell
     }
 
-    fn forget(&self, is_to_go: impl Fn(&str, &Cell) -> bool) {
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.retain(|(id, _, cell)| !is_to_go(id, cell));
+    fn pages(&self) -> MutexGuard<'_, VecDeque<(String, u64, Cell)>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -69,7 +92,7 @@ mod tests {
 
     use chrono::Utc;
     use futures::future::join_all;
-    use hone_job::event::{Event, Phase};
+    use hone_job::event::Phase;
 
     use super::*;
 
@@ -87,23 +110,20 @@ mod tests {
             Ok(vec![event(8), event(9)])
         };
         let all = join_all((0..100).map(|_| pages.get("job", 7, read()))).await;
-        assert!(all.into_iter().all(|page| page.unwrap().len() == 2));
+        assert!(all.into_iter().all(|page| page.unwrap().events.len() == 2));
         assert_eq!(readings.load(Ordering::Relaxed), 1);
         pages.get("job", 9, read()).await.unwrap();
         pages.get("other", 7, read()).await.unwrap();
         assert_eq!(readings.load(Ordering::Relaxed), 3, "another place, another job");
-        pages.forget_job("job");
-        pages.get("job", 7, read()).await.unwrap();
-        assert_eq!(readings.load(Ordering::Relaxed), 4, "a job that was deleted");
     }
 
     #[tokio::test]
     async fn that_there_was_nothing_or_that_reading_failed_is_not_kept() {
         let pages = Pages::default();
-        assert!(pages.get("job", 7, async { Ok(Vec::new()) }).await.unwrap().is_empty());
+        assert!(pages.get("job", 7, async { Ok(Vec::new()) }).await.unwrap().events.is_empty());
         let failure = async { Err(crate::store::Error::Failed("full".into())) };
         pages.get("job", 7, failure).await.unwrap_err();
-        assert_eq!(pages.get("job", 7, async { Ok(vec![event(8)]) }).await.unwrap().len(), 1);
+        assert_eq!(pages.get("job", 7, async { Ok(vec![event(8)]) }).await.unwrap().events.len(), 1);
     }
 
     #[tokio::test]
