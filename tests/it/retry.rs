@@ -194,17 +194,43 @@ async fn a_running_job_saves_when_it_is_told_to_and_one_that_does_not_run_cannot
 }
 
 #[tokio::test]
-async fn a_trainer_that_is_told_to_terminate_saves_and_another_goes_on() {
+async fn a_trainer_that_is_told_to_terminate_saves_and_another_goes_on_at_the_price_of_no_retry() {
     let server = Setup::default().with_real_trainer().start().await;
-    let job = server.client().await.create_job(real_run(60)).await.unwrap();
+    let job = server.client().await.create_job(v1::JobSpec { max_retries: Some(0), ..real_run(60) }).await.unwrap();
     let mut events = job.watch();
     next_event(&mut events, "train_step").await;
     for trainer in server.trainers_of(job.id()) {
         signal(trainer, "TERM");
     }
     let Some(Event::CheckpointSaved(saved)) = next_event(&mut events, "checkpoint_saved").await.event else { panic!() };
+    let Some(Event::Failure(failure)) = next_event(&mut events, "failure").await.event else { panic!() };
+    assert_eq!(failure.reason(), FailureReason::Preempted);
+    assert!(failure.retryable && failure.message.contains("it saved step-"), "{failure:?}");
     let Some(Event::Resumed(resumed)) = next_event(&mut events, "resumed").await.event else { panic!("it goes on") };
     assert!(resumed.step >= saved.step, "{resumed:?}");
     assert!(matches!(outcome_of(&job).await, Outcome::Succeeded(_)));
-    assert!(events_of(&job).await.iter().all(|event| kind(event) != "failure"));
+    assert!(events_of(&job).await.iter().any(|event| kind(event) == "warning"), "SIGTERM is told as it comes");
+}
+
+#[tokio::test]
+async fn a_trainer_that_is_not_given_the_time_to_save_costs_no_retry_either() {
+    let setup = Setup::default();
+    let code = hone_job::event::Warning::TOLD_TO_LEAVE;
+    let told = Act::Event(hone_job::event::Event::Warning(hone_job::event::Warning {
+        code: code.into(),
+        message: "SIGTERM".into(),
+    }));
+    let too_slow = Script::of([Act::Running, Act::Steps(2), SAVE, Act::Steps(1), told, death()]);
+    let before_it_listens = Script::of([Act::Kill("TERM".into())]);
+    setup.play([too_slow, before_it_listens, Script::normal(3)]);
+    let server = setup.start().await;
+    let job = job(&server, 0).await;
+    assert!(matches!(outcome_of(&job).await, Outcome::Succeeded(_)));
+    let details = details(&events_of(&job).await, JobState::Queued);
+    for (detail, signal) in details.iter().zip(["SIGKILL", "SIGTERM"]) {
+        for part in [signal, "another attempt from step-000002"] {
+            assert!(detail.contains(part), "{detail:?} should say {part:?}");
+        }
+    }
+    assert_eq!((details.len(), job.get().await.unwrap().attempt), (2, 3));
 }

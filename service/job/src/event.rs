@@ -368,6 +368,9 @@ pub struct Warning {
 }
 
 impl Warning {
+    /// Code of the warning that somebody else than the server told the trainer to leave.
+    pub const TOLD_TO_LEAVE: &str = "told_to_leave";
+
     /// Code of the warning that a checkpoint on the way could not be written.
     pub const CHECKPOINT_NOT_SAVED: &str = "checkpoint_not_saved";
 

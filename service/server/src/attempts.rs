@@ -2,6 +2,7 @@
 //! watches its process.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -70,6 +71,7 @@ pub struct Attempt {
     checkpoints: watch::Sender<u64>,
     connection: watch::Sender<Connection>,
     pulse: watch::Sender<Pulse>,
+    told_to_leave: AtomicBool,
 }
 
 impl Attempt {
@@ -80,6 +82,7 @@ impl Attempt {
             wish: watch::Sender::new(Wish::Work),
             checkpoints: watch::Sender::new(0),
             pulse: watch::Sender::new(Pulse::default()),
+            told_to_leave: AtomicBool::new(false),
             connection: watch::Sender::new(Connection::default()),
         }
     }
@@ -107,6 +110,16 @@ impl Attempt {
     /// The trainer took a step in so many seconds.
     pub fn note_step(&self, seconds: f64) {
         self.pulse.send_modify(|pulse| pulse.step(seconds));
+    }
+
+    /// The trainer was told to leave, by somebody else than this server.
+    pub fn note_told_to_leave(&self) {
+        self.told_to_leave.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was.
+    pub fn was_told_to_leave(&self) -> bool {
+        self.told_to_leave.load(Ordering::Relaxed)
     }
 
     /// Signs of what the trainer gets done, now and later.

@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use hone_job::event::{Event, JobEvent, Outcome, StateChanged};
-use hone_job::failure::Failure;
+use hone_job::failure::{Failure, Reason};
 use hone_job::spec::JobSpec;
 use hone_job::state::{State, Trigger};
 
@@ -91,19 +91,12 @@ pub enum Change {
     },
     /// A user wants the job to stop for good.
     CancelRequested,
-    /// An attempt ended and the job with it.
+    /// An attempt ended without having done its work.
     AttemptFailed {
         /// The attempt.
         attempt: u32,
         /// Why.
         failure: Failure,
-    },
-    /// An attempt ended and another one is to follow.
-    AttemptRetried {
-        /// The attempt.
-        attempt: u32,
-        /// Why.
-        detail: String,
     },
 }
 
@@ -269,11 +262,6 @@ impl JobRecord {
                 self.check_running(attempt)?;
                 self.fail(failure, now, &mut events)?;
             }
-            Change::AttemptRetried { attempt, detail } => {
-                self.check_running(attempt)?;
-                self.attempt_over = true;
-                self.advance(Trigger::AttemptRetried, detail, now, &mut events)?;
-            }
         }
         Ok(events)
     }
@@ -315,18 +303,21 @@ impl JobRecord {
                 self.attempt_over = true;
                 self.advance(Trigger::TrainerSucceeded, "done".into(), time, events)?;
             }
+            // Nobody asked the job itself to stop: the machine or the server is going away.
+            Body::Finished(End::Stopped(checkpoint_id)) if matches!(self.state, State::Preparing | State::Running) => {
+                let saved = match checkpoint_id.as_str() {
+                    "" => "it had taken no step".into(),
+                    id => format!("it saved {id}"),
+                };
+                self.fail(preempted(&format!("the trainer was told to leave; {saved}"), self.step), time, events)?;
+            }
             Body::Finished(End::Stopped(checkpoint_id)) => {
                 self.attempt_over = true;
                 let detail = match checkpoint_id.as_str() {
                     "" => "stopped before the first step".into(),
                     id => format!("stopped; the work is in {id}"),
                 };
-                // Nobody asked the job itself to stop: the server is going away, and another attempt goes on.
-                let trigger = match self.state {
-                    State::Preparing | State::Running => Trigger::AttemptRetried,
-                    _ => Trigger::TrainerStopped,
-                };
-                self.advance(trigger, detail, time, events)?;
+                self.advance(Trigger::TrainerStopped, detail, time, events)?;
             }
         }
         Ok(())
@@ -356,8 +347,10 @@ impl JobRecord {
         self.attempt_over = true;
         let detail = failure.message.lines().next().unwrap_or_default().to_string();
         self.push(Event::Failure(failure.clone()), now, events);
-        if failure.retryable && self.retries < self.spec.max_retries && self.state != State::Cancelling {
-            return self.retry(&detail, now, events);
+        // That the machine was taken away is no fault of the job: it costs none of its retries.
+        let has_retry = failure.reason == Reason::Preempted || self.retries < self.spec.max_retries;
+        if failure.retryable && has_retry && self.state != State::Cancelling {
+            return self.retry(failure.reason, &detail, now, events);
         }
         self.advance(Trigger::AttemptFailed, detail, now, events)?;
         // A job that was to be cancelled is cancelled, however its attempt ends.
@@ -366,8 +359,14 @@ impl JobRecord {
     }
 
     /// Another attempt is to follow a failed one, after a while.
-    fn retry(&mut self, failed: &str, now: DateTime<Utc>, events: &mut Vec<JobEvent>) -> Result<(), Refusal> {
-        self.retries += 1;
+    fn retry(
+        &mut self,
+        reason: Reason,
+        failed: &str,
+        now: DateTime<Utc>,
+        events: &mut Vec<JobEvent>,
+    ) -> Result<(), Refusal> {
+        self.retries += u32::from(reason != Reason::Preempted);
         let delay = retry_delay(self.retries);
         // A trainer's clock may say anything; where no time is left after it, the retry comes at once.
         self.retry_time = Some(now.checked_add_signed(delay).unwrap_or(now));
@@ -375,8 +374,12 @@ impl JobRecord {
             "" => "the start",
             checkpoint_id => checkpoint_id,
         };
-        let (retry, most, seconds) = (self.retries, self.spec.max_retries, delay.num_seconds());
-        let detail = format!("{failed}; retry {retry} of {most} from {from}, in {seconds} s");
+        let seconds = delay.num_seconds();
+        let retry = match reason {
+            Reason::Preempted => "another attempt".into(),
+            _ => format!("retry {} of {}", self.retries, self.spec.max_retries),
+        };
+        let detail = format!("{failed}; {retry} from {from}, in {seconds} s");
         self.advance(Trigger::AttemptRetried, detail.clone(), now, events)?;
         if self.state == State::Queued {
             self.state_detail = detail;
@@ -414,6 +417,12 @@ impl JobRecord {
         self.last_sequence += 1;
         events.push(JobEvent { sequence: self.last_sequence, time, attempt: self.attempt, event });
     }
+}
+
+/// The attempt ended since its machine or its server goes away.
+pub(crate) fn preempted(message: &str, step: u64) -> Failure {
+    let failure = Failure::new(Reason::Preempted, message).try_this("nothing: another attempt goes on from the last checkpoint");
+    if step > 0 { failure.at(format!("after step {step}")) } else { failure }
 }
 
 /// The wait before a retry: 1 s before the first, twice as long before each further one, at most 5 minutes.

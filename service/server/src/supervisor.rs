@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::attempts::{Attempt, Pulse, Running, Wish};
 use crate::executor::{Exit, Process};
 use crate::jobs::Jobs;
-use crate::record::{Change, JobRecord, Refusal};
+use crate::record::{Change, JobRecord, Refusal, preempted};
 use crate::store::{self, Error};
 
 mod verdict;
@@ -151,8 +151,8 @@ impl Supervisor {
         match killed {
             Some(Killed::Slow) if stopping => {
                 let grace = self.patience.stop_grace;
-                let detail = format!("the server stopped and the trainer had not saved within {grace:?}");
-                Change::AttemptRetried { attempt: number, detail }
+                let message = format!("the server stopped and the trainer had not saved within {grace:?}");
+                Change::AttemptFailed { attempt: number, failure: preempted(&message, job.step) }
             }
             Some(Killed::Silent) => {
                 let message = format!("the trainer did not dial within {:?}", self.patience.attach_timeout);
@@ -177,7 +177,10 @@ impl Supervisor {
                     .try_this("look at the device and the storage; allow more time with --stall-timeout");
                 Change::AttemptFailed { attempt: number, failure }
             }
-            None => Change::AttemptFailed { attempt: number, failure: verdict(exit, job.step) },
+            None => {
+                let failure = verdict(exit, attempt.was_told_to_leave(), job.step);
+                Change::AttemptFailed { attempt: number, failure }
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use hone_data::storage::Secret;
+use hone_job::event::{Event, Warning};
 use hone_job::spec::{ExportFormat, Precision, WeightType};
 use hone_trainer::device::{self, Compute};
 use hone_trainer::link::{self, Link};
@@ -211,8 +212,11 @@ async fn stop_on_sigterm(link: Link) {
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => {
             terminate.recv().await;
-            tracing::warn!("SIGTERM: saving at the next step boundary and leaving");
+            let message = "SIGTERM: saving at the next step boundary and leaving";
+            tracing::warn!(message);
             link.stop();
+            // Said at once: there may be no time to save.
+            link.report(Event::Warning(Warning { code: Warning::TOLD_TO_LEAVE.into(), message: message.into() }));
         }
         Err(error) => tracing::warn!(%error, "SIGTERM will not be heard"),
     }

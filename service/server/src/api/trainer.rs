@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt};
-use hone_job::event::Event;
+use hone_job::event::{Event, Warning};
 use hone_proto::trainer::v1 as pb;
 use hone_proto::trainer::v1::PROTOCOL_VERSION;
 use hone_proto::trainer::v1::trainer_service_server::TrainerService;
@@ -222,18 +222,22 @@ impl Connection {
             .chunk_by(|one, next| next.number <= one.number.saturating_add(1) && !matches!(one.body, Body::Finished(_)))
         {
             let change = Change::Reported { attempt: self.attempt, reports: run.to_vec() };
-            self.note_steps(run);
+            self.note(run);
             last = Some(self.jobs.change(&self.job_id, change).await?.last_report);
         }
         nonsense.map_or(Ok(last), Err)
     }
 
-    /// How long steps take says when a trainer has been silent for too long.
-    fn note_steps(&self, reports: &[Report]) {
+    /// What helps to judge the end of the attempt: how long steps take says when a trainer has been silent for too long.
+    fn note(&self, reports: &[Report]) {
         let Some(link) = &self.link else { return };
         for report in reports {
-            if let Body::Event(Event::TrainStep(step)) = &report.body {
-                link.attempt().note_step(step.step_seconds);
+            match &report.body {
+                Body::Event(Event::TrainStep(step)) => link.attempt().note_step(step.step_seconds),
+                Body::Event(Event::Warning(warning)) if warning.code == Warning::TOLD_TO_LEAVE => {
+                    link.attempt().note_told_to_leave();
+                }
+                _ => {}
             }
         }
     }

@@ -179,7 +179,8 @@ impl Process for Found {
         while lives() {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        exit(Status::Gone, false, &self.log)
+        let rebooted = self.identity.as_ref().is_some_and(Identity::is_of_another_boot);
+        exit(if rebooted { Status::Rebooted } else { Status::Gone }, false, &self.log)
     }
 
     fn kill(&mut self) {
@@ -211,6 +212,10 @@ impl Identity {
         start_of(self.pid).is_some_and(|start| start == self.start)
     }
 
+    fn is_of_another_boot(&self) -> bool {
+        self.start.rsplit_once('@').is_some_and(|(_, then)| then != boot())
+    }
+
     fn kill_group(&self) {
         if let Some(pid) = Pid::from_raw(self.pid) {
             // That there is nobody left to kill is what was wanted.
@@ -237,8 +242,12 @@ fn start_of(pid: i32) -> Option<String> {
         return None;
     }
     let ticks = fields.nth(18)?;
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    Some(format!("{ticks}@{}", boot.trim()))
+    Some(format!("{ticks}@{}", boot()))
+}
+
+/// The present boot of this machine.
+fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 fn exit(status: Status, oom_killed: bool, log: &Log) -> Exit {

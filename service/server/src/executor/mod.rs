@@ -38,6 +38,8 @@ pub enum Status {
     Signal(i32),
     /// It is gone, and nobody saw how.
     Gone,
+    /// It is gone with the boot of the machine that it ran in.
+    Rebooted,
 }
 
 /// The end of a process.

@@ -2,7 +2,6 @@
 
 use chrono::DateTime;
 use hone_job::event::Phase;
-use hone_job::failure::Reason;
 
 use super::*;
 use crate::testing::spec;
@@ -43,6 +42,10 @@ fn a_trainer_that_stops_unasked_puts_its_job_back_into_the_queue() {
     let (record, events) = after(vec![started(), stopped]);
     assert_eq!(record.state, State::Queued);
     assert!(record.attempt_over && record.end_time.is_none());
+    assert_eq!((record.retries, record.failure), (0, None), "it may have none, and has used none");
+    let Event::Failure(failure) = &events[1].event else { panic!("{events:?}") };
+    assert_eq!(failure.reason, Reason::Preempted);
+    assert!(failure.message.contains("saved step-000004"), "{failure}");
     assert_eq!(moves(&events), [(State::Preparing, State::Running), (State::Running, State::Queued)]);
 }
 

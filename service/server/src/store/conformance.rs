@@ -133,9 +133,10 @@ async fn the_queue_is_limited_and_first_come_first_served(store: &dyn Store) {
     change(store, &first.job_id, started()).await;
     assert_eq!(store.job(&second.job_id).await.unwrap().queue_position, 1);
     // One that comes back keeps its place in the order of creation.
-    let retried = Change::AttemptRetried { attempt: 1, detail: "again".into() };
-    assert_eq!(change(store, &first.job_id, retried).await.queue_position, 1);
-    assert_eq!(store.next_queued(Utc::now()).await.unwrap().unwrap().job_id, first.job_id);
+    let preempted = Change::AttemptFailed { attempt: 1, failure: Failure::new(Reason::Preempted, "gone") };
+    assert_eq!(change(store, &first.job_id, preempted).await.queue_position, 1);
+    let later = Utc::now() + chrono::TimeDelta::minutes(1);
+    assert_eq!(store.next_queued(later).await.unwrap().unwrap().job_id, first.job_id);
     for job in [&first, &second] {
         change(store, &job.job_id, Change::CancelRequested).await;
     }

@@ -5,6 +5,7 @@ use hone_job::failure::{Failure, Reason};
 
 use super::with_words;
 use crate::executor::{Exit, Status};
+use crate::record::preempted;
 
 /// What programs write when they could not have memory.
 const OUT_OF_MEMORY: [&str; 5] = [
@@ -18,8 +19,17 @@ const OUT_OF_MEMORY: [&str; 5] = [
 const LESS_MEMORY: &str =
     "lower batch.tokens_per_micro_batch or data.max_length, use bfloat16, or give the machine more memory";
 
-/// Why a trainer that said nothing ended.
-pub(super) fn verdict(exit: &Exit, step: u64) -> Failure {
+/// Why a trainer that said nothing of it ended. One that was told to leave, and had said so, ended since it was not given
+/// the time to save.
+pub(super) fn verdict(exit: &Exit, told_to_leave: bool, step: u64) -> Failure {
+    match exit.status {
+        Status::Signal(signal) if (signal == TERM || told_to_leave) && !exit.oom_killed => {
+            let message = format!("the trainer was told to leave, and ended by {} before it had saved", signal_name(signal));
+            return preempted(&message, step);
+        }
+        Status::Rebooted => return preempted("the machine was started anew, or is another one", step),
+        _ => {}
+    }
     let (reason, message) = match exit.status {
         Status::Signal(KILL) if exit.oom_killed => {
             (Reason::OutOfMemory, "the kernel killed the trainer (SIGKILL) since memory ran out".into())
@@ -32,7 +42,7 @@ pub(super) fn verdict(exit: &Exit, step: u64) -> Failure {
             (Reason::TrainerCrashed, "the trainer left with exit status 0 but never reported that it finished".into())
         }
         Status::Code(code) => (crash_or_memory(exit), format!("the trainer left with exit status {code}")),
-        Status::Gone => {
+        Status::Gone | Status::Rebooted => {
             let message = "the trainer ended while the server was away or not looking; how is not known";
             (Reason::TrainerCrashed, message.into())
         }
@@ -50,6 +60,7 @@ pub(super) fn verdict(exit: &Exit, step: u64) -> Failure {
 }
 
 const KILL: i32 = 9;
+const TERM: i32 = 15;
 
 fn crash_or_memory(exit: &Exit) -> Reason {
     let about_memory = OUT_OF_MEMORY.iter().any(|words| exit.last_words.contains(words));
@@ -94,7 +105,7 @@ mod tests {
 
     fn check(status: Status, oom_killed: bool, last_words: &str, reason: Reason, says: &str) {
         let exit = Exit { status, oom_killed, last_words: last_words.into(), log: "/logs/x.log".into() };
-        let failure = verdict(&exit, 7);
+        let failure = verdict(&exit, false, 7);
         assert_eq!(failure.reason, reason, "{failure}");
         assert!(failure.message.contains(says), "{failure}");
         assert!(!failure.remedy.is_empty() && failure.location == "after step 7", "{failure:?}");
@@ -102,11 +113,13 @@ mod tests {
 
     #[test]
     fn every_kind_of_end_gets_its_class() {
-        use Reason::{OutOfMemory, TrainerCrashed};
+        use Reason::{OutOfMemory, Preempted, TrainerCrashed};
         check(Status::Signal(9), false, "", TrainerCrashed, "SIGKILL");
         check(Status::Signal(9), true, "", OutOfMemory, "memory ran out");
         check(Status::Signal(11), true, "", TrainerCrashed, "SIGSEGV");
         check(Status::Signal(6), false, "memory allocation of 64 bytes failed", OutOfMemory, "SIGABRT");
+        check(Status::Signal(15), false, "", Preempted, "SIGTERM");
+        check(Status::Rebooted, false, "", Preempted, "started anew");
         check(Status::Signal(35), false, "", TrainerCrashed, "signal 35");
         check(Status::Code(1), false, "torch: CUDA out of memory. Tried to allocate", OutOfMemory, "exit status 1");
         check(Status::Code(0), false, "", TrainerCrashed, "never reported");
@@ -114,5 +127,14 @@ mod tests {
         check(Status::Gone, false, "", TrainerCrashed, "server was away");
         let words = "loading\nthread 'main' panicked at src/loop.rs:3:5:\nindex out of bounds\nnote: run with";
         check(Status::Code(101), false, words, TrainerCrashed, "panicked at src/loop.rs:3:5: index out of bounds");
+    }
+
+    #[test]
+    fn a_trainer_that_was_told_to_leave_and_not_given_the_time_was_preempted() {
+        let exit = |status, oom_killed| Exit { status, oom_killed, last_words: String::new(), log: "/logs/x.log".into() };
+        let reason = |status, oom_killed| verdict(&exit(status, oom_killed), true, 7).reason;
+        assert_eq!(reason(Status::Signal(9), false), Reason::Preempted);
+        assert_eq!(reason(Status::Signal(9), true), Reason::OutOfMemory);
+        assert_eq!(reason(Status::Code(1), false), Reason::TrainerCrashed, "it left by itself");
     }
 }

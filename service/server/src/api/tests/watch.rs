@@ -79,7 +79,7 @@ async fn past_the_end_of_a_living_job_a_watch_waits_and_past_that_of_an_ended_on
     let mut too_far = server.watch(&job_id, 900).await;
     let mut trainer = Trainer::attach(&server, &launched.launch).await.unwrap();
     trainer.running().await;
-    launched.exit(End::Signal(15));
+    launched.exit(End::Signal(11));
     drop(trainer);
     // 3: running, 4: failure, 5: failed.
     assert_eq!(soon(waiting.message()).await.unwrap().unwrap().event.unwrap().sequence, 5);

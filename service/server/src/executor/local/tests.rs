@@ -79,7 +79,9 @@ async fn a_process_is_found_again_by_its_handle_and_not_by_its_number_alone() {
     assert_eq!(found.handle(), handle);
     let (pid, _) = handle.split_once('@').unwrap();
     let mut other = local.find("job-1", 3, &format!("{pid}@12345@another-boot")).await;
-    assert_eq!(soon(other.ended()).await.status, Status::Gone);
+    assert_eq!(soon(other.ended()).await.status, Status::Rebooted);
+    let mut earlier = local.find("job-1", 3, &format!("{pid}@12345@{}", boot())).await;
+    assert_eq!(soon(earlier.ended()).await.status, Status::Gone);
     other.kill();
     assert!(Identity::parse(&handle).lives(), "a process of another time must not be killed");
     found.kill();
