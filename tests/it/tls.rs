@@ -2,7 +2,7 @@
 
 use hone_client::v1::JobState;
 use hone_client::{Client, Code, ConnectOptions, Error};
-use hone_tests::{Authority, Certificate, Server, Setup, binary, events_of, run, soon};
+use hone_tests::{Authority, Certificate, Server, Setup, binary, events_of, next_event, run, soon};
 use tokio::process::Command;
 
 /// A setup whose certificate is for a name that is not its address, and the authority behind it.
@@ -86,6 +86,36 @@ async fn a_certificate_of_another_authority_does_not_let_a_client_in() {
         Err(error) => Err(error),
     };
     assert!(said_nothing(&refused.unwrap_err()));
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_for_those_who_come_and_those_who_are_there_stay() {
+    let (setup, authority) = with_tls();
+    let server = setup.with_real_trainer().flag("--allow-uri", "file:///").start().await;
+    let client = Client::connect(options(&server, &authority)).await.unwrap();
+    let mut spec = server.spec();
+    let Some(hone_client::v1::job_spec::Task::Sft(sft)) = &mut spec.task else { unreachable!() };
+    sft.length = Some(hone_client::v1::sft_task::Length::MaxSteps(1_000_000));
+    let job = client.create_job(spec).await.unwrap();
+    let mut events = job.watch();
+    next_event(&mut events, "train_step").await;
+
+    let cert = server.setup().path("hone.example-cert.pem");
+    std::fs::write(&cert, "half a certifi").unwrap();
+    server.says("the files of TLS before this change stay in force").await;
+    Client::connect(options(&server, &authority)).await.unwrap().server_info().await.unwrap();
+
+    let renewed = Authority::new(server.setup().path(""), "renewed");
+    renewed.sign("hone.example");
+    server.says("the files of TLS have changed").await;
+    let newcomer = Client::connect(options(&server, &renewed)).await.unwrap();
+    let error = soon("a refusal", Client::connect(options(&server, &authority))).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    for _later in 0..3 {
+        next_event(&mut events, "train_step").await;
+    }
+    newcomer.job(job.id()).cancel().await.unwrap();
+    next_event(&mut events, "CANCELLED").await;
 }
 
 #[tokio::test]

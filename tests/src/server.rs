@@ -190,6 +190,16 @@ impl Server {
         assert!(signal(self.pid(), name), "the server is gone");
     }
 
+    /// Waits until it says something in its log.
+    pub async fn says(&self, words: &str) {
+        let said = async {
+            while !std::fs::read_to_string(self.setup.path("server.log")).expect("a log").contains(words) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon(words, said).await;
+    }
+
     /// Waits until it has ended by itself.
     pub async fn ended(&mut self) -> ExitStatus {
         soon("the server to end", self.child.wait()).await.expect("the server is ours to wait for")

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use futures::future::Either;
 use hone_data::storage;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -32,12 +33,14 @@ use crate::scheduler::Scheduler;
 use crate::store::Store;
 use crate::store::sqlite::{OpenError, Sqlite};
 use crate::supervisor::{Patience, Supervisor};
+use crate::tls::Acceptor;
 use crate::tokens::Tokens;
 
 pub mod access;
 mod api;
 pub mod attempts;
 pub mod caller;
+mod changes;
 mod checkpoints;
 pub mod config;
 mod corked;
@@ -162,7 +165,12 @@ pub(crate) async fn serve(
         if options.tls.is_none() && !address.ip().is_loopback() {
             tracing::warn!("tokens come over connections that are not encrypted; set --tls-cert and --tls-key");
         }
-        tokio::spawn(tokens.clone().keep_looking(stopping.clone()));
+        let tokens = tokens.clone();
+        tokio::spawn(changes::keep_looking("the tokens", move || tokens.look_again(), stopping.clone()));
+    }
+    let tls = options.tls.as_ref().map(Acceptor::open).transpose()?.map(Arc::new);
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(changes::keep_looking("the files of TLS", move || tls.look_again(), stopping.clone()));
     }
     let needs_certificate = options.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let options = Arc::new(options);
@@ -178,8 +186,12 @@ pub(crate) async fn serve(
         tasks: TaskTracker::new(),
     };
     let (router, health) = api::router(&shared).await?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).map_ok(Corked::new);
-    let serving = router.serve_with_incoming_shutdown(incoming, stopped.clone().cancelled_owned());
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let closed = stopped.clone().cancelled_owned();
+    let serving = match tls {
+        Some(tls) => Either::Left(router.serve_with_incoming_shutdown(tls.over(incoming).map_ok(Corked::new), closed)),
+        None => Either::Right(router.serve_with_incoming_shutdown(incoming.map_ok(Corked::new), closed)),
+    };
     announce(address, &options)?;
 
     let stop = async {

@@ -421,7 +421,8 @@ impl JobRecord {
 
 /// The attempt ended since its machine or its server goes away.
 pub(crate) fn preempted(message: &str, step: u64) -> Failure {
-    let failure = Failure::new(Reason::Preempted, message).try_this("nothing: another attempt goes on from the last checkpoint");
+    let failure =
+        Failure::new(Reason::Preempted, message).try_this("nothing: another attempt goes on from the last checkpoint");
     if step > 0 { failure.at(format!("after step {step}")) } else { failure }
 }
 

@@ -1,12 +1,25 @@
-//! TLS: the server's certificate and key, whose certificates it takes, and how its trainers check it.
+//! TLS: the server's certificate and key, whose certificates it takes, and how its trainers check it. Certificates are renewed
+//! while the server runs: new handshakes take what the files say by then, and connections that are open go on.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+use futures::{Stream, StreamExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::server::TlsStream;
 
 /// Longest handshake; whoever does not get through it holds no connection.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Handshakes at a time; further connections wait to be accepted.
+const MAX_HANDSHAKES: usize = 1024;
 
 /// Files of TLS, all PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,42 +47,124 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// Certificate and key are none, or do not belong together.
-    #[error("{} and {}: TLS cannot be set up with them: {what}", cert.display(), key.display())]
+    /// What the files hold is no TLS.
+    #[error("{files}: TLS cannot be set up: {what}")]
     Unusable {
-        /// The certificate.
-        cert: PathBuf,
-        /// The key.
-        key: PathBuf,
-        /// The innermost cause.
+        /// The files.
+        files: String,
+        /// What is wrong.
         what: String,
     },
 }
 
+/// What the files held.
+#[derive(PartialEq, Eq)]
+struct Files {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
 impl Tls {
-    /// What the listener is set up with.
+    fn read(&self) -> Result<Files, Error> {
+        let client_ca = self.client_ca.as_deref().map(read).transpose()?;
+        Ok(Files { cert: read(&self.cert)?, key: read(&self.key)?, client_ca })
+    }
+
+    /// What handshakes are made with.
     ///
     /// A certificate of another authority ends the handshake. One that is missing does not: trainers and probes have none,
     /// and the gate refuses everybody else.
-    pub(crate) fn listener(&self) -> Result<ServerTlsConfig, Error> {
-        let identity = Identity::from_pem(read(&self.cert)?, read(&self.key)?);
-        let config = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE);
-        Ok(match &self.client_ca {
-            Some(path) => config.client_ca_root(Certificate::from_pem(read(path)?)).client_auth_optional(true),
-            None => config,
-        })
+    fn config(&self, files: &Files) -> Result<ServerConfig, Error> {
+        let builder = match (&self.client_ca, &files.client_ca) {
+            (Some(path), Some(pem)) => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(certificates(path, pem)?);
+                let verifier = WebPkiClientVerifier::builder(roots.into()).allow_unauthenticated().build();
+                ServerConfig::builder()
+                    .with_client_cert_verifier(verifier.map_err(|error| unusable(path.display(), error))?)
+            }
+            _ => ServerConfig::builder().with_no_client_auth(),
+        };
+        let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(|error| unusable(self.key.display(), error))?;
+        let both = || format!("{} and {}", self.cert.display(), self.key.display());
+        let mut config = builder
+            .with_single_cert(certificates(&self.cert, &files.cert)?, key)
+            .map_err(|error| unusable(both(), error))?;
+        config.alpn_protocols.push(b"h2".to_vec());
+        Ok(config)
+    }
+}
+
+/// Makes the handshakes of those who connect.
+pub(crate) struct Acceptor {
+    tls: Tls,
+    now: RwLock<InForce>,
+}
+
+struct InForce {
+    files: Files,
+    config: Arc<ServerConfig>,
+}
+
+impl Acceptor {
+    /// Reads the files for the first time.
+    pub(crate) fn open(tls: &Tls) -> Result<Self, Error> {
+        let files = tls.read()?;
+        let config = Arc::new(tls.config(&files)?);
+        Ok(Self { tls: tls.clone(), now: RwLock::new(InForce { files, config }) })
     }
 
-    /// What is wrong with the files, when the transport took them for no TLS.
-    pub(crate) fn unusable(&self, error: &(dyn std::error::Error + 'static)) -> Error {
-        let mut cause = error;
-        while let Some(source) = cause.source() {
-            cause = source;
+    /// Takes over what the files hold now. Some that are broken, or do not belong together yet, change nothing.
+    pub(crate) fn look_again(&self) -> Result<bool, Error> {
+        let files = self.tls.read()?;
+        if files == self.now.read().unwrap_or_else(PoisonError::into_inner).files {
+            return Ok(false);
         }
-        Error::Unusable { cert: self.cert.clone(), key: self.key.clone(), what: cause.to_string() }
+        let config = Arc::new(self.tls.config(&files)?);
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = InForce { files, config };
+        Ok(true)
+    }
+
+    /// Connections of those who get through the handshake.
+    pub(crate) fn over(
+        self: Arc<Self>,
+        incoming: impl Stream<Item = io::Result<TcpStream>>,
+    ) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> {
+        let handshakes = incoming.map(move |connection| {
+            let acceptor = self.clone();
+            // A task each: their arithmetic would hold up those who come after.
+            tokio::spawn(async move {
+                match connection {
+                    Ok(connection) => acceptor.handshake(connection).await.map(Ok),
+                    Err(error) => Some(Err(error)),
+                }
+            })
+        });
+        handshakes.buffer_unordered(MAX_HANDSHAKES).filter_map(async |ended| ended.ok().flatten())
+    }
+
+    async fn handshake(&self, connection: TcpStream) -> Option<TlsStream<TcpStream>> {
+        let config = self.now.read().unwrap_or_else(PoisonError::into_inner).config.clone();
+        let handshake = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(connection)).await;
+        let done = handshake.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        done.inspect_err(|error| tracing::debug!(%error, "a handshake failed")).ok()
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::Read { path: path.to_path_buf(), source })
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(unusable(path.display(), "it holds no certificate")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(unusable(path.display(), error)),
+    }
+}
+
+fn unusable(files: impl ToString, what: impl ToString) -> Error {
+    Error::Unusable { files: files.to_string(), what: what.to_string() }
 }

@@ -9,7 +9,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -17,9 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::caller::{Caller, Limits, Role};
 use crate::config::units;
-
-/// How often the file is read again.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What every token begins with, so that one in a log or a repository is recognised.
 const PREFIX: &str = "hone_";
@@ -104,28 +100,6 @@ impl Tokens {
         self.known().hand_over(&mut known);
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
         Ok(true)
-    }
-
-    /// Keeps looking until the server stops. The content is compared, not the time of the last change: a mounted secret
-    /// changes by a link, and the file is small.
-    pub(crate) async fn keep_looking(self: Arc<Self>, stopping: CancellationToken) {
-        let mut complaint = String::new();
-        while stopping.run_until_cancelled(tokio::time::sleep(LOOK_AGAIN)).await.is_some() {
-            match self.look_again() {
-                Ok(changed) => {
-                    complaint.clear();
-                    if changed {
-                        tracing::info!(tokens = self.count(), "the tokens have changed");
-                    }
-                }
-                // Said once, not every two seconds.
-                Err(error) if complaint == error.to_string() => {}
-                Err(error) => {
-                    tracing::error!(%error, "the tokens before this change stay in force");
-                    complaint = error.to_string();
-                }
-            }
-        }
     }
 
     fn known(&self) -> Arc<Known> {

@@ -121,11 +121,7 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health { reporter };
     health.set(ServingStatus::Serving).await;
-    let mut server = Server::builder();
-    if let Some(tls) = &options.tls {
-        server = server.tls_config(tls.listener()?).map_err(|error| tls.unusable(&error))?;
-    }
-    let router = server
+    let router = Server::builder()
         .layer(gate.clone())
         .layer(MapRequestLayer::new(intact::watched as intact::Watch))
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))

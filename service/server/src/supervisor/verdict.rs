@@ -24,7 +24,8 @@ const LESS_MEMORY: &str =
 pub(super) fn verdict(exit: &Exit, told_to_leave: bool, step: u64) -> Failure {
     match exit.status {
         Status::Signal(signal) if (signal == TERM || told_to_leave) && !exit.oom_killed => {
-            let message = format!("the trainer was told to leave, and ended by {} before it had saved", signal_name(signal));
+            let message =
+                format!("the trainer was told to leave, and ended by {} before it had saved", signal_name(signal));
             return preempted(&message, step);
         }
         Status::Rebooted => return preempted("the machine was started anew, or is another one", step),
@@ -131,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_trainer_that_was_told_to_leave_and_not_given_the_time_was_preempted() {
-        let exit = |status, oom_killed| Exit { status, oom_killed, last_words: String::new(), log: "/logs/x.log".into() };
+        let exit =
+            |status, oom_killed| Exit { status, oom_killed, last_words: String::new(), log: "/logs/x.log".into() };
         let reason = |status, oom_killed| verdict(&exit(status, oom_killed), true, 7).reason;
         assert_eq!(reason(Status::Signal(9), false), Reason::Preempted);
         assert_eq!(reason(Status::Signal(9), true), Reason::OutOfMemory);

@@ -32,7 +32,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Dials and keeps the connection.
 pub(super) struct Connection {
     options: Options,
-    endpoint: Endpoint,
     queue: Arc<Queue>,
     stream: Option<Stream>,
 }
@@ -75,8 +74,8 @@ impl From<Status> for Broken {
 impl Connection {
     /// The first connection, with the work.
     pub(super) async fn open(options: Options, queue: Arc<Queue>) -> Result<(Connection, Welcome), Error> {
-        let endpoint = endpoint(&options)?;
-        let mut connection = Connection { options, endpoint, queue, stream: None };
+        endpoint(&options)?;
+        let mut connection = Connection { options, queue, stream: None };
         let start = Instant::now();
         let mut tries = 0;
         loop {
@@ -151,7 +150,8 @@ impl Connection {
         };
         let said = outbound.try_send(request(Say::Hello(hello)));
         said.map_err(|_| Broken::ForNow("the stream closed before it opened".into()))?;
-        let endpoint = self.endpoint.clone();
+        // Made anew for every try: the authorities may have changed with the server's certificate.
+        let endpoint = endpoint(&self.options).map_err(|error| Broken::ForNow(error.to_string()))?;
         let answer = timeout(self.options.welcome_within, async move {
             let channel = endpoint.connect().await.map_err(|error| Broken::ForNow(innermost(&error)))?;
             let mut inbound = client(channel).attach(ReceiverStream::new(requests)).await?.into_inner();
