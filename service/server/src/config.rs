@@ -109,6 +109,10 @@ pub struct Flags {
     /// Largest model that may be uploaded.
     #[arg(long, env = "HONE_MAX_MODEL_BYTES", value_name = "SIZE", default_value = "512GiB", value_parser = units::size)]
     pub max_model_bytes: u64,
+    /// Most bytes of models fetched from object stores that are kept in the data folder, such as 200GiB; those used longest ago
+    /// go first, and none that an attempt uses [default: all are kept].
+    #[arg(long, env = "HONE_MAX_MODEL_CACHE", value_name = "SIZE", value_parser = units::size)]
+    pub max_model_cache: Option<u64>,
     /// Most memory that a preview may take; two may run at once.
     #[arg(long, env = "HONE_MAX_PREVIEW_MEMORY", value_name = "SIZE", default_value = "4GiB", value_parser = units::size)]
     pub max_preview_memory: u64,
@@ -183,6 +187,8 @@ pub struct Limits {
     pub max_model_bytes: u64,
     /// Most memory of a preview, in bytes.
     pub max_preview_memory_bytes: u64,
+    /// Most bytes of models fetched from object stores that are kept; absent for all.
+    pub max_model_cache_bytes: Option<u64>,
 }
 
 /// A setting that makes no sense.
@@ -239,6 +245,7 @@ impl Flags {
                 max_dataset_bytes: self.max_dataset_bytes,
                 max_model_bytes: self.max_model_bytes,
                 max_preview_memory_bytes: self.max_preview_memory,
+                max_model_cache_bytes: self.max_model_cache,
             },
             attach_timeout: self.attach_timeout,
             stop_grace: self.stop_grace,

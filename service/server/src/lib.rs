@@ -29,6 +29,7 @@ use crate::executor::Executor;
 use crate::executor::local::{Dial, Local};
 use crate::jobs::Jobs;
 use crate::layout::Layout;
+use crate::logs::Logs;
 use crate::scheduler::Scheduler;
 use crate::store::Store;
 use crate::store::sqlite::{OpenError, Sqlite};
@@ -48,6 +49,7 @@ mod doctor;
 pub mod executor;
 pub mod jobs;
 mod layout;
+mod logs;
 mod place;
 pub mod record;
 pub mod scheduler;
@@ -157,6 +159,8 @@ pub(crate) async fn serve(
         tasks: trainers.clone(),
         stopping: stopping.clone(),
     };
+    let logs = Logs::new(&options.data_dir);
+    remove_what_jobs_left(&logs, &jobs).await?;
     scheduler.adopt().await?;
     trainers.spawn(scheduler.run());
 
@@ -179,6 +183,7 @@ pub(crate) async fn serve(
         attempts: attempts.clone(),
         store: parts.store,
         layout,
+        logs,
         gate: Gate::new(tokens, needs_certificate),
         options: options.clone(),
         stopping: stopping.clone(),
@@ -215,6 +220,18 @@ pub(crate) async fn serve(
     shared.tasks.close();
     let _ = tokio::time::timeout(LAST_CALLS, shared.tasks.wait()).await;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Removes the logs of jobs that are not there any more: an earlier server was cut between a job and its logs.
+async fn remove_what_jobs_left(logs: &Logs, jobs: &Jobs) -> Result<(), Error> {
+    for job_id in logs.job_ids() {
+        match jobs.get(&job_id).await {
+            Ok(_) => {}
+            Err(store::Error::NotFound { .. }) => logs.remove(&job_id),
+            Err(error) => return Err(error.into()),
+        }
+    }
     Ok(())
 }
 

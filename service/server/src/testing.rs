@@ -87,6 +87,7 @@ pub(crate) fn options(folder: &Path) -> Options {
             max_dataset_bytes: 1 << 20,
             max_model_bytes: 4 << 20,
             max_preview_memory_bytes: 1 << 30,
+            max_model_cache_bytes: None,
         },
         attach_timeout: PATIENCE,
         stop_grace: PATIENCE,

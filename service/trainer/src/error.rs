@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::path::PathBuf;
 
-use hone_data::{dataset, source, storage, template, tokenizer};
+use hone_data::{cache, dataset, source, storage, template, tokenizer};
 use hone_job::failure::{Failure, Reason};
 
 use crate::{checkpoint, model, peft};
@@ -75,6 +75,12 @@ pub enum Error {
     /// The computing thread panicked; LibTorch's operators do on sizes that do not fit and when memory runs out.
     #[error("{0}")]
     Panic(String),
+}
+
+impl From<cache::Error> for Error {
+    fn from(cache::Error { path, source }: cache::Error) -> Self {
+        Error::Io { path, source }
+    }
 }
 
 impl Error {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use hone_data::cache::Cache;
 use hone_data::storage::Secret;
 use hone_job::event::{Event, Warning};
 use hone_job::spec::{ExportFormat, Precision, WeightType};
@@ -72,6 +73,9 @@ struct RunArgs {
     /// Folder for fetched models.
     #[arg(long, env = "HONE_CACHE_DIR", default_value = ".hone/cache")]
     cache_dir: PathBuf,
+    /// Most bytes of fetched models that are kept there [default: all].
+    #[arg(long, env = "HONE_MAX_CACHE_BYTES")]
+    max_cache_bytes: Option<u64>,
 }
 
 #[derive(Args)]
@@ -191,7 +195,7 @@ fn run(args: RunArgs) -> ExitCode {
         }
     };
     tracing::info!(job_id = welcome.job_id, attempt = welcome.attempt, "attached");
-    let workspace = Workspace::new(args.cache_dir, runtime.handle().clone());
+    let workspace = Workspace::new(Cache::new(args.cache_dir, args.max_cache_bytes), runtime.handle().clone());
     runtime.spawn(stop_on_sigterm(link.clone()));
     let end = on_a_thread_of_its_own({
         let link = link.clone();

@@ -1,9 +1,11 @@
 //! Where a run's files are on this machine: the URI of a model or adapter in, a local path out, fetched once.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use hone_data::cache::{Cache, Cached, Partial};
 use hone_data::storage::{self, Entry, Location, Step, Storage, StorageOptions};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
@@ -21,15 +23,17 @@ const WANTED: [&str; 6] = [".json", ".safetensors", ".gguf", ".jinja", ".txt", "
 /// Local copies of objects, by what they hold.
 #[derive(Debug, Clone)]
 pub struct Workspace {
-    cache_dir: PathBuf,
+    cache: Cache,
+    /// Copies in use. Weights may be mapped into memory as long as the process lives.
+    used: Arc<Mutex<Vec<Cached>>>,
     storage: StorageOptions,
     runtime: Handle,
 }
 
 impl Workspace {
-    /// A workspace whose copies lie in `cache_dir`; storage is reached as the environment says, by tasks on `runtime`.
-    pub fn new(cache_dir: PathBuf, runtime: Handle) -> Workspace {
-        Workspace { cache_dir, storage: StorageOptions::from_env(), runtime }
+    /// A workspace whose copies lie in `cache`; storage is reached as the environment says, by tasks on `runtime`.
+    pub fn new(cache: Cache, runtime: Handle) -> Workspace {
+        Workspace { cache, used: Arc::default(), storage: StorageOptions::from_env(), runtime }
     }
 
     /// The runtime, for waiting on other storage work from the computing thread.
@@ -42,11 +46,9 @@ impl Workspace {
         &self.storage
     }
 
-    /// The folder of local copies, which is there once this returns.
-    pub fn cache_dir(&self) -> Result<&Path, Error> {
-        let failed = |source| Error::Io { path: self.cache_dir.clone(), source };
-        std::fs::create_dir_all(&self.cache_dir).map_err(failed)?;
-        Ok(&self.cache_dir)
+    /// A folder for files that are gone when it is dropped.
+    pub fn scratch(&self) -> Result<Partial, Error> {
+        Ok(self.cache.begin(0)?)
     }
 
     /// The place of a URI.
@@ -75,25 +77,25 @@ impl Workspace {
             let object = place.entry().await?;
             entries.push(object.ok_or_else(|| storage::Error::NotFound { uri: place.uri.clone(), step: Step::Get })?);
         }
-        let folder = self.cache_dir.join(key(&place.uri, &entries));
-        if !folder.is_dir() {
-            self.fetch_all(place, &entries, &folder, progress).await?;
-        }
+        let name = key(&place.uri, &entries);
+        let copy = match self.cache.get(&name)? {
+            Some(copy) => copy,
+            None => self.fetch_all(place, &entries, &name, progress).await?,
+        };
+        let folder = copy.path().to_path_buf();
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(copy);
         Ok(if is_folder { folder } else { folder.join(&entries[0].name) })
     }
 
-    /// Fetches into a folder beside, which then takes its final name in one step: what has that name is whole.
     async fn fetch_all(
         &self,
         place: &Location,
         entries: &[Entry],
-        folder: &Path,
+        name: &str,
         progress: &(dyn Fn(u64, u64) + Sync),
-    ) -> Result<(), Error> {
-        let failed = |source| Error::Io { path: self.cache_dir.clone(), source };
-        std::fs::create_dir_all(&self.cache_dir).map_err(failed)?;
-        let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(&self.cache_dir).map_err(failed)?;
+    ) -> Result<Cached, Error> {
         let total = entries.iter().map(|entry| entry.num_bytes).sum();
+        let partial = self.cache.begin(total)?;
         tracing::info!(uri = place.uri, files = entries.len(), bytes = total, "fetching");
         let fetched = AtomicU64::new(0);
         let progress = |bytes: u64| progress(fetched.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
@@ -102,12 +104,7 @@ impl Workspace {
             .buffer_unordered(FILES_AT_ONCE)
             .try_collect::<Vec<()>>()
             .await?;
-        match std::fs::rename(partial.path(), folder) {
-            Ok(()) => Ok(()),
-            // Another trainer was quicker with the same content.
-            Err(_) if folder.is_dir() => Ok(()),
-            Err(error) => Err(failed(error)),
-        }
+        Ok(partial.finish(name)?)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::attempts::{Attempts, Wish};
 use crate::caller::Caller;
 use crate::checkpoints::{Checkpoint, Checkpoints};
 use crate::jobs::Jobs;
+use crate::logs::Logs;
 use crate::record::{Change, JobRecord};
 use crate::scheduler::sha256;
 use crate::store::{self, JobLimits, JobQuery};
@@ -34,6 +35,7 @@ pub(super) struct JobApi {
     pub(super) attempts: Arc<Attempts>,
     pub(super) checkpoints: Checkpoints,
     pub(super) watches: Arc<Watches>,
+    pub(super) logs: Logs,
     pub(super) inputs: Inputs,
     pub(super) max_queued_jobs: u32,
     pub(super) stopping: CancellationToken,
@@ -276,14 +278,16 @@ impl JobApi {
         Ok(pb::ListJobsResponse { jobs: found.into_iter().map(|(_, job)| job).collect(), next_page_token })
     }
 
-    /// The files first: should that fail halfway, the job is still there to be deleted again.
+    /// The checkpoints first: should that fail halfway, the job is still there to be deleted again.
     async fn delete(&self, caller: &Caller, job_id: &str) -> Result<(), Problem> {
         let job = self.job(caller, job_id).await?;
         if !job.state.is_final() {
             return Err(store::Error::NotFinal { job_id: job.job_id, state: job.state }.into());
         }
         self.checkpoints.delete_job(job_id).await?;
-        Ok(self.jobs.delete(job_id).await?)
+        self.jobs.delete(job_id).await?;
+        self.logs.remove(job_id);
+        Ok(())
     }
 }
 

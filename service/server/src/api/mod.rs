@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hone_data::cache::Cache;
 use hone_proto::trainer::v1::trainer_service_server::TrainerServiceServer;
 use hone_proto::v1::dataset_service_server::DatasetServiceServer;
 use hone_proto::v1::job_service_server::JobServiceServer;
@@ -25,6 +26,7 @@ use crate::checkpoints::Checkpoints;
 use crate::config::Options;
 use crate::jobs::Jobs;
 use crate::layout::Layout;
+use crate::logs::Logs;
 use crate::store::Store;
 use crate::uploads::{Unfinished, Uploads};
 use crate::{Error, doctor};
@@ -68,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) layout: Layout,
+    pub(crate) logs: Logs,
     pub(crate) gate: Gate,
     pub(crate) options: Arc<Options>,
     pub(crate) stopping: CancellationToken,
@@ -80,7 +83,7 @@ pub(crate) type Watched = Router<Stack<MapRequestLayer<intact::Watch>, Stack<Gat
 
 /// All services, and the control of their health.
 pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> {
-    let Shared { jobs, attempts, store, layout, gate, options, stopping, stopped, tasks } = shared;
+    let Shared { jobs, attempts, store, layout, logs, gate, options, stopping, stopped, tasks } = shared;
     let inputs = inputs::Inputs::new(store.clone(), layout.clone(), options.access.clone());
     let unfinished = swept(shared).await?;
     let uploads = Uploads::new(store.clone(), layout.clone(), unfinished, MAX_UPLOADS, tasks.clone());
@@ -89,6 +92,7 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
         attempts: attempts.clone(),
         watches: watch::Watches::new(jobs.clone(), stopping.clone()),
         checkpoints: Checkpoints::new(layout.clone()),
+        logs: logs.clone(),
         inputs: inputs.clone(),
         max_queued_jobs: options.limits.max_queued_jobs,
         stopping: stopping.clone(),
@@ -97,7 +101,7 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
         uploads: uploads.clone(),
         inputs: inputs.clone(),
         previewer: Previewer::new(
-            options.data_dir.join("cache").join("tokenizers"),
+            Cache::new(options.data_dir.join("cache"), options.limits.max_model_cache_bytes),
             options.limits.max_preview_memory_bytes,
             options.trainer_env.clone(),
         ),

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
+use hone_data::cache::{self, Cache, Cached, Partial};
 use hone_data::preview::Preview;
 use hone_data::storage::{self, Location};
 use hone_data::{dataset, gguf, tokenizer};
 use hone_job::spec::JobSpec;
 use object_store::ObjectStoreExt;
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::{Mutex, Semaphore};
@@ -92,7 +92,7 @@ pub(super) struct Wanted {
 /// Makes previews.
 #[derive(Clone)]
 pub(super) struct Previewer {
-    cache: PathBuf,
+    cache: Cache,
     max_memory_bytes: u64,
     handed_on: Vec<String>,
     room: Arc<Semaphore>,
@@ -100,22 +100,29 @@ pub(super) struct Previewer {
 }
 
 /// A model, or as much of it as is needed, on this machine.
-struct Fetched {
-    path: PathBuf,
-    /// Removed when the preview is over.
-    _folder: Option<TempDir>,
+enum Fetched {
+    /// It was here.
+    Here(PathBuf),
+    /// A file of this name in a copy.
+    Copy(Cached, String),
+    /// The small files of a folder, which go with this.
+    Files(Partial),
 }
 
-impl From<PathBuf> for Fetched {
-    fn from(path: PathBuf) -> Self {
-        Self { path, _folder: None }
+impl Fetched {
+    fn path(&self) -> PathBuf {
+        match self {
+            Fetched::Here(path) => path.clone(),
+            Fetched::Copy(copy, name) => copy.path().join(name),
+            Fetched::Files(files) => files.path().to_path_buf(),
+        }
     }
 }
 
 impl Previewer {
-    /// One that fetches into the folder `cache`. Its processes may have so much memory each, and get the variables
+    /// One that fetches into `cache`. Its processes may have so much memory each, and get the variables
     /// `handed_on` beside those that trainers get.
-    pub(super) fn new(cache: PathBuf, max_memory_bytes: u64, handed_on: Vec<String>) -> Self {
+    pub(super) fn new(cache: Cache, max_memory_bytes: u64, handed_on: Vec<String>) -> Self {
         Self { cache, max_memory_bytes, handed_on, room: Arc::new(Semaphore::new(AT_A_TIME)), fetching: Arc::default() }
     }
 
@@ -124,7 +131,7 @@ impl Previewer {
         let _room = self.room.acquire().await.map_err(|error| Error::Interrupted(error.to_string()))?;
         let Wanted { model, spec, max_length_is_default, num_rows } = wanted;
         let fetched = self.fetch(&model).await?;
-        let order = Order { model: fetched.path.clone(), model_uri: model.uri, spec, max_length_is_default, num_rows };
+        let order = Order { model: fetched.path(), model_uri: model.uri, spec, max_length_is_default, num_rows };
         match self.ask(&order).await? {
             Answer::Preview(preview) => Ok(preview),
             Answer::Problem(problem) => Err(problem),
@@ -161,10 +168,10 @@ impl Previewer {
     /// The files of the tokenizer on this machine.
     async fn fetch(&self, model: &Location) -> Result<Fetched, Error> {
         if let Some(path) = model.local_path() {
-            return Ok(path.to_path_buf().into());
+            return Ok(Fetched::Here(path.to_path_buf()));
         }
         if model.file_name().ends_with(".gguf") {
-            return Ok(self.fetch_gguf(model).await?.into());
+            return self.fetch_gguf(model).await;
         }
         let entries = model.list().await?;
         let files: Vec<_> = entries.iter().filter(|entry| !entry.name.contains('/')).collect();
@@ -174,31 +181,44 @@ impl Previewer {
         let gguf: Vec<_> = files.iter().filter(|entry| entry.name.ends_with(".gguf")).collect();
         let is_folder = files.iter().any(|entry| entry.name == "config.json");
         if let ([only], false) = (gguf.as_slice(), is_folder) {
-            return Ok(self.fetch_gguf(&only.location).await?.into());
+            return self.fetch_gguf(&only.location).await;
         }
-        std::fs::create_dir_all(&self.cache).map_err(|source| local(&self.cache, source))?;
-        let folder = tempfile::tempdir_in(&self.cache).map_err(|source| local(&self.cache, source))?;
+        let folder = self.begin(0).await?;
         for entry in files {
             let wanted = ENDINGS.iter().any(|ending| entry.name.ends_with(ending));
             if wanted && entry.num_bytes <= MAX_TOKENIZER_FILE_BYTES {
                 entry.location.get_to_file(&folder.path().join(&entry.name)).await?;
             }
         }
-        Ok(Fetched { path: folder.path().to_path_buf(), _folder: Some(folder) })
+        Ok(Fetched::Files(folder))
     }
 
     /// The file on this machine, under a name that changes with the object.
-    async fn fetch_gguf(&self, object: &Location) -> Result<PathBuf, Error> {
+    async fn fetch_gguf(&self, object: &Location) -> Result<Fetched, Error> {
         let failed = |error| object.failure(storage::Step::Get, error);
         let meta = object.store.head(&object.path).await.map_err(failed)?;
         let version = format!("{} {} {:?} {}", object.uri, meta.size, meta.e_tag, meta.last_modified);
-        let path = self.cache.join(format!("{}.gguf", hex::encode(Sha256::digest(version))));
+        let (copy, file) = (hex::encode(Sha256::digest(version)), object.file_name().to_string());
         let _one_at_a_time = self.fetching.lock().await;
-        if !path.exists() {
-            std::fs::create_dir_all(&self.cache).map_err(|source| local(&self.cache, source))?;
-            object.get_to_file(&path).await?;
+        if let Some(found) = self.cache.get(&copy)? {
+            return Ok(Fetched::Copy(found, file));
         }
-        Ok(path)
+        let partial = self.begin(meta.size).await?;
+        object.get_to_file(&partial.path().join(&file)).await?;
+        Ok(Fetched::Copy(partial.finish(&copy)?, file))
+    }
+
+    /// Begins a copy, and waits while room is made for it.
+    async fn begin(&self, num_bytes: u64) -> Result<Partial, Error> {
+        let cache = self.cache.clone();
+        let begun = tokio::task::spawn_blocking(move || cache.begin(num_bytes)).await;
+        Ok(begun.map_err(|error| Error::Interrupted(error.to_string()))??)
+    }
+}
+
+impl From<cache::Error> for Error {
+    fn from(cache::Error { path, source }: cache::Error) -> Self {
+        Error::Local { path, source }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Each has a process group of its own, so that a signal to the server's terminal does not reach it and a kill reaches
 //! all it started. Its output goes to a file, since a pipe would break when the server dies.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -20,10 +21,14 @@ use tokio::process::{Child, Command};
 use super::oom::OomCounter;
 use super::{Error, Executor, Exit, Launch, Process, Status, environment};
 use crate::config::Options;
+use crate::logs::{self, Logs};
 use crate::tls::Tls;
 
 /// How often the process of an earlier run of the server is looked for; it is nobody's child any more.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How often the size of a log is looked at.
+const LOOK_AT_LOG: Duration = Duration::from_secs(1);
 
 /// How much of the end of a log is read, and how many lines of it are kept.
 const LAST_BYTES: u64 = 64 << 10;
@@ -36,8 +41,9 @@ pub struct Local {
     dial: Dial,
     handed_on: Vec<String>,
     secrets: Vec<Secret>,
-    logs: PathBuf,
+    logs: Logs,
     cache: PathBuf,
+    max_cache_bytes: Option<u64>,
 }
 
 /// How a trainer on this machine reaches the server.
@@ -69,13 +75,10 @@ impl Local {
             dial,
             handed_on: options.trainer_env.clone(),
             secrets: options.storage.secrets().cloned().collect(),
-            logs: options.data_dir.join("logs"),
+            logs: Logs::new(&options.data_dir),
             cache: options.data_dir.join("cache"),
+            max_cache_bytes: options.limits.max_model_cache_bytes,
         }
-    }
-
-    fn log_path(&self, job_id: &str, attempt: u32) -> PathBuf {
-        self.logs.join(format!("{job_id}-{attempt}.log"))
     }
 }
 
@@ -86,11 +89,9 @@ impl Executor for Local {
             let what = path.display().to_string();
             move |source| Error { what, source }
         };
-        for folder in [&self.logs, &self.cache] {
-            std::fs::create_dir_all(folder).map_err(failed(folder))?;
-        }
-        let log = self.log_path(&launch.job_id, launch.attempt);
-        let output = File::create(&log).map_err(failed(&log))?;
+        std::fs::create_dir_all(&self.cache).map_err(failed(&self.cache))?;
+        let log = self.logs.path(&launch.job_id, launch.attempt);
+        let output = self.logs.create(&log).map_err(failed(&log))?;
         let errors = output.try_clone().map_err(failed(&log))?;
         let oom = OomCounter::of_this_process();
         let mut command = Command::new(&self.trainer);
@@ -102,6 +103,7 @@ impl Executor for Local {
             .env("HONE_ATTEMPT", launch.attempt.to_string())
             .env("HONE_SECRET", launch.secret.expose())
             .env("HONE_CACHE_DIR", &self.cache)
+            .envs(self.max_cache_bytes.map(|bytes| ("HONE_MAX_CACHE_BYTES", bytes.to_string())))
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
@@ -116,7 +118,7 @@ impl Executor for Local {
     async fn find(&self, job_id: &str, attempt: u32, handle: &str) -> Box<dyn Process> {
         let identity = (!handle.is_empty()).then(|| Identity::parse(handle));
         // The secret of the attempt is known to nobody any more but the trainer.
-        let log = Log { path: self.log_path(job_id, attempt), secrets: self.secrets.clone() };
+        let log = Log { path: self.logs.path(job_id, attempt), secrets: self.secrets.clone() };
         Box::new(Found { identity, given_up: false, log })
     }
 }
@@ -136,7 +138,11 @@ impl Process for Started {
     }
 
     async fn ended(&mut self) -> Exit {
-        let status = match self.child.wait().await {
+        let ended = tokio::select! {
+            ended = self.child.wait() => ended,
+            never = self.log.kept_short() => match never {},
+        };
+        let status = match ended {
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => Status::Code(code),
                 (None, Some(signal)) => Status::Signal(signal),
@@ -176,8 +182,14 @@ impl Process for Found {
             Some(identity) => identity.lives(),
             None => !self.given_up,
         };
-        while lives() {
-            tokio::time::sleep(LOOK_AGAIN).await;
+        let ended = async {
+            while lives() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            never = self.log.kept_short() => match never {},
         }
         let rebooted = self.identity.as_ref().is_some_and(Identity::is_of_another_boot);
         exit(if rebooted { Status::Rebooted } else { Status::Gone }, false, &self.log)
@@ -262,6 +274,17 @@ struct Log {
 }
 
 impl Log {
+    /// Keeps the log from growing too large, as long as it is waited for.
+    async fn kept_short(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(LOOK_AT_LOG).await;
+            // One that is gone is short enough; what else fails, fails again in a second.
+            if let Err(error) = logs::cut(&self.path) {
+                tracing::debug!(log = %self.path.display(), %error, "cannot cut a log");
+            }
+        }
+    }
+
     fn last_words(&self) -> String {
         let secrets = self.secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty());
         secrets.fold(last_words(&self.path), |words, secret| words.replace(secret, "(a secret)"))

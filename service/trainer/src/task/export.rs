@@ -75,11 +75,11 @@ pub(super) fn export(
     let runtime = workspace.runtime();
     let writing = runtime.block_on(folder.begin(step))?;
     let is_cancelled = || matches!(observer.command(), Some(Command::Cancel | Command::Stop));
-    let scratch = workspace.cache_dir()?;
+    let scratch = workspace.scratch()?;
     let mut sink = CheckpointSink {
         runtime,
         writing,
-        scratch,
+        scratch: scratch.path(),
         on_file: &|name| phase("merging", name),
         is_cancelled: &is_cancelled,
     };

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hone_data::cache::Cache;
 use hone_job::event::Event;
 use hone_job::spec::{JobSpec, Resources, Task};
 
@@ -85,7 +86,7 @@ impl Case {
     }
 
     pub(super) fn workspace(&self) -> Workspace {
-        Workspace::new(self.folder.path().join("cache"), self.runtime.handle().clone())
+        Workspace::new(Cache::new(self.folder.path().join("cache"), None), self.runtime.handle().clone())
     }
 
     pub(super) fn checkpoint(&self, id: &str) -> PathBuf {

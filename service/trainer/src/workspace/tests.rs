@@ -1,6 +1,6 @@
 //! Copies are whole or absent, and made once.
 
-use std::sync::Mutex;
+use std::path::Path;
 
 use super::*;
 
@@ -14,8 +14,9 @@ struct Fixture {
 fn fixture() -> Fixture {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let root = tempfile::tempdir().unwrap();
-    let cache_dir = root.path().join("cache");
-    let workspace = Workspace { cache_dir, storage: StorageOptions::default(), runtime: runtime.handle().clone() };
+    let cache = Cache::new(root.path().join("cache"), None);
+    let storage = StorageOptions::default();
+    let workspace = Workspace { cache, used: Arc::default(), storage, runtime: runtime.handle().clone() };
     Fixture { _runtime: runtime, workspace, root }
 }
 
@@ -40,7 +41,7 @@ impl Fixture {
 
     /// Names in the cache.
     fn cached(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.workspace.cache_dir).unwrap();
+        let entries = std::fs::read_dir(self.root.path().join("cache")).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 }
@@ -61,7 +62,7 @@ fn a_file_uri_is_its_own_path() {
     assert_eq!(f.workspace.local(&uri, &|_, _| panic!("nothing is fetched")).unwrap(), folder);
     let absent = f.workspace.local(&format!("{uri}/absent"), &|_, _| {}).unwrap_err();
     assert!(absent.to_string().contains("model/absent"), "{absent}");
-    assert!(!f.workspace.cache_dir.exists());
+    assert!(!f.root.path().join("cache").exists());
 }
 
 #[test]
@@ -117,8 +118,7 @@ fn a_fetch_that_breaks_off_leaves_nothing_behind() {
     let entries = f.workspace.runtime.block_on(place.list()).unwrap();
     // The object changes between listing and reading.
     f.write("model/model.safetensors", "longer weights");
-    let folder = f.workspace.cache_dir.join("copy");
-    let outcome = f.workspace.runtime.block_on(f.workspace.fetch_all(&place, &entries, &folder, &|_, _| {}));
+    let outcome = f.workspace.runtime.block_on(f.workspace.fetch_all(&place, &entries, "copy", &|_, _| {}));
     let error = outcome.unwrap_err().to_string();
     assert!(error.contains("model.safetensors") && error.contains("14 bytes") && error.contains("lists 7"), "{error}");
     assert_eq!(f.cached(), Vec::<String>::new());

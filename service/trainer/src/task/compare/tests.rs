@@ -1,5 +1,6 @@
 //! Comparisons beside what single evaluations and a preference run say of the same rows.
 
+use hone_data::cache::Cache;
 use hone_job::score::{Interval, ScoreReport};
 use hone_job::spec::{Precision, Preference, Task};
 use serde_json::Value;
@@ -49,7 +50,7 @@ fn model() -> Decoder {
 fn examples(rows: &str) -> Vec<Example> {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let tokenizer = Arc::new(Tokenizer::open(&fixtures().join("models/llama")).unwrap());
-    let workspace = Workspace::new("cache".into(), runtime.handle().clone());
+    let workspace = Workspace::new(Cache::new("cache".into(), None), runtime.handle().clone());
     let rows = uri(&fixtures().join(rows));
     let data = ScoredRows::of(vec![rows.clone()]);
     let sources = vec![workspace.open(&rows).unwrap()];

@@ -12,7 +12,7 @@ fn full(training: &mut Training) {
 
 fn run_in(case: &Case, kind: Kind, command: Option<(u64, Command)>) -> (End, Vec<Event>) {
     let observer = Arc::new(Recorder::new(command));
-    let workspace = Workspace::new(case.folder.path().join("cache"), case.runtime.handle().clone());
+    let workspace = case.workspace();
     let end = train(&case.welcome, &workspace, Compute { device: Device::Cpu, kind }, observer.clone()).unwrap();
     let events = observer.events.lock().unwrap().clone();
     (end, events)
