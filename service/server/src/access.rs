@@ -93,6 +93,34 @@ pub(crate) fn real(path: &Path) -> PathBuf {
     }
 }
 
+/// Most entries of a folder that are looked at.
+const MAX_ENTRIES: usize = 100_000;
+
+/// The links below a folder of this machine, each with the URI of what it leads to. Nothing is followed here: who reads the
+/// folder follows them, so that each must lead to what may be read itself.
+pub(crate) fn links_below(folder: &Path) -> std::io::Result<Vec<(PathBuf, String)>> {
+    let mut links = Vec::new();
+    let mut num_entries = 0;
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            num_entries += 1;
+            if num_entries > MAX_ENTRIES {
+                return Err(std::io::Error::other(format!("it has more than {MAX_ENTRIES} entries")));
+            }
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_symlink() {
+                let target = Url::from_file_path(real(&entry.path())).map(String::from).unwrap_or_default();
+                links.push((entry.path(), target));
+            }
+        }
+    }
+    Ok(links)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

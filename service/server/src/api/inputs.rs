@@ -1,6 +1,7 @@
 //! What a job reads: ids of uploads and URIs in; checked before the job exists, made into URIs for its trainer.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use hone_data::storage::Location;
@@ -10,7 +11,7 @@ use hone_job::spec::{JobSpec, Violation};
 use tonic::Code;
 
 use super::status::Problem;
-use crate::access::Access;
+use crate::access::{Access, links_below};
 use crate::caller::Caller;
 use crate::layout::Layout;
 use crate::place::{Place, Root};
@@ -97,8 +98,28 @@ impl Inputs {
             found.wrong(field, format!("{uri} may not be read by this server; {}", allowed()));
         } else if !self.owns(caller, uri).await? {
             found.wrong(field, format!("{uri} is no job, dataset or model of project {}", caller.project));
+        } else if let Some(link) = self.link_astray(caller, uri).await? {
+            found.wrong(field, format!("{link}; a link must lead to what may be read itself"));
         }
         Ok(())
+    }
+
+    /// What is wrong with the links below a folder of this machine.
+    async fn link_astray(&self, caller: &Caller, uri: &str) -> Result<Option<String>, Problem> {
+        let everything = caller.only_project().is_none() && self.access.allows("file:///");
+        let folder = self.layout.open_uri(uri)?.local_path().filter(|path| path.is_dir()).map(Path::to_path_buf);
+        let Some(folder) = folder.filter(|_| !everything) else { return Ok(None) };
+        let looked = tokio::task::spawn_blocking(move || links_below(&folder)).await;
+        let links = match looked.map_err(|error| Problem::internal(error.to_string()))? {
+            Ok(links) => links,
+            Err(error) => return Ok(Some(format!("{uri} cannot be looked through: {error}"))),
+        };
+        for (link, target) in links {
+            if !self.access.allows(&target) || !self.owns(caller, &target).await? {
+                return Ok(Some(format!("{} leads out of what may be read", link.display())));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a place may be read as far as its owner goes. Below the storage root everything has one; elsewhere it is

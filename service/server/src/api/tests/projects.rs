@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use futures::future::BoxFuture;
 use hone_proto::v1 as pb;
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use super::{assert_refused, told};
+use crate::access::Access;
 use crate::caller::Role;
 use crate::executor::Status as End;
 use crate::testing::{Harness, bearing, request_spec, soon};
@@ -180,4 +182,47 @@ async fn the_folders_of_another_project_may_not_be_read_by_uri() {
         assert_refused(validate(&blue, uri).await, Code::InvalidArgument, "INVALID_FIELDS");
     }
     validate(&blue, "file:///rows.jsonl").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_link_in_a_folder_must_lead_to_what_may_be_read_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = folder.path().canonicalize().unwrap().join("hub");
+    let model = hub.join("snapshots/1");
+    std::fs::create_dir_all(&model).unwrap();
+    std::fs::create_dir_all(hub.join("blobs")).unwrap();
+    std::fs::write(folder.path().join("secret"), "x").unwrap();
+    std::fs::write(hub.join("blobs/weights"), "x").unwrap();
+    let uri = |path: &std::path::Path| format!("file://{}", path.display());
+    let allowed = uri(&hub);
+    let lines = [("red", "red", Role::Submit, ""), ("blue", "blue", Role::Submit, "")];
+    let (server, [red, blue]) = Harness::with_tokens(lines, |options| {
+        options.access = Access::new(&options.storage_root, &[allowed]).unwrap();
+    })
+    .await;
+    let validate = async |token: &str| {
+        let spec = pb::JobSpec {
+            base_model: Some(pb::BaseModel { uri: uri(&model) }),
+            ..trained_on(&uri(&hub.join("rows.jsonl")))
+        };
+        let request = pb::CreateJobRequest { validate_only: true, ..create("", spec) };
+        soon(server.jobs().create_job(bearing(token, request))).await
+    };
+    let link = |target: &std::path::Path| {
+        let _ = std::fs::remove_file(model.join("model.safetensors"));
+        std::os::unix::fs::symlink(target, model.join("model.safetensors")).unwrap();
+    };
+    link("../../blobs/weights".as_ref());
+    validate(&blue).await.expect("the layout of a hub's cache");
+
+    let datasets = dataset_of(&server, &red).await.uri;
+    for target in ["../../../secret", "/etc/passwd", datasets.trim_start_matches("file://")] {
+        link(target.as_ref());
+        let status = assert_refused(validate(&blue).await, Code::InvalidArgument, "INVALID_FIELDS");
+        let (_, _, fields) = told(&status);
+        assert_eq!(fields, ["spec.base_model.uri"], "{target}");
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        assert!(violations[0].description.contains("snapshots/1/model.safetensors"), "{violations:?}");
+    }
+    validate(&red).await.expect("the dataset is its own");
 }
