@@ -337,7 +337,7 @@ fn bfloat16_follows_float32_from_afar() {
     let case = Case::new("llama", |training| training.precision = Precision::Bfloat16);
     let (_, plain) = case.run(None);
     let observer = Arc::new(Recorder::default());
-    let workspace = Workspace::new(Cache::new(case.folder.path().join("cache"), None), case.runtime.handle().clone());
+    let workspace = case.workspace();
     train(&case.welcome, &workspace, Compute { device: Device::Cpu, kind: Kind::BFloat16 }, observer.clone()).unwrap();
     let half = observer.events.lock().unwrap().clone();
     for (plain, half) in losses(&plain).iter().zip(losses(&half)) {
