@@ -15,7 +15,7 @@ RUSTFLAGS=$coverage cargo +nightly build -p hone-fuzz --features libfuzzer --bin
   --config 'profile.dev.package."*".opt-level=1'
 mkdir -p "$CARGO_TARGET_DIR/found/$target" fuzz/artifacts
 # Parquet's library makes room for a page before it reads one, and the format allows pages of 2 GiB.
-case $target in parquet) malloc=2100 ;; *) malloc=512 ;; esac
+case $target in parquet) malloc=2100 rss=2600 ;; *) malloc=512 rss=2048 ;; esac
 exec "$CARGO_TARGET_DIR/$host/debug/$target" "$CARGO_TARGET_DIR/found/$target" "fuzz/corpus/$target" \
-  -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=$malloc \
+  -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=$rss -malloc_limit_mb=$malloc \
   -artifact_prefix="fuzz/artifacts/$target-" -print_final_stats=1 "$@"

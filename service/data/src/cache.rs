@@ -134,9 +134,10 @@ impl Cache {
             Ok(()) | Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let doomed = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(&self.folder)?;
-        std::fs::rename(path, doomed.path())?;
-        doomed.close()?;
+        // No other folder has this number, so that the name is free.
+        let doomed = self.folder.join(format!("{PARTIAL}{}", file.metadata()?.ino()));
+        std::fs::rename(path, &doomed)?;
+        std::fs::remove_dir_all(&doomed)?;
         Ok(true)
     }
 }
@@ -160,12 +161,13 @@ impl Partial {
         loop {
             match std::fs::rename(self.folder.path(), &path) {
                 Ok(()) => return Ok(Cached { path, _lock: self.lock }),
-                Err(source) if !path.is_dir() => return Err(Error { path, source }),
-                Err(_) => {
+                // It may be removed again before it is got.
+                Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
                     if let Some(copy) = self.cache.get(name)? {
                         return Ok(copy);
                     }
                 }
+                Err(source) => return Err(Error { path, source }),
             }
         }
     }

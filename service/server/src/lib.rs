@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use futures::future::Either;
+use futures::future::BoxFuture;
 use hone_data::storage;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -193,9 +193,9 @@ pub(crate) async fn serve(
     let (router, health) = api::router(&shared).await?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let closed = stopped.clone().cancelled_owned();
-    let serving = match tls {
-        Some(tls) => Either::Left(router.serve_with_incoming_shutdown(tls.over(incoming).map_ok(Corked::new), closed)),
-        None => Either::Right(router.serve_with_incoming_shutdown(incoming.map_ok(Corked::new), closed)),
+    let mut serving: BoxFuture<'_, _> = match tls {
+        Some(tls) => Box::pin(router.serve_with_incoming_shutdown(tls.over(incoming).map_ok(Corked::new), closed)),
+        None => Box::pin(router.serve_with_incoming_shutdown(incoming.map_ok(Corked::new), closed)),
     };
     announce(address, &options)?;
 
@@ -208,7 +208,6 @@ pub(crate) async fn serve(
         trainers.wait().await;
         stopped.cancel();
     };
-    let mut serving = std::pin::pin!(serving);
     tokio::select! {
         served = &mut serving => return Ok(served?),
         () = stop => {}

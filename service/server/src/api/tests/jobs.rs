@@ -176,7 +176,12 @@ async fn only_ended_jobs_are_deleted() {
     assert_refused(soon(server.jobs().delete_job(delete())).await, Code::FailedPrecondition, "JOB_NOT_FINAL");
     launched.exit(crate::executor::Status::Signal(9));
     server.events(&job_id).await;
+    let logs = server.folder.path().join("logs");
+    std::fs::create_dir_all(&logs).unwrap();
+    let log = logs.join(format!("{job_id}-1.log"));
+    std::fs::write(&log, "a line").unwrap();
     soon(server.jobs().delete_job(delete())).await.unwrap();
+    assert!(!log.exists(), "its logs go with it");
     let get = pb::GetJobRequest { job_id: job_id.clone() };
     assert_refused(soon(server.jobs().get_job(get)).await, Code::NotFound, "NOT_FOUND");
     assert_refused(soon(server.jobs().delete_job(delete())).await, Code::NotFound, "NOT_FOUND");
