@@ -13,6 +13,10 @@ use serde_json::{Map, Number, Value, json};
 use super::{Error, Row, RowResult};
 use crate::caught::caught;
 
+mod pages;
+
+use pages::Checked;
+
 /// The rows of a file.
 pub(super) struct Rows {
     records: RowIter<'static>,
@@ -29,7 +33,8 @@ impl Rows {
         if metadata.schema_descr().num_columns() == 0 {
             return Err(broken(format!("it has {} rows and no columns", metadata.num_rows())));
         }
-        let records = caught(|| Ok::<_, ParquetError>(RowIter::from_file_into(Box::new(reader)))).map_err(broken)?;
+        let records =
+            caught(|| Ok::<_, ParquetError>(RowIter::from_file_into(Box::new(Checked(reader))))).map_err(broken)?;
         Ok(Self { records, number: 0, object, ended: false })
     }
 }

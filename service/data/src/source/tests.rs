@@ -115,9 +115,11 @@ async fn a_date_that_no_calendar_has_is_a_remark_and_reading_goes_on() {
 #[tokio::test]
 async fn a_parquet_file_that_lies_is_an_error() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/parquet");
-    for (name, message) in
-        [("rows_without_columns", "and no columns"), ("footer_of_4_GiB", "not a readable Parquet file")]
-    {
+    for (name, message) in [
+        ("rows_without_columns", "and no columns"),
+        ("footer_of_4_GiB", "not a readable Parquet file"),
+        ("8bfedebd009f6519cf9297efc06fca9f9302d107", "a dictionary claims"),
+    ] {
         let error = rows_of(&corpus.join(name)).await.unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
