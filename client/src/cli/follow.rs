@@ -105,6 +105,16 @@ fn tell_it_goes_on(job_id: &str, last_sequence: u64, out: &Output) {
     out.note_with(&text, json!({ "job_id": job_id, "last_sequence": last_sequence.to_string() }));
 }
 
+/// A name for what a job of this task made.
+fn folder_of(job: &v1::Job) -> &'static str {
+    use v1::job_spec::Task;
+    match job.spec.as_ref().and_then(|spec| spec.task.as_ref()) {
+        Some(Task::Evaluate(_) | Task::Compare(_)) => "scores",
+        Some(Task::Export(_)) => "exported",
+        Some(Task::Sft(_) | Task::Dpo(_)) | None => "adapter",
+    }
+}
+
 /// What is said last: how the job ended, in full or in a line, and what to do with it.
 pub(crate) fn closing(finished: &Finished, in_full: bool, paint: Paint) -> String {
     let Finished { job, outcome } = finished;
@@ -113,8 +123,11 @@ pub(crate) fn closing(finished: &Finished, in_full: bool, paint: Paint) -> Strin
     match outcome {
         Outcome::Succeeded(result) => {
             lines.extend(in_full.then(|| result_text(result, paint)));
-            lines.push(format!("{}  hone checkpoints download {job_id} --to adapter", paint.dim("take it home")));
-            lines.push(format!("{}  hone plot {job_id} -o loss.png", paint.dim("loss curve  ")));
+            let folder = folder_of(job);
+            lines.push(format!("{}  hone checkpoints download {job_id} --to {folder}", paint.dim("take it home")));
+            if result.steps > 0 {
+                lines.push(format!("{}  hone plot {job_id} -o loss.png", paint.dim("loss curve  ")));
+            }
         }
         Outcome::Failed(failure) => lines.extend(in_full.then(|| failure_text(failure, paint))),
         Outcome::Cancelled if job.step > 0 => {
