@@ -54,9 +54,9 @@ unsafe extern "C" {
         q: *const Raw,
         k: *const Raw,
         v: *const Raw,
-        documents: *const i64,
-        num_documents: usize,
-        window: i64,
+        groups: *const i64,
+        masks: *const *const Raw,
+        num_groups: usize,
         out: *mut *mut Raw,
     ) -> *mut c_char;
     pub(crate) fn hone_rotary_attention(
@@ -65,9 +65,9 @@ unsafe extern "C" {
         sin: *const Raw,
         queries: i64,
         keys: i64,
-        documents: *const i64,
-        num_documents: usize,
-        window: i64,
+        groups: *const i64,
+        masks: *const *const Raw,
+        num_groups: usize,
         out: *mut *mut Raw,
     ) -> *mut c_char;
     pub(crate) fn hone_varlen_flash(

@@ -14,7 +14,7 @@ mod mapped;
 mod op_times;
 mod rows;
 
-pub use attention::{Document, document_attention, rotary_attention, varlen_flash};
+pub use attention::{Group, document_attention, rotary_attention, varlen_flash};
 pub use capped_attention::{SoftCap, capped_attention};
 pub use grad::{backward, set_grad};
 pub use head::{head_cross_entropy, head_logprobs, head_nll};
@@ -22,4 +22,4 @@ pub use libraries::{Libraries, LoadError, libtorch_version, load_cuda};
 pub use linear::{Dropout, LoraPart, dropout, linear, lora_linear};
 pub use mapped::MappedFile;
 pub use op_times::{OpTime, op_times};
-pub use rows::{has_loops, has_rows, rms_norm, swiglu};
+pub use rows::{has_rows, rms_norm, swiglu};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hone_ops::{Document, SoftCap};
+use hone_ops::{Group, SoftCap};
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -150,10 +150,13 @@ fn attention_kernels(gpu: bool) -> Vec<String> {
         }
     };
     let heads = |kind, device| Tensor::ones([6, 2, 16], (kind, device));
-    let documents = [Document { start: 0, len: 4, prefix: None }, Document { start: 4, len: 2, prefix: None }];
-    for (name, kind) in [("cpu documents (float32)", Kind::Float), ("cpu documents (bfloat16)", Kind::BFloat16)] {
+    let documents = [
+        Group { start: 0, count: 1, len: 4, prefix: None, mask: None },
+        Group { start: 4, count: 1, len: 2, prefix: None, mask: None },
+    ];
+    for (name, kind) in [("cpu flash (float32)", Kind::Float), ("cpu flash (bfloat16)", Kind::BFloat16)] {
         let x = heads(kind, Device::Cpu);
-        try_kernel(name, &|| hone_ops::document_attention(&x, &x, &x, &documents, None));
+        try_kernel(name, &|| hone_ops::document_attention(&x, &x, &x, &documents));
     }
     let capped = |device| {
         let x = heads(Kind::Float, device).unsqueeze(0);
@@ -260,7 +263,7 @@ mod tests {
         assert!(report.libraries.iter().any(|path| path.ends_with("libtorch_cpu.so")), "{report:?}");
         assert_eq!(report.devices[0].name, "cpu");
         assert!(report.devices[0].memory_bytes > 1 << 20, "{report:?}");
-        for kernel in ["cpu documents (float32)", "cpu documents (bfloat16)", "cpu soft-capped (float32)"] {
+        for kernel in ["cpu flash (float32)", "cpu flash (bfloat16)", "cpu soft-capped (float32)"] {
             assert!(report.attention_kernels.iter().any(|name| name == kernel), "{report:?}");
         }
         assert_eq!(report.gemm, []);

@@ -3,7 +3,7 @@
 //! Tensor shapes: T tokens of all documents, L tokens of one, H query heads, K key/value heads, D head dim, E hidden size.
 //! A document never sees another. What depends on the documents alone is prepared once a pass, in [`Sight`].
 
-use hone_ops::{Document, SoftCap};
+use hone_ops::{Group, SoftCap};
 use tch::{Device, Kind, Tensor};
 
 use super::batch::{Batch, Run};
@@ -36,10 +36,10 @@ impl Attention {
     /// `x [T, E]` -> `[T, E]`
     pub(super) fn forward(&self, x: &Tensor, pass: Pass<'_>, tables: &Tables, sight: &Sight<'_>) -> Tensor {
         let qkv = self.qkv_proj.forward(x, pass);
-        let out = match sight.documents().filter(|_| self.is_plain()) {
-            Some(documents) => {
-                let (angles, heads) = ((&tables.cos, &tables.sin), (self.num_heads, self.num_key_value_heads));
-                hone_ops::rotary_attention(&qkv, angles, heads, documents, self.window)
+        let out = match sight.groups(self.window).filter(|_| self.is_plain() && hone_ops::has_rows(&qkv)) {
+            Some(groups) => {
+                let angles = (&tables.cos, &tables.sin);
+                hone_ops::rotary_attention(&qkv, angles, self.num_heads, self.num_key_value_heads, groups)
             }
             None => {
                 let (q, k, v) = self.heads(&qkv, tables);
@@ -120,9 +120,9 @@ pub(super) struct Sight<'a> {
 enum Way {
     /// One variable-length flash call: CUDA, half precision.
     Flash,
-    /// Our own kernel: CPU.
-    Documents(Vec<Document>),
-    /// LibTorch's choice of kernel, run by run: CUDA in float32, and float16 on the CPU.
+    /// The flash kernel of the CPU, run by run; with the groups of layers that have a window beside those that have none.
+    Runs { full: Vec<Group>, windowed: Vec<Group> },
+    /// Plain attention, run by run: CUDA in float32.
     Plain,
     /// Bounded scores, in tiles.
     SoftCapped(SoftCap),
@@ -132,20 +132,32 @@ enum Way {
 const FLASH_MAX_HEAD_DIM: i64 = 256;
 
 impl<'a> Sight<'a> {
-    pub(super) fn new(batch: &'a Batch, head_dim: i64, soft_cap: Option<SoftCap>, kind: Kind) -> Sight<'a> {
-        let way = match (soft_cap, batch.input_ids.device()) {
+    /// `window` is the one that layers have, if any has one.
+    pub(super) fn new(
+        batch: &'a Batch,
+        head_dim: i64,
+        window: Option<i64>,
+        soft_cap: Option<SoftCap>,
+        kind: Kind,
+    ) -> Sight<'a> {
+        let device = batch.input_ids.device();
+        let way = match (soft_cap, device) {
             (Some(cap), _) => Way::SoftCapped(cap),
-            (None, device) if hone_ops::has_loops(device, kind) => Way::Documents(batch.documents().collect()),
-            (None, Device::Cuda(_)) if has_varlen_flash(head_dim, kind) => Way::Flash,
+            (None, Device::Cpu) => Way::Runs {
+                full: groups(batch, None, kind),
+                windowed: window.map_or_else(Vec::new, |window| groups(batch, Some(window), kind)),
+            },
+            _ if has_varlen_flash(head_dim, kind) => Way::Flash,
             _ => Way::Plain,
         };
         Sight { batch, way }
     }
 
-    /// What our own kernel takes, where that is the way.
-    fn documents(&self) -> Option<&[Document]> {
+    /// The runs that the flash kernel of the CPU takes, where that is the way.
+    fn groups(&self, window: Option<i64>) -> Option<&[Group]> {
         match &self.way {
-            Way::Documents(documents) => Some(documents),
+            Way::Runs { windowed, .. } if window.is_some() => Some(windowed),
+            Way::Runs { full, .. } => Some(full),
             _ => None,
         }
     }
@@ -154,7 +166,9 @@ impl<'a> Sight<'a> {
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>) -> Tensor {
         match &self.way {
             Way::Flash => flash(self.batch, q, k, v, window),
-            Way::Documents(documents) => hone_ops::document_attention(q, k, v, documents, window),
+            Way::Runs { full, windowed } => {
+                hone_ops::document_attention(q, k, v, if window.is_some() { windowed } else { full })
+            }
             Way::Plain => plain(self.batch, q, k, v, window),
             Way::SoftCapped(cap) => softcap::attend(*cap, &self.batch.runs, q, k, v, window),
         }
@@ -165,8 +179,8 @@ impl<'a> Sight<'a> {
 pub(super) fn kernel_name(device: Device, head_dim: i64, soft_cap: Option<SoftCap>, kind: Kind) -> &'static str {
     match device {
         _ if soft_cap.is_some() => "soft_capped",
-        _ if hone_ops::has_loops(device, kind) => "documents_cpu",
-        Device::Cuda(_) if has_varlen_flash(head_dim, kind) => "flash_varlen",
+        Device::Cpu => "flash_cpu",
+        _ if has_varlen_flash(head_dim, kind) => "flash_varlen",
         _ => "sdpa",
     }
 }
@@ -174,6 +188,18 @@ pub(super) fn kernel_name(device: Device, head_dim: i64, soft_cap: Option<SoftCa
 /// Whether the flash kernel of CUDA takes such heads.
 fn has_varlen_flash(head_dim: i64, kind: Kind) -> bool {
     matches!(kind, Kind::Half | Kind::BFloat16) && head_dim % 8 == 0 && head_dim <= FLASH_MAX_HEAD_DIM
+}
+
+fn groups(batch: &Batch, window: Option<i64>, kind: Kind) -> Vec<Group> {
+    let device = batch.input_ids.device();
+    let group = |run: &Run| Group {
+        start: run.start,
+        count: run.count,
+        len: run.len,
+        prefix: run.prefix,
+        mask: mask(run, window, kind, device),
+    };
+    batch.runs.iter().map(group).collect()
 }
 
 /// The mask of a run that causality alone does not tell: of a segment after a prefix, or of one longer than the window.
@@ -236,12 +262,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_of_the_cpu_equals_the_plain_way() {
+    fn the_plain_way_equals_the_kernel_of_runs() {
         let batch = Batch::new(&[0; 10], &[0; 10], &[4, 2, 2, 2], Device::Cpu);
         let rand = |heads: i64| Tensor::randn([10, heads, 8], (Kind::Float, Device::Cpu));
         let (q, k, v) = (rand(4), rand(2), rand(2));
         for window in [None, Some(3)] {
-            let got = Sight::new(&batch, 8, None, Kind::Float).attend(&q, &k, &v, window);
+            let got = Sight::new(&batch, 8, window, None, Kind::Float).attend(&q, &k, &v, window);
             assert!(got.allclose(&plain(&batch, &q, &k, &v, window), 1e-5, 1e-6, false));
         }
     }

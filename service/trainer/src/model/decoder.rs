@@ -160,7 +160,8 @@ impl Decoder {
 
     /// What all layers are given: who sees whom, and by how much heads are turned.
     pub(super) fn surroundings<'a>(&self, batch: &'a Batch) -> (Sight<'a>, Tables) {
-        let sight = Sight::new(batch, self.config.head_dim, softcap::of(&self.config), self.kind());
+        let window = self.config.windows.iter().flatten().next().copied();
+        let sight = Sight::new(batch, self.config.head_dim, window, softcap::of(&self.config), self.kind());
         (sight, self.rotary.tables(&batch.position_ids, batch.lengths()))
     }
 
