@@ -6,7 +6,6 @@ use clap::Args;
 use hone_client::{Client, v1};
 
 use crate::choice::{loss_on, precision, row_kind};
-use crate::export::model_of_job;
 use crate::failure::Failure;
 use crate::follow::Ending;
 use crate::locate;
@@ -111,14 +110,8 @@ impl ScoringArgs {
 }
 
 pub(crate) async fn evaluate(args: EvaluateArgs, client: &Client, out: &Output) -> Result<Ending, Failure> {
-    let model = match &args.model {
-        Some(model) => locate::model(model, client, out).await?,
-        None => model_of_job(args.checkpoint.as_deref().unwrap_or_default(), client).await?,
-    };
-    let checkpoint = match &args.checkpoint {
-        Some(checkpoint) => Some(locate::checkpoint(checkpoint, client).await?),
-        None => None,
-    };
+    let (model, checkpoint) =
+        locate::model_and_checkpoint(args.model.as_deref(), args.checkpoint.as_deref(), client, out).await?;
     let data = Some(args.scoring.rows(client, out).await?);
     let task = v1::EvaluateTask { checkpoint, data, scoring: Some(args.scoring.spec()) };
     let submission = &args.scoring.submission;
@@ -132,7 +125,7 @@ pub(crate) async fn compare(args: CompareArgs, client: &Client, out: &Output) ->
         Some(model) => locate::model(model, client, out).await?,
         None => {
             let job = named.iter().map(|(_, given)| *given).find(|given| given.starts_with("job-"));
-            model_of_job(job.unwrap_or(named[0].1), client).await?
+            locate::model_of_job(job.unwrap_or(named[0].1), client).await?
         }
     };
     let mut candidates = Vec::with_capacity(named.len());

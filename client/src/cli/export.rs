@@ -53,34 +53,14 @@ impl ExportArgs {
 }
 
 pub(crate) async fn run(args: ExportArgs, client: &Client, out: &Output) -> Result<Ending, Failure> {
-    let model = match &args.model {
-        Some(model) => locate::model(model, client, out).await?,
-        None => model_of_job(args.checkpoint.as_deref().unwrap_or_default(), client).await?,
-    };
-    let checkpoint = match &args.checkpoint {
-        Some(checkpoint) => Some(locate::checkpoint(checkpoint, client).await?),
-        None => None,
-    };
+    let (model, checkpoint) =
+        locate::model_and_checkpoint(args.model.as_deref(), args.checkpoint.as_deref(), client, out).await?;
     let (ending, job_id) = submit(args.spec(model, checkpoint), &args.submission, client, out).await?;
     if let (Ending::Done, Some(job), Some(to)) = (ending, job_id, args.to) {
         let download = CheckpointsCommand::Download { job, checkpoint: None, to, best: false };
         return checkpoints::run(download, client, out).await;
     }
     Ok(ending)
-}
-
-/// The base model of the job that a checkpoint is named by.
-pub(crate) async fn model_of_job(checkpoint: &str, client: &Client) -> Result<String, Failure> {
-    let job_id = checkpoint.split('/').next().unwrap_or_default();
-    if !job_id.starts_with("job-") {
-        let hint = "name the base model with --model".to_owned();
-        return Err(Failure::input_with_hint(
-            format!("{checkpoint} does not say which base model it belongs to"),
-            hint,
-        ));
-    }
-    let spec = client.job(job_id).get().await?.spec.unwrap_or_default();
-    Ok(spec.base_model.unwrap_or_default().uri)
 }
 
 #[cfg(test)]

@@ -42,6 +42,39 @@ pub(crate) async fn checkpoint(given: &str, client: &Client) -> Result<String, F
     Ok(checkpoint.uri)
 }
 
+/// A base model and what was trained on it, of which one is given at least; the base model is by default that of the job that
+/// the checkpoint is named by.
+pub(crate) async fn model_and_checkpoint(
+    given_model: Option<&str>,
+    given_checkpoint: Option<&str>,
+    client: &Client,
+    out: &Output,
+) -> Result<(String, Option<String>), Failure> {
+    let model = match given_model {
+        Some(given) => model(given, client, out).await?,
+        None => model_of_job(given_checkpoint.unwrap_or_default(), client).await?,
+    };
+    let checkpoint = match given_checkpoint {
+        Some(given) => Some(checkpoint(given, client).await?),
+        None => None,
+    };
+    Ok((model, checkpoint))
+}
+
+/// The base model of the job that a checkpoint is named by.
+pub(crate) async fn model_of_job(checkpoint: &str, client: &Client) -> Result<String, Failure> {
+    let job_id = checkpoint.split('/').next().unwrap_or_default();
+    if !job_id.starts_with("job-") {
+        let hint = "name the base model with --model".to_owned();
+        return Err(Failure::input_with_hint(
+            format!("{checkpoint} does not say which base model it belongs to"),
+            hint,
+        ));
+    }
+    let spec = client.job(job_id).get().await?.spec.unwrap_or_default();
+    Ok(spec.base_model.unwrap_or_default().uri)
+}
+
 /// The model of a local folder or file: uploaded, or found on the server when `reuse` allows it.
 pub(crate) async fn model_at(
     path: &Path,

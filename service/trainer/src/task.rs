@@ -1,11 +1,12 @@
 //! What the trainer does: a task of a spec in, the end of the attempt out.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use hone_job::event::Event;
+use hone_job::event::{CheckpointSaved, Event, Outcome};
 use hone_job::spec::{DpoTask, SftTask, Task};
 
-use crate::checkpoint::{Folder, Origin, sha256};
+use crate::checkpoint::{Folder, Origin, Saved, sha256};
 use crate::device::{self, Compute};
 use crate::error::Error;
 use crate::link::{Command, End, Link, Welcome};
@@ -88,6 +89,29 @@ fn attempt(welcome: &Welcome, link: &Link, workspace: &Workspace) -> Result<End,
         Task::Compare(task) => compare::compare(welcome, task, workspace, observer),
         Task::Export(task) => export::export(welcome, task, workspace, &*observer),
     }
+}
+
+/// Whether the job is to end now.
+fn is_stopped(observer: &dyn Observer) -> bool {
+    matches!(observer.command(), Some(Command::Cancel | Command::Stop))
+}
+
+/// Tells of the only checkpoint of a job, which is durable, and of what else came out.
+fn tell_only_checkpoint(saved: Saved, start: Instant, outcome: Outcome, observer: &dyn Observer) {
+    observer.report(Event::CheckpointSaved(CheckpointSaved {
+        checkpoint_id: saved.checkpoint_id.clone(),
+        step: saved.manifest.step,
+        uri: saved.uri.clone(),
+        size_bytes: saved.manifest.size_bytes(),
+        eval_loss: None,
+        seconds: start.elapsed().as_secs_f64(),
+    }));
+    observer.report(Event::Result(Outcome {
+        final_checkpoint_id: saved.checkpoint_id.clone(),
+        best_checkpoint_id: saved.checkpoint_id,
+        final_checkpoint_uri: saved.uri,
+        ..outcome
+    }));
 }
 
 /// The checkpoints of the job.

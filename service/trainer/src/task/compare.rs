@@ -7,18 +7,18 @@ use std::time::Instant;
 use hone_data::dataset::{self, HeldOut};
 use hone_data::tokenize::Example;
 use hone_data::tokenizer::Tokenizer;
-use hone_job::event::{CheckpointSaved, Event, Outcome, Phase};
+use hone_job::event::{Event, Outcome, Phase};
 use hone_job::score::ScoreReport;
 use hone_job::spec::{Candidate, CompareTask, EvaluateTask, ScoredRows, Scoring};
 
 use super::evaluate::{DocumentScore, score_documents};
 use super::setup::Teller;
-use super::{Observer, checkpoints, row_text};
+use super::{Observer, checkpoints, is_stopped, row_text, tell_only_checkpoint};
 use crate::checkpoint::{Folder, Saved};
 use crate::device::Compute;
 use crate::error::Error;
 use crate::fingerprint::fingerprint_of;
-use crate::link::{Command, End, Welcome};
+use crate::link::{End, Welcome};
 use crate::workspace::Workspace;
 
 mod bootstrap;
@@ -193,26 +193,7 @@ fn tell(found: ScoreReport, saved: Saved, start: Instant, observer: &dyn Observe
     let eval_seconds = figures.iter().map(|evaluation| evaluation.seconds).sum();
     let eval_loss_after = if let [only] = figures[..] { only.loss } else { None };
     observer.report(Event::Scores(found));
-    observer.report(Event::CheckpointSaved(CheckpointSaved {
-        checkpoint_id: saved.checkpoint_id.clone(),
-        step: 0,
-        uri: saved.uri.clone(),
-        size_bytes: saved.manifest.size_bytes(),
-        eval_loss: None,
-        seconds: start.elapsed().as_secs_f64(),
-    }));
-    observer.report(Event::Result(Outcome {
-        final_checkpoint_id: saved.checkpoint_id.clone(),
-        best_checkpoint_id: saved.checkpoint_id,
-        final_checkpoint_uri: saved.uri,
-        eval_loss_after,
-        eval_seconds,
-        ..Outcome::default()
-    }));
-}
-
-fn is_stopped(observer: &dyn Observer) -> bool {
-    matches!(observer.command(), Some(Command::Cancel | Command::Stop))
+    tell_only_checkpoint(saved, start, Outcome { eval_loss_after, eval_seconds, ..Outcome::default() }, observer);
 }
 
 impl Scored<'_> {

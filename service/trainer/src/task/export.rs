@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use hone_data::tokenizer::Tokenizer;
-use hone_job::event::{CheckpointSaved, Event, ExportReport, Outcome, Phase, Warning};
+use hone_job::event::{Event, ExportReport, Outcome, Phase, Warning};
 use hone_job::spec::{ExportFormat, ExportTask, WeightType};
 use tch::{Device, Kind, Tensor};
 
 use super::setup::verify_checkpoint;
-use super::{Observer, checkpoints};
+use super::{Observer, checkpoints, is_stopped, tell_only_checkpoint};
 use crate::checkpoint::step_of;
 use crate::error::Error;
 use crate::fingerprint::fingerprint_of;
-use crate::link::{Command, End, Welcome};
+use crate::link::{End, Welcome};
 use crate::model::{Adapter, Decoder, GgufExport, GgufType, Stored, stored};
 use crate::pretrained::{self, MAX_SHARD_BYTES, Shards};
 use crate::workspace::Workspace;
@@ -74,7 +74,7 @@ pub(super) fn export(
     let folder = checkpoints(workspace, welcome, fingerprint_of(&base)?)?;
     let runtime = workspace.runtime();
     let writing = runtime.block_on(folder.begin(step))?;
-    let is_cancelled = || matches!(observer.command(), Some(Command::Cancel | Command::Stop));
+    let is_cancelled = || is_stopped(observer);
     let scratch = workspace.scratch()?;
     let mut sink = CheckpointSink {
         runtime,
@@ -90,20 +90,7 @@ pub(super) fn export(
     };
     let saved = runtime.block_on(sink.writing.finish(Default::default()))?;
     observer.report(Event::ExportReport(report));
-    observer.report(Event::CheckpointSaved(CheckpointSaved {
-        checkpoint_id: saved.checkpoint_id.clone(),
-        step,
-        uri: saved.uri.clone(),
-        size_bytes: saved.manifest.size_bytes(),
-        eval_loss: None,
-        seconds: start.elapsed().as_secs_f64(),
-    }));
-    observer.report(Event::Result(Outcome {
-        final_checkpoint_id: saved.checkpoint_id.clone(),
-        best_checkpoint_id: saved.checkpoint_id,
-        final_checkpoint_uri: saved.uri,
-        ..Outcome::default()
-    }));
+    tell_only_checkpoint(saved, start, Outcome::default(), observer);
     Ok(End::Succeeded)
 }
 

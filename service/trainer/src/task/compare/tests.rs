@@ -7,6 +7,7 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use super::*;
+use crate::link::Command;
 use crate::model::Decoder;
 use crate::peft;
 use crate::task::evaluate::evaluate_pairs;

@@ -5,6 +5,7 @@ use std::path::Path;
 use hone_job::spec::Task;
 
 use super::*;
+use crate::link::Command;
 use crate::model::Batch;
 use crate::task::testing::{Case, Recorder, fixtures, uri};
 
