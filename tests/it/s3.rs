@@ -7,6 +7,7 @@ use hone_data::storage::{Error, Step, Storage};
 use hone_tests::{
     Act, Bucket, Ended, Script, SeaweedFs, Setup, conversation, events_of, fixture_model, kind, weights, write_lines,
 };
+use object_store::multipart::MultipartStore;
 use sha2::{Digest, Sha256};
 
 #[tokio::test]
@@ -43,6 +44,40 @@ async fn large_files_go_in_parts_and_come_back_the_same() {
     assert_eq!(object.num_bytes().await.unwrap(), Some(content.len() as u64));
     assert_eq!(object.get_to_file(&back).await.unwrap(), sent);
     assert!(std::fs::read(back).unwrap() == content);
+
+    // From memory only what is very large goes in parts, since S3 takes no request above 5 GiB.
+    let content = weights((64 << 20) + 12345);
+    object.put(content.clone()).await.unwrap();
+    assert!(object.get().await.unwrap() == content);
+    bucket.clear().await;
+}
+
+/// The parts of an upload that nobody ended are in no listing, and are paid for until they are aborted.
+#[tokio::test]
+async fn parts_of_an_upload_that_was_cut_go_with_their_folder() {
+    let bucket = SeaweedFs::bucket("cut").await;
+    let object = bucket.location("job/weights 100%.bin");
+    let mut parts = object.put_in_parts(1).await.unwrap();
+    parts.write(weights((8 << 20) + 1).into()).await.unwrap();
+    drop(parts);
+    let entries = bucket.location("job").list().await.unwrap();
+    let [note] = &entries[..] else { panic!("{entries:?}") };
+    assert_eq!(note.name, "weights 100%.bin.unfinished");
+    let content = String::from_utf8(note.location.get().await.unwrap().to_vec()).unwrap();
+    let id = content.lines().last().unwrap().to_string();
+    let s3 = bucket.client();
+    let part = async |number| s3.put_part(&object.path, &id, number, weights(5 << 20).into()).await;
+    part(1).await.expect("it is still there");
+    assert_eq!(bucket.location("job").delete_prefix().await.unwrap(), 1, "the note");
+    assert!(matches!(part(2).await, Err(object_store::Error::NotFound { .. })), "it is gone");
+    assert!(bucket.location("").list().await.unwrap().is_empty());
+
+    object.put_in_parts(1).await.unwrap().abort().await;
+    let mut parts = object.put_in_parts(1).await.unwrap();
+    parts.write(weights(9 << 20).into()).await.unwrap();
+    parts.finish().await.unwrap();
+    let names: Vec<_> = bucket.location("job").list().await.unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["weights 100%.bin"], "one that ended leaves no note");
     bucket.clear().await;
 }
 

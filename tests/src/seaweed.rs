@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use hone_data::storage::{Location, Secret, Storage, StorageOptions};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::{fetched, soon};
@@ -116,6 +117,14 @@ impl Bucket {
     /// A place in the folder.
     pub fn location(&self, path: &str) -> Location {
         Storage::open(&self.uri, &self.options()).expect("a usable URI").join(path)
+    }
+
+    /// A client of the whole bucket, for what hone itself does not ask of a store.
+    pub fn client(&self) -> AmazonS3 {
+        let client = AmazonS3Builder::new().with_endpoint(&self.endpoint).with_allow_http(true);
+        let client = client.with_bucket_name(BUCKET).with_region("us-east-1");
+        let client = client.with_access_key_id(ACCESS_KEY).with_secret_access_key(SECRET_KEY);
+        client.build().expect("a usable endpoint")
     }
 
     /// Environment variables by which processes reach the server.

@@ -6,27 +6,31 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use object_store::aws::{AmazonS3Builder, Checksum};
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use url::Url;
 
 mod error;
 mod options;
+mod parts;
 
 use error::Place;
 pub use error::{Error, Step};
 pub use options::{Secret, StorageOptions};
+pub use parts::Parts;
+use parts::{NOTE, PART_BYTES, part_bytes};
 
-/// Bytes of a part of a multipart upload, and parts in flight at once.
-const PART_BYTES: usize = 8 << 20;
-const PARTS_IN_FLIGHT: usize = 4;
+/// Parts of an object on their way at once.
+const PARTS_AT_ONCE: usize = 4;
+/// Bytes in memory that go in one request; a store may refuse one of 5 GiB.
+const MOST_IN_ONE: usize = 64 << 20;
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -76,7 +80,8 @@ fn open_file(uri: &str, url: &Url) -> Result<Location> {
     let path = ObjectPath::from_absolute_path(&local).map_err(|error| unusable(error.to_string()))?;
     // Synced, since a checkpoint that was reported must outlive a power cut.
     let store = LocalFileSystem::new().with_fsync(true).with_automatic_cleanup(true);
-    Ok(Location { store: Arc::new(store), path, uri: uri.to_string(), local: Some(local), endpoint: String::new() })
+    let (uri, endpoint) = (uri.to_string(), String::new());
+    Ok(Location { store: Arc::new(store), multipart: None, path, uri, local: Some(local), endpoint })
 }
 
 fn open_s3(uri: &str, url: &Url, options: &StorageOptions) -> Result<Location> {
@@ -106,9 +111,9 @@ fn open_s3(uri: &str, url: &Url, options: &StorageOptions) -> Result<Location> {
     if let Some(token) = &options.session_token {
         builder = builder.with_token(token.expose());
     }
-    let store = builder.build().map_err(|error| unusable(error.to_string()))?;
+    let store = Arc::new(builder.build().map_err(|error| unusable(error.to_string()))?);
     let endpoint = options.s3_endpoint.clone().unwrap_or_else(|| "not set, so AWS itself".into());
-    Ok(Location { store: Arc::new(store), path, uri: uri.to_string(), local: None, endpoint })
+    Ok(Location { multipart: Some(store.clone()), store, path, uri: uri.to_string(), local: None, endpoint })
 }
 
 /// Credentials that AWS puts into a pod; without them the client asks the machine's own metadata service.
@@ -133,6 +138,8 @@ fn with_ambient_credentials(mut builder: AmazonS3Builder) -> AmazonS3Builder {
 pub struct Location {
     /// The store.
     pub store: Arc<dyn ObjectStore>,
+    /// The same store, where uploads in parts outlive who began them.
+    multipart: Option<Arc<AmazonS3>>,
     /// Path within the store.
     pub path: ObjectPath,
     /// The URI, for messages.
@@ -221,9 +228,28 @@ impl Location {
 
     /// Writes the object, replacing what was there.
     pub async fn put(&self, bytes: impl Into<Bytes>) -> Result<()> {
-        let payload = PutPayload::from(bytes.into());
-        self.store.put(&self.path, payload).await.map_err(self.failed(Step::Put))?;
+        let bytes = bytes.into();
+        if bytes.len() <= MOST_IN_ONE {
+            return self.put_in_one(bytes).await;
+        }
+        let mut parts = Parts::begin(self, part_bytes(bytes.len() as u64), PARTS_AT_ONCE).await?;
+        match parts.write(bytes).await {
+            Ok(()) => parts.finish().await,
+            Err(error) => {
+                parts.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn put_in_one(&self, bytes: Bytes) -> Result<()> {
+        self.store.put(&self.path, PutPayload::from(bytes)).await.map_err(self.failed(Step::Put))?;
         Ok(())
+    }
+
+    /// Begins to write the object in parts, for what comes piece by piece; at most `at_once` parts of 8 MiB are on their way.
+    pub async fn put_in_parts(&self, at_once: usize) -> Result<Parts> {
+        Parts::begin(self, PART_BYTES, at_once).await
     }
 
     /// Writes a local file as the object, in parts when it is large, and hashes it on the way.
@@ -231,29 +257,37 @@ impl Location {
         let local = |source| Error::Local { uri: self.uri.clone(), step: Step::Put, path: path.to_path_buf(), source };
         let mut file = tokio::fs::File::open(path).await.map_err(local)?;
         let num_bytes = file.metadata().await.map_err(local)?.len();
-        let mut hash = Sha256::new();
         if num_bytes <= PART_BYTES as u64 {
             let mut bytes = Vec::with_capacity(num_bytes as usize);
             file.read_to_end(&mut bytes).await.map_err(local)?;
-            hash.update(&bytes);
+            let sha256 = hex::encode(Sha256::digest(&bytes));
             let num_bytes = bytes.len() as u64;
             self.put(bytes).await?;
-            return Ok(Transferred { num_bytes, sha256: hex::encode(hash.finalize()) });
+            return Ok(Transferred { num_bytes, sha256 });
         }
-        let upload = self.store.put_multipart(&self.path).await.map_err(self.failed(Step::Put))?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-        let sent = send_parts(&mut file, &mut upload, &mut hash).await;
-        let failure = match sent {
-            Ok(num_bytes) => match upload.finish().await {
-                Ok(_) => return Ok(Transferred { num_bytes, sha256: hex::encode(hash.finalize()) }),
-                Err(error) => return Err(self.failure(Step::Put, error)),
-            },
-            Err(SendFailure::Read(error)) => local(error),
-            Err(SendFailure::Store(error)) => self.failure(Step::Put, error),
+        let part_bytes = part_bytes(num_bytes);
+        let mut parts = Parts::begin(self, part_bytes, PARTS_AT_ONCE).await?;
+        let sent = async {
+            let (mut hash, mut num_bytes) = (Sha256::new(), 0);
+            loop {
+                let mut part = BytesMut::with_capacity(part_bytes);
+                while part.len() < part_bytes && file.read_buf(&mut part).await.map_err(local)? > 0 {}
+                if part.is_empty() {
+                    return Ok(Transferred { num_bytes, sha256: hex::encode(hash.finalize()) });
+                }
+                hash.update(&part);
+                num_bytes += part.len() as u64;
+                parts.write(part.freeze()).await?;
+            }
         };
-        // Parts of an unfinished upload cost money and are invisible; the first failure is the one to report.
-        let _ = upload.abort().await;
-        Err(failure)
+        match sent.await {
+            Ok(transferred) => parts.finish().await.map(|()| transferred),
+            Err(error) => {
+                // The first failure is the one to report.
+                parts.abort().await;
+                Err(error)
+            }
+        }
     }
 
     /// Whether the object exists.
@@ -310,10 +344,14 @@ impl Location {
         }
     }
 
-    /// Deletes every object below this folder and returns how many there were.
+    /// Deletes every object below this folder, and what uploads into it that never ended left, and returns how many objects
+    /// there were.
     pub async fn delete_prefix(&self) -> Result<u64> {
         let entries = self.list().await?;
         for entry in &entries {
+            if entry.name.ends_with(NOTE) {
+                entry.location.abort_noted().await?;
+            }
             entry.location.delete().await?;
         }
         if let Some(path) = &self.local {
@@ -342,30 +380,6 @@ impl Location {
 /// A name as it stands in a URI: the characters that would mean something else there are escaped.
 fn uri_part(name: &str) -> String {
     name.replace('%', "%25").replace('#', "%23").replace('?', "%3F")
-}
-
-enum SendFailure {
-    Read(std::io::Error),
-    Store(object_store::Error),
-}
-
-async fn send_parts(
-    file: &mut tokio::fs::File,
-    upload: &mut WriteMultipart,
-    hash: &mut Sha256,
-) -> Result<u64, SendFailure> {
-    let mut buffer = vec![0; PART_BYTES];
-    let mut num_bytes = 0;
-    loop {
-        let len = file.read(&mut buffer).await.map_err(SendFailure::Read)?;
-        if len == 0 {
-            return Ok(num_bytes);
-        }
-        hash.update(&buffer[..len]);
-        num_bytes += len as u64;
-        upload.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(SendFailure::Store)?;
-        upload.write(&buffer[..len]);
-    }
 }
 
 #[cfg(test)]

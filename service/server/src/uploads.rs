@@ -6,11 +6,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hone_data::storage::{self, Location, Step};
+use hone_data::storage::{self, Location, Parts};
 use hone_job::checkpoint::{File, MANIFEST, is_plain_name};
 use hone_job::id::Kind;
 use hone_job::spec::Violation;
-use object_store::{ObjectStoreExt, WriteMultipart};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
@@ -23,9 +22,8 @@ mod unfinished;
 
 pub(crate) use unfinished::Unfinished;
 
-/// Bytes of a part that goes to storage, and parts on their way at once.
-const PART_BYTES: usize = 8 << 20;
-const PARTS_IN_FLIGHT: usize = 2;
+/// Parts of a file that are on their way to storage at once.
+const PARTS_AT_ONCE: usize = 2;
 
 /// Most files of a model.
 const MAX_FILES: usize = 1024;
@@ -204,8 +202,7 @@ pub(crate) struct Incoming {
 struct Current {
     name: String,
     announced: String,
-    writer: WriteMultipart,
-    location: Location,
+    parts: Parts,
     hash: Sha256,
     num_bytes: u64,
 }
@@ -229,14 +226,11 @@ impl Incoming {
         if !sha256.is_empty() && (sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit())) {
             return Err(Error::invalid("sha256", format!("{sha256:?} is no SHA-256: 64 hexadecimal digits")));
         }
-        let location = self.folder.join(name);
-        let upload = location.store.put_multipart(&location.path).await;
-        let upload = upload.map_err(|error| location.failure(Step::Put, error))?;
+        let parts = self.folder.join(name).put_in_parts(PARTS_AT_ONCE).await?;
         self.current = Some(Current {
             name: name.to_string(),
             announced: sha256.to_ascii_lowercase(),
-            writer: WriteMultipart::new_with_chunk_size(upload, PART_BYTES),
-            location,
+            parts,
             hash: Sha256::new(),
             num_bytes: 0,
         });
@@ -257,10 +251,7 @@ impl Incoming {
         let Some(current) = &mut self.current else { return Err(Error::invalid("chunk", "came before its file")) };
         current.hash.update(&bytes);
         current.num_bytes += bytes.len() as u64;
-        let capacity = current.writer.wait_for_capacity(PARTS_IN_FLIGHT).await;
-        capacity.map_err(|error| current.location.failure(Step::Put, error))?;
-        current.writer.put(bytes);
-        Ok(())
+        Ok(current.parts.write(bytes).await?)
     }
 
     /// Names of the files that came whole.
@@ -271,18 +262,17 @@ impl Incoming {
     /// The file begun last has come whole.
     pub(crate) async fn end_file(&mut self) -> Result<(), Error> {
         let Some(current) = self.current.take() else { return Ok(()) };
-        let Current { name, announced, writer, location, hash, num_bytes } = current;
+        let Current { name, announced, parts, hash, num_bytes } = current;
         let found = hex::encode(hash.finalize());
         if !announced.is_empty() && announced != found {
-            // Nothing more can be done about parts that stay; the digest is what the caller must hear of.
-            let _ = writer.abort().await;
+            parts.abort().await;
             return Err(Error::Digest { name, expected: announced, found });
         }
         if num_bytes == 0 {
-            let _ = writer.abort().await;
+            parts.abort().await;
             return Err(Error::invalid("file", format!("{name} is empty")));
         }
-        writer.finish().await.map_err(|error| location.failure(Step::Put, error))?;
+        parts.finish().await?;
         self.files.push(File { name, size_bytes: num_bytes, sha256: found });
         Ok(())
     }
@@ -290,8 +280,7 @@ impl Incoming {
     /// Removes all that was written.
     pub(crate) async fn discard(mut self) {
         if let Some(current) = self.current.take() {
-            // Parts of an unfinished upload are invisible; should they stay, the store's own rules remove them.
-            let _ = current.writer.abort().await;
+            current.parts.abort().await;
         }
         match self.folder.delete_prefix().await {
             Ok(_) => self.unfinished.forget(&self.id),
