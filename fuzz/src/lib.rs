@@ -48,7 +48,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("ther
 /// Tokenisers of rows of each form for a model of the fixtures.
 static ROW_TOKENIZERS: LazyLock<Vec<RowTokenizer>> = LazyLock::new(|| {
     let tokenizer = Arc::new(Tokenizer::from_folder(&fixture("models/llama")).expect("a tokenizer of the fixtures"));
-    let forms = [Form::Sft(LossOn::Assistant), Form::Sft(LossOn::Completion), Form::Preference];
+    let forms = [Form::Sft(LossOn::Assistant), Form::Sft(LossOn::Completion), Form::Preference, Form::Prompt];
     forms.map(|form| RowTokenizer::new(tokenizer.clone(), None, form).expect("a template of the fixtures")).into()
 });
 
@@ -66,7 +66,7 @@ pub fn jsonl(bytes: &[u8]) {
         let Ok(Ok(row)) = row else { continue };
         RowHash::of(&row.value);
         for tokenizer in ROW_TOKENIZERS.iter() {
-            let Ok(content) = understand_for(&row.value, tokenizer.wants_pairs()) else { continue };
+            let Ok(content) = understand_for(&row.value, tokenizer.wanted()) else { continue };
             let Ok(example) = tokenizer.example(&content, row.object.clone(), row.number) else { continue };
             assert!(example.documents.iter().all(|document| document.input_ids.len() == document.labels.len()));
         }

@@ -10,6 +10,7 @@ mod docs;
 mod dpo;
 mod export;
 mod faults;
+mod generate;
 mod grpcurl;
 mod layers;
 mod load;

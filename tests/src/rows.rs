@@ -79,6 +79,7 @@ pub fn kind(event: &v1::JobEvent) -> String {
         Event::ExportReport(_) => "export_report",
         Event::HardExamples(_) => "hard_examples",
         Event::Scores(_) => "scores",
+        Event::Answers(_) => "answers",
         Event::Resumed(_) => "resumed",
         Event::EarlyStopped(_) => "early_stopped",
         Event::Failure(_) => "failure",

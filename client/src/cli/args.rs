@@ -10,6 +10,7 @@ use crate::compare::{CompareArgs, EvaluateArgs};
 use crate::connect::ConnectArgs;
 use crate::dpo::DpoArgs;
 use crate::export::ExportArgs;
+use crate::generate::GenerateArgs;
 use crate::labels::label;
 use crate::sft::SftArgs;
 use crate::training::DataArgs;
@@ -65,6 +66,13 @@ Examples:
 
 Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
 
+const GENERATE_EXAMPLES: &str = "\
+Examples:
+  hone generate job-… --data prompts.jsonl --to answers
+  hone generate --model s3://models/qwen3-8b --data ds-… --temperature 0.8 --top-p 0.95 --answers-per-row 4
+
+Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
+
 /// Fine-tune language models: upload, preview, train, follow every step, take the checkpoints home.
 #[derive(Debug, Parser)]
 #[command(name = "hone", version, after_help = AFTER_HELP)]
@@ -101,6 +109,11 @@ pub(crate) enum Command {
     /// Creates a job and follows it; scores.json and rows.jsonl are its only checkpoint.
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(Box<CompareArgs>),
+    /// Have a model answer rows of prompts.
+    ///
+    /// Creates a job and follows it; answers.jsonl is its only checkpoint.
+    #[command(after_help = GENERATE_EXAMPLES)]
+    Generate(Box<GenerateArgs>),
     /// Write what was trained as files that other tools load: merged, as a Hugging Face folder or for llama.cpp.
     ///
     /// Creates a job and follows it; its files are its only checkpoint.

@@ -110,6 +110,7 @@ fn folder_of(job: &v1::Job) -> &'static str {
     use v1::job_spec::Task;
     match job.spec.as_ref().and_then(|spec| spec.task.as_ref()) {
         Some(Task::Evaluate(_) | Task::Compare(_)) => "scores",
+        Some(Task::Generate(_)) => "answers",
         Some(Task::Export(_)) => "exported",
         Some(Task::Sft(_) | Task::Dpo(_)) | None => "adapter",
     }

@@ -30,6 +30,12 @@ pub(crate) fn of(spec: &v1::JobSpec) -> Vec<(&'static str, String)> {
             lines.extend(scored(task.data.as_ref()));
             None
         }
+        Some(Task::Generate(task)) => {
+            lines.push(("task", "generate".to_owned()));
+            lines.extend(task.checkpoint.as_ref().map(|uri| ("trained", printable(uri))));
+            lines.extend(task.data.as_ref().map(|data| ("rows", printable(&data.rows.join(", ")))));
+            None
+        }
         Some(Task::Export(task)) => {
             lines.extend(task.checkpoint.as_ref().map(|uri| ("trained", printable(uri))));
             lines.push(("task", export(task)));

@@ -16,6 +16,7 @@ mod dpo;
 mod export;
 mod failure;
 mod follow;
+mod generate;
 mod highlights;
 mod human;
 mod info;
@@ -69,6 +70,7 @@ async fn run(cli: Cli, out: &Output) -> Result<Ending, Failure> {
         Command::Train(command) => train::run(command, &client, out).await,
         Command::Evaluate(args) => compare::evaluate(*args, &client, out).await,
         Command::Compare(args) => compare::compare(*args, &client, out).await,
+        Command::Generate(args) => generate::run(*args, &client, out).await,
         Command::Export(args) => export::run(*args, &client, out).await,
         Command::Jobs(command) => jobs::run(command, &client, out).await,
         Command::Checkpoints(command) => checkpoints::run(command, &client, out).await,

@@ -94,6 +94,7 @@ impl Narrator {
             ),
             Some(Event::HardExamples(found)) => scores::hardest(found, paint),
             Some(Event::Scores(report)) => scores::text(report, paint),
+            Some(Event::Answers(report)) => scores::answers(report, paint),
             Some(Event::ExportReport(report)) => export_text(report, paint),
             Some(Event::Failure(failure)) => failure_text(failure, paint),
             Some(Event::Result(result)) => result_text(result, paint),

@@ -119,6 +119,29 @@ pub(crate) fn hardest(found: &v1::HardExamples, paint: Paint) -> String {
     lines.join("\n")
 }
 
+/// What was written, with the first answers.
+pub(crate) fn answers(report: &v1::AnswerReport, paint: Paint) -> String {
+    let mut parts = vec![counted(report.answers, "answer"), counted(report.answer_tokens, "token")];
+    if report.seconds > 0.0 {
+        parts.push(format!("{:.0} tokens/s", report.answer_tokens as f64 / report.seconds));
+    }
+    if report.reached_length > 0 {
+        parts.push(format!("{} as long as they may be", count(report.reached_length)));
+    }
+    let mut lines = vec![format!("{} {}", paint.cyan("written"), parts.join(", "))];
+    if report.failed_rows > 0 {
+        let text = format!("{} could not be answered; answers.jsonl says why", counted(report.failed_rows, "row"));
+        lines.push(paint.red(&text));
+    }
+    for shown in &report.shown {
+        lines.push(paint.dim(&format!("{}:{}", base_name(&shown.object), shown.row)));
+        let texts = [("prompt", &shown.prompt), ("expected", &shown.expected), ("answer", &shown.answer)];
+        let told = texts.into_iter().filter(|(_, text)| !text.is_empty());
+        lines.extend(told.map(|(name, text)| format!("  {} {}", paint.dim(name), in_one_line(text))));
+    }
+    lines.join("\n")
+}
+
 /// A text in a line of bounded length.
 fn in_one_line(text: &str) -> String {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -188,6 +211,33 @@ rows.jsonl:7
         let report = v1::ScoreReport { models: vec![model("m", Some(pairs))], ..Default::default() };
         let told = text(&report, Paint { on: false });
         assert!(told.contains("scored 66 pairs") && told.contains("75.0% ± 0.0%"), "{told}");
+    }
+
+    #[test]
+    fn answers_are_told_with_what_was_asked_and_what_could_not_be_answered() {
+        let shown = v1::ShownAnswer {
+            object: "s3://b/rows.jsonl".into(),
+            row: 7,
+            prompt: "2 + 2?".into(),
+            answer: "4".into(),
+            ..Default::default()
+        };
+        let report = v1::AnswerReport {
+            answers: 3,
+            failed_rows: 1,
+            reached_length: 1,
+            answer_tokens: 60,
+            seconds: 2.0,
+            shown: vec![shown],
+            ..Default::default()
+        };
+        let expected = "\
+written 3 answers, 60 tokens, 30 tokens/s, 1 as long as they may be
+1 row could not be answered; answers.jsonl says why
+rows.jsonl:7
+  prompt 2 + 2?
+  answer 4";
+        assert_eq!(answers(&report, Paint { on: false }), expected);
     }
 
     #[test]

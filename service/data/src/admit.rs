@@ -147,6 +147,11 @@ pub fn keep_if_trainable(example: Example, tally: &mut Tally, admitted: &mut Vec
     tally.count(reason::NO_TRAINABLE_TOKEN, &example, note);
 }
 
+/// Admits an example of any length, though nothing of it is trained on.
+pub fn keep(example: Example, _: &mut Tally, admitted: &mut Vec<Example>) {
+    admitted.push(example);
+}
+
 /// Counts what happened to the rows of a split.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {

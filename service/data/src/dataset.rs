@@ -10,7 +10,7 @@ use hone_job::event::{DatasetReport, ReasonCount, RowNote, SourceShare};
 use hone_job::spec::{Data, Mix, Order, OverLength, Task};
 use tokio::runtime::Handle;
 
-use crate::admit::{LengthPolicy, Tally, keep_if_trainable, reason};
+use crate::admit::{LengthPolicy, Tally, keep, keep_if_trainable, reason};
 use crate::ends::{Ends, is_endless};
 use crate::example::understand_for;
 use crate::mix::{self, Mixture};
@@ -25,7 +25,7 @@ mod error;
 mod held_out;
 
 pub use error::Error;
-pub use held_out::HeldOut;
+pub use held_out::{HeldOut, Prompts};
 
 /// Rows that go to a tokenising thread at once.
 const CHUNK_ROWS: usize = 64;
@@ -72,7 +72,7 @@ impl Options {
         match task {
             Task::Sft(sft) => Some(Self::new(&sft.training.data, sft.loss_on)),
             Task::Dpo(dpo) => Some(Self::new(&dpo.training.data, Form::Preference)),
-            Task::Evaluate(_) | Task::Compare(_) | Task::Export(_) => None,
+            Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_) => None,
         }
     }
 
@@ -334,7 +334,7 @@ impl Reading<'_> {
 }
 
 fn outcome(rows: &RowTokenizer, end_ids: &[u32], row: Row) -> Outcome {
-    let content = understand_for(&row.value, rows.wants_pairs()).map_err(|what| row.note(what))?;
+    let content = understand_for(&row.value, rows.wanted()).map_err(|what| row.note(what))?;
     let example = rows.example(&content, row.object.clone(), row.number);
     let hash = RowHash::of(&row.value);
     let example = example.map_err(|error| row.note(error.to_string()))?;
@@ -366,6 +366,7 @@ fn divide(
         split.end_source();
     }
     let seen = split.take_seen();
+    let admit = if options.form == Form::Prompt { keep } else { keep_if_trainable };
     let train = split.sampled(options.max_train_examples);
     let eval = eval.or((options.eval_fraction > 0.0).then(|| vec![held_out])).map(|sources| {
         let mut split = Gathered::default();
@@ -375,7 +376,7 @@ fn divide(
             {
                 split.tally.count(reason::IN_TRAINING_ROWS, &row.example, place.said());
             }
-            split.take(outcome, keep_if_trainable);
+            split.take(outcome, admit);
         }
         split.end_source();
         split.sampled(options.max_eval_examples)

@@ -7,6 +7,7 @@ use crate::template::ChatContext;
 
 mod alpaca;
 mod preference;
+mod prompt;
 mod share_gpt;
 mod tokenised;
 
@@ -141,11 +142,27 @@ impl Kind {
 const EXPECTED: &str = "expected {\"messages\": [..]}, {\"prompt\", \"completion\"}, {\"text\"}, {\"instruction\", \"output\"}, \
                         {\"conversations\": [..]}, {\"input_ids\": [..]} or {\"chosen\", \"rejected\"}";
 
-/// Understands a row for a task that wants pairs, or not: published datasets often carry a conversation beside the pair it was
-/// made from, and a task that has no use for pairs takes that.
-pub fn understand_for(row: &Value, wants_pairs: bool) -> Result<Content, String> {
+/// What a task makes of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Texts.
+    Text,
+    /// Pairs of answers.
+    Pair,
+    /// Something to answer.
+    Prompt,
+}
+
+/// Understands a row for a task: published datasets often carry a conversation beside the pair it was made from, and a task
+/// that has no use for pairs takes that.
+pub fn understand_for(row: &Value, wanted: Wanted) -> Result<Content, String> {
     if let Value::Object(columns) = row
-        && !wants_pairs
+        && wanted == Wanted::Prompt
+    {
+        return prompt::understand_prompt(columns);
+    }
+    if let Value::Object(columns) = row
+        && wanted == Wanted::Text
         && matches!(Kind::of(columns), Kind::Preference)
     {
         let mut rest = columns.clone();

@@ -15,11 +15,12 @@ use std::sync::Arc;
 use hone_job::spec::LossOn;
 use serde_json::Value;
 
-use crate::example::Content;
+use crate::example::{Content, Wanted};
 use crate::template::{self, ChatContext, ChatTemplate};
 use crate::tokenizer::{self, Encoded, Tokenizer};
 
 mod preference;
+mod prompt;
 mod turns;
 
 use turns::Turns;
@@ -95,6 +96,8 @@ pub enum Form {
     Sft(LossOn),
     /// A pair of documents, whose answers are trained on.
     Preference,
+    /// What is asked, and a second document with what is expected, if anything is; nothing is trained on.
+    Prompt,
 }
 
 impl From<LossOn> for Form {
@@ -225,9 +228,13 @@ impl RowTokenizer {
         &self.tokenizer
     }
 
-    /// Whether rows are to be pairs of answers.
-    pub fn wants_pairs(&self) -> bool {
-        self.form == Form::Preference
+    /// What rows are to be.
+    pub fn wanted(&self) -> Wanted {
+        match self.form {
+            Form::Sft(_) => Wanted::Text,
+            Form::Preference => Wanted::Pair,
+            Form::Prompt => Wanted::Prompt,
+        }
     }
 
     /// The example that a row gives.
@@ -239,6 +246,7 @@ impl RowTokenizer {
                 let documents = self.pair(content)?.map(Tokens::into_document).into();
                 Ok(Example { documents, object, row, is_text })
             }
+            Form::Prompt => Ok(Example { documents: self.asked(content)?, object, row, is_text: false }),
         }
     }
 

@@ -6,6 +6,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::answer::AnswerReport;
 use crate::failure::Failure;
 use crate::score::ScoreReport;
 use crate::spec::JobSpec;
@@ -58,6 +59,8 @@ pub enum Event {
     HardExamples(HardExamples),
     /// What models make of rows.
     Scores(ScoreReport),
+    /// What a model wrote.
+    Answers(AnswerReport),
     /// The attempt failed.
     Failure(Failure),
     /// The job's outcome.

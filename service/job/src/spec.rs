@@ -12,10 +12,12 @@ use crate::event::Warning;
 mod data;
 mod evaluation;
 mod export;
+mod generate;
 mod lora;
 mod optimizer;
 mod preference;
 mod resume;
+mod sampling;
 mod schedule;
 mod score;
 mod training;
@@ -23,9 +25,11 @@ mod training;
 pub use data::{Data, Mix, MixUntil, OverLength};
 pub use evaluation::{EarlyStopping, Evaluation, Metric};
 pub use export::{ExportFormat, ExportTask, WeightType};
+pub use generate::{GenerateTask, PromptRows};
 pub use lora::{AlphaPattern, Lora, LoraInit, NOT_FOR_VLLM, RankPattern};
 pub use optimizer::{MomentFormat, Optimizer, UpdateRule};
 pub use preference::{Divergence, DpoTask, Preference, PreferenceLoss, Reference, WeightedLoss};
+pub use sampling::Sampling;
 pub use schedule::{Decay, DecayShape, Plateau, Schedule, ScheduleKind, Warmup};
 pub use score::{Candidate, CompareTask, EvaluateTask, RowKind, ScoredRows, Scoring};
 pub use training::{ActivationCheckpointing, Adapter, Batch, Checkpoints, Length, Order, Precision, Training};
@@ -87,6 +91,8 @@ pub enum Task {
     Evaluate(EvaluateTask),
     /// Models scored on the same rows.
     Compare(CompareTask),
+    /// Prompts that a model answers.
+    Generate(GenerateTask),
     /// A trained model as files that other tools load.
     Export(ExportTask),
 }
@@ -99,6 +105,7 @@ impl Task {
             Task::Dpo(_) => "dpo",
             Task::Evaluate(_) => "evaluate",
             Task::Compare(_) => "compare",
+            Task::Generate(_) => "generate",
             Task::Export(_) => "export",
         }
     }
@@ -108,7 +115,7 @@ impl Task {
         match self {
             Task::Sft(task) => Some(&task.training),
             Task::Dpo(task) => Some(&task.training),
-            Task::Evaluate(_) | Task::Compare(_) | Task::Export(_) => None,
+            Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_) => None,
         }
     }
 
@@ -117,7 +124,7 @@ impl Task {
         match self {
             Task::Sft(task) => Some(&mut task.training),
             Task::Dpo(task) => Some(&mut task.training),
-            Task::Evaluate(_) | Task::Compare(_) | Task::Export(_) => None,
+            Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_) => None,
         }
     }
 
@@ -130,6 +137,7 @@ impl Task {
             Task::Evaluate(EvaluateTask { data, .. }) | Task::Compare(CompareTask { data, .. }) => {
                 vec![("data.rows", &data.rows)]
             }
+            Task::Generate(GenerateTask { data, .. }) => vec![("data.rows", &data.rows)],
             Task::Export(_) => Vec::new(),
         }
     }
@@ -143,6 +151,7 @@ impl Task {
             Task::Evaluate(EvaluateTask { data, .. }) | Task::Compare(CompareTask { data, .. }) => {
                 vec![&mut data.rows]
             }
+            Task::Generate(GenerateTask { data, .. }) => vec![&mut data.rows],
             Task::Export(_) => Vec::new(),
         }
     }
@@ -156,7 +165,9 @@ impl Task {
             Task::Dpo(DpoTask { preference: Preference { reference: Reference::Checkpoint(uri), .. }, .. }) => {
                 add("reference.checkpoint", Some(uri));
             }
-            Task::Evaluate(EvaluateTask { checkpoint, .. }) | Task::Export(ExportTask { checkpoint, .. }) => {
+            Task::Evaluate(EvaluateTask { checkpoint, .. })
+            | Task::Generate(GenerateTask { checkpoint, .. })
+            | Task::Export(ExportTask { checkpoint, .. }) => {
                 add("checkpoint", checkpoint.as_ref());
             }
             Task::Compare(task) => {
@@ -250,6 +261,19 @@ impl Check<'_> {
         let ok = range.contains(&value);
         self.that(ok, field, format!("is {value}; must be from {} to {}", range.start(), range.end()));
     }
+
+    /// Rows that have to be given.
+    fn sources(&mut self, rows: &[String], field: &str) {
+        self.that(!rows.is_empty(), field, "is required: at least one dataset id, file:// or s3:// URI");
+        let most = limits::MAX_SOURCES;
+        self.that(rows.len() <= most, field, format!("has {} sources; at most {most}", rows.len()));
+        self.that(rows.iter().all(|source| !source.is_empty()), field, "has an empty entry");
+    }
+
+    fn template(&mut self, template: Option<&String>) {
+        let size = template.map_or(0, String::len);
+        self.that(size <= limits::MAX_TEMPLATE_BYTES, "data.chat_template", "must be at most 256 KiB");
+    }
 }
 
 impl JobSpec {
@@ -288,6 +312,7 @@ impl JobSpec {
             Task::Dpo(task) => task.preference.validate(&mut check),
             Task::Evaluate(task) => task.validate(&mut check),
             Task::Compare(task) => task.validate(&mut check),
+            Task::Generate(task) => task.validate(&mut check),
             Task::Export(task) => task.validate(&mut check),
         }
         found.extend(check.found);

@@ -5,6 +5,7 @@ pub mod device;
 pub mod doctor;
 pub mod error;
 pub mod fingerprint;
+pub mod generation;
 pub mod link;
 pub mod loss;
 mod mix;

@@ -12,10 +12,10 @@ use hone_job::event::{Event, Warning};
 use hone_job::spec::{ExportFormat, Precision, WeightType};
 use hone_trainer::device::{self, Compute};
 use hone_trainer::link::{self, Link};
-use hone_trainer::task::{self, export, generate, score};
+use hone_trainer::task::{self, export, score};
 use hone_trainer::telemetry::{self, LogFormat};
 use hone_trainer::workspace::Workspace;
-use hone_trainer::{doctor, error};
+use hone_trainer::{doctor, error, generation};
 
 /// The process of hone that computes.
 #[derive(Parser)]
@@ -119,7 +119,7 @@ struct GenerateArgs {
     prompts: PathBuf,
     /// Most tokens of an answer.
     #[arg(long, default_value_t = 128)]
-    max_new_tokens: usize,
+    max_new_tokens: u32,
     /// JSONL of {"prompt", "answer", "tokens"}, an answer a line.
     #[arg(long)]
     out: PathBuf,
@@ -263,8 +263,8 @@ fn write(args: ExportArgs) -> anyhow::Result<()> {
 fn answer(args: GenerateArgs) -> anyhow::Result<()> {
     hone_ops::load_cuda()?;
     device::set_threads();
-    let prompts = generate::read_prompts(&args.prompts)?;
-    let writer = generate::Writer::load(&args.model, args.adapter.as_deref(), Compute::choose(Precision::Auto)?)?;
+    let prompts = generation::read_prompts(&args.prompts)?;
+    let writer = generation::Writer::load(&args.model, args.adapter.as_deref(), Compute::choose(Precision::Auto)?)?;
     writer.answer_all(&prompts, args.max_new_tokens, &args.out)?;
     Ok(())
 }

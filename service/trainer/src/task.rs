@@ -17,8 +17,9 @@ mod compare;
 mod early_stopping;
 pub mod evaluate;
 pub mod export;
-pub mod generate;
+mod generate;
 mod hard_examples;
+mod models;
 mod objective;
 pub mod progress;
 mod reference;
@@ -28,7 +29,7 @@ mod saver;
 pub mod score;
 mod setup;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod train;
 mod usage;
 
@@ -87,6 +88,7 @@ fn attempt(welcome: &Welcome, link: &Link, workspace: &Workspace) -> Result<End,
         }
         Task::Evaluate(task) => compare::evaluate(welcome, task, workspace, observer),
         Task::Compare(task) => compare::compare(welcome, task, workspace, observer),
+        Task::Generate(task) => generate::generate(welcome, task, workspace, observer),
         Task::Export(task) => export::export(welcome, task, workspace, &*observer),
     }
 }

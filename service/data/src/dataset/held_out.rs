@@ -1,9 +1,9 @@
-//! Rows that models are scored on and never trained on: none is left out or cut for its length.
+//! Rows that models are scored on or asked, and never trained on: none is left out or cut for its length.
 
 use std::sync::Arc;
 
 use hone_job::event::DatasetReport;
-use hone_job::spec::{Data, RowKind, ScoredRows};
+use hone_job::spec::{Data, PromptRows, RowKind, ScoredRows};
 use tokio::runtime::Handle;
 
 use super::{Error, Options, Progress, Sources, examine, refuse_malformed};
@@ -41,21 +41,54 @@ impl HeldOut {
             RowKind::Auto => begins_with_pair(&sources).await?,
         };
         let form = if are_pairs { Form::Preference } else { Form::Sft(data.loss_on) };
-        let rows = Data {
-            chat_template: data.chat_template.clone(),
-            max_eval_examples: data.max_examples,
-            ..Data::of(Vec::new())
-        };
-        let sources = Sources { train: Vec::new(), eval: sources };
-        let found = examine(sources, tokenizer, Options::new(&rows, form), progress).await?;
-        let split = found.eval.unwrap_or_default();
-        refuse_malformed(&split.tally)?;
-        let report = split.report(SPLIT);
-        if report.examples == 0 {
-            return Err(Error::NoUsableRows { split: SPLIT, rows_read: report.rows_read, reasons: report.reasons });
-        }
-        Ok(HeldOut { examples: split.examples, report, are_pairs })
+        let template = data.chat_template.clone();
+        let (examples, report) = all(sources, form, template, data.max_examples, tokenizer, progress).await?;
+        Ok(HeldOut { examples, report, are_pairs })
     }
+}
+
+/// Prompts to answer, and what became of every row.
+#[derive(Debug, Clone)]
+pub struct Prompts {
+    /// The prompts, in reading order: the first document is what is asked, a second one what is expected.
+    pub examples: Vec<Example>,
+    /// What became of the rows.
+    pub report: DatasetReport,
+}
+
+impl Prompts {
+    /// Reads everything, as [`HeldOut::load`] does.
+    pub async fn load(
+        sources: Vec<Location>,
+        data: &PromptRows,
+        tokenizer: Arc<Tokenizer>,
+        progress: Progress,
+    ) -> Result<Self, Error> {
+        let template = data.chat_template.clone();
+        let (examples, report) = all(sources, Form::Prompt, template, data.max_examples, tokenizer, progress).await?;
+        Ok(Prompts { examples, report })
+    }
+}
+
+/// All rows that are left of a sample.
+async fn all(
+    sources: Vec<Location>,
+    form: Form,
+    chat_template: Option<String>,
+    max_examples: Option<u64>,
+    tokenizer: Arc<Tokenizer>,
+    progress: Progress,
+) -> Result<(Vec<Example>, DatasetReport), Error> {
+    let rows = Data { chat_template, max_eval_examples: max_examples, ..Data::of(Vec::new()) };
+    let sources = Sources { train: Vec::new(), eval: sources };
+    let found = examine(sources, tokenizer, Options::new(&rows, form), progress).await?;
+    let split = found.eval.unwrap_or_default();
+    refuse_malformed(&split.tally)?;
+    let report = split.report(SPLIT);
+    if report.examples == 0 {
+        return Err(Error::NoUsableRows { split: SPLIT, rows_read: report.rows_read, reasons: report.reasons });
+    }
+    Ok((split.examples, report))
 }
 
 /// Whether the first row that can be read has answers to choose from.

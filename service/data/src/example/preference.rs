@@ -82,7 +82,7 @@ fn turns(prompt: Option<&Value>, chosen: Vec<Value>, rejected: Vec<Value>) -> Re
 mod tests {
     use serde_json::json;
 
-    use super::super::{understand, understand_for};
+    use super::super::{Wanted, understand, understand_for};
     use super::*;
 
     fn user(text: &str) -> Value {
@@ -127,10 +127,10 @@ mod tests {
     fn a_conversation_beside_a_pair_is_for_tasks_without_pairs() {
         let (q, a, b) = (user("q"), assistant("a"), assistant("b"));
         let row = json!({"prompt": "q", "messages": [q, a], "chosen": [q, a], "rejected": [q, b], "score": 1});
-        assert_eq!(understand_for(&row, false).unwrap().kind(), "messages");
-        assert_eq!(understand_for(&row, true).unwrap().kind(), "a pair of answers in messages");
+        assert_eq!(understand_for(&row, Wanted::Text).unwrap().kind(), "messages");
+        assert_eq!(understand_for(&row, Wanted::Pair).unwrap().kind(), "a pair of answers in messages");
         let only_pair = json!({"prompt": "q", "chosen": "a", "rejected": "b"});
-        assert_eq!(understand_for(&only_pair, false).unwrap().kind(), "a pair of answers");
+        assert_eq!(understand_for(&only_pair, Wanted::Text).unwrap().kind(), "a pair of answers");
     }
 
     #[test]

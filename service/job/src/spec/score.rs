@@ -112,13 +112,8 @@ impl ScoredRows {
     }
 
     fn validate(&self, check: &mut Check<'_>) {
-        check.that(!self.rows.is_empty(), "data.rows", "is required: at least one dataset id, file:// or s3:// URI");
-        let most = limits::MAX_SOURCES;
-        check.that(self.rows.len() <= most, "data.rows", format!("has {} sources; at most {most}", self.rows.len()));
-        let is_named = self.rows.iter().all(|source| !source.is_empty());
-        check.that(is_named, "data.rows", "has an empty entry");
-        let size = self.chat_template.as_ref().map_or(0, String::len);
-        check.that(size <= limits::MAX_TEMPLATE_BYTES, "data.chat_template", "must be at most 256 KiB");
+        check.sources(&self.rows, "data.rows");
+        check.template(self.chat_template.as_ref());
         check.that(self.max_examples != Some(0), "data.max_examples", "must be at least 1");
     }
 }

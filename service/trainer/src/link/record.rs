@@ -29,7 +29,8 @@ pub(super) fn event_json(mut event: Event) -> String {
         // serde_json writes null for a best that is not finite.
         Event::EarlyStopped(_)
         | Event::Plan(_)
-        // Its figures are finite or absent.
+        // Their figures are finite or absent.
+        | Event::Answers(_)
         | Event::HardExamples(_)
         // Its shares are absent or ratios of finite norms.
         | Event::ExportReport(_)

@@ -7,7 +7,7 @@ use hone_ops::{Group, SoftCap};
 use tch::{Device, Kind, Tensor};
 
 use super::batch::{Batch, Run};
-use super::cache::LayerCache;
+use super::cache::Continuation;
 use super::linear::{Linear, Pass};
 use super::norm::RmsNorm;
 use super::rope::Tables;
@@ -49,18 +49,26 @@ impl Attention {
         self.o_proj.forward(&out.flatten(1, 2), pass)
     }
 
-    /// The same for one document that continues after the tokens in the cache, without gradient.
+    /// The same for texts that continue after the tokens in their caches, without gradient; `layer` is this one's number.
     pub(super) fn forward_cached(
         &self,
         x: &Tensor,
         pass: Pass<'_>,
         tables: &Tables,
-        cache: &mut LayerCache,
-        past: i64,
+        layer: usize,
+        texts: &mut [Continuation<'_>],
     ) -> Tensor {
         let (q, k, v) = self.heads(&self.qkv_proj.forward(x, pass), tables);
-        let (keys, values) = cache.extend(&k, &v, past);
-        let out = self.attend_cached(&q, &keys, &values, past);
+        let mut start = 0;
+        let attend = |text: &mut Continuation<'_>| {
+            let places = text.places();
+            let tokens = places.end - places.start;
+            let [q, k, v] = [&q, &k, &v].map(|heads| heads.narrow(0, start, tokens));
+            start += tokens;
+            let (keys, values) = text.cache.layers[layer].extend(&k, &v, places.start);
+            self.attend_cached(&q, &keys, &values, places.start)
+        };
+        let out = Tensor::cat(&texts.iter_mut().map(attend).collect::<Vec<_>>(), 0);
         self.o_proj.forward(&out.flatten(1, 2), pass)
     }
 

@@ -1,5 +1,8 @@
 //! Keys and values of the tokens that a generated text has so far.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use tch::{Kind, Tensor};
 
 use super::decoder::Decoder;
@@ -18,6 +21,20 @@ pub struct Cache {
 pub(super) struct LayerCache {
     k: Tensor,
     v: Tensor,
+}
+
+/// A text that goes on: what goes through the model, and what is kept of what stands before it.
+pub(super) struct Continuation<'a> {
+    pub(super) input_ids: Cow<'a, [i64]>,
+    pub(super) cache: &'a mut Cache,
+}
+
+impl Continuation<'_> {
+    /// Where in the text the tokens stand.
+    pub(super) fn places(&self) -> Range<i64> {
+        let past = self.cache.len();
+        past..past + self.input_ids.len() as i64
+    }
 }
 
 impl Cache {

@@ -5,6 +5,7 @@
 //! `h + attention(norm(h))`, then `h + mlp(norm(h))`, as in Llama (arXiv:2302.13971); where outputs have norms,
 //! `h + norm(attention(norm(h)))`, then `h + norm(mlp(norm(h)))`, as in Gemma 2 (arXiv:2408.00118).
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use hone_data::pack::Prefixes;
@@ -12,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::attention::{self, Attention, Sight};
 use super::batch::Batch;
-use super::cache::Cache;
+use super::cache::{Cache, Continuation};
 use super::config::Config;
 use super::error::Error;
 use super::linear::{Linear, LinearInfo, Pass};
@@ -173,39 +174,56 @@ impl Decoder {
         &embedded + noise.to_kind(embedded.kind())
     }
 
-    /// Hidden states of tokens that follow those in the cache, `[tokens, E]`, without gradient; the cache then holds them.
-    pub fn forward_cached(&self, input_ids: &[i64], cache: &mut Cache, adapter: Option<&Adapter>) -> Tensor {
-        let (past, tokens) = (cache.len(), input_ids.len() as i64);
-        let total = past + tokens;
-        assert!(total <= cache.max_tokens, "the cache holds {} tokens, asked for {total}", cache.max_tokens);
-        let rope = &self.config.rope;
-        if past > 0 && rope.depends_on_length() && rope.inverse_frequencies(past) != rope.inverse_frequencies(total) {
-            // In the longer text everything is turned in another way: what was seen is to be seen anew.
-            let input_ids = [&cache.input_ids, input_ids].concat();
-            cache.truncate(0);
-            return self.extend(&input_ids, cache, adapter).narrow(0, past, tokens);
+    /// Hidden states of tokens that follow those in the cache of their text, text after text, `[tokens, E]`, without gradient;
+    /// the caches then hold them. The texts go through the model together.
+    pub fn forward_cached(&self, texts: &mut [(&[i64], &mut Cache)], adapter: Option<&Adapter>) -> Tensor {
+        let wanted: Vec<i64> = texts.iter().map(|(input_ids, _)| input_ids.len() as i64).collect();
+        let mut longer: Vec<Continuation<'_>> = texts.iter_mut().map(|(ids, cache)| self.goes_on(ids, cache)).collect();
+        let seen: Vec<i64> = longer.iter().map(|text| text.input_ids.len() as i64).collect();
+        let hidden = tch::no_grad(|| self.extend(&mut longer, adapter));
+        if seen == wanted {
+            return hidden;
         }
-        self.extend(input_ids, cache, adapter)
+        let texts = hidden.split_with_sizes(&seen, 0);
+        let new =
+            texts.iter().zip(seen.iter().zip(&wanted)).map(|(text, (seen, new))| text.narrow(0, seen - new, *new));
+        Tensor::cat(&new.collect::<Vec<_>>(), 0)
     }
 
-    fn extend(&self, input_ids: &[i64], cache: &mut Cache, adapter: Option<&Adapter>) -> Tensor {
-        tch::no_grad(|| {
-            let (past, tokens) = (cache.len(), input_ids.len() as i64);
-            let total = past + tokens;
-            let pass = Pass { adapter, dropout_seed: None };
-            let positions = Tensor::arange_start(past, total, (Kind::Int64, self.device()));
-            let tables = self.rotary.tables(&positions, [(tokens, total)]);
-            let mut hidden = self.embed(&Tensor::from_slice(input_ids).to_device(self.device()), adapter);
-            for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-                hidden = layer.with(
-                    &hidden,
-                    |x| layer.self_attn.forward_cached(x, pass, &tables, cache, past),
-                    |x| layer.mlp.forward(x, pass),
-                );
-            }
-            cache.input_ids.extend(input_ids);
-            self.norm.forward(&hidden)
-        })
+    /// What of a text goes through the model: its new tokens, or all of it where in the longer text everything is turned in
+    /// another way, so that what was seen is to be seen anew.
+    fn goes_on<'a>(&self, input_ids: &'a [i64], cache: &'a mut Cache) -> Continuation<'a> {
+        let past = cache.len();
+        let total = past + input_ids.len() as i64;
+        assert!(total <= cache.max_tokens, "the cache holds {} tokens, asked for {total}", cache.max_tokens);
+        let rope = &self.config.rope;
+        let is_turned =
+            past > 0 && rope.depends_on_length() && rope.inverse_frequencies(past) != rope.inverse_frequencies(total);
+        let input_ids = match is_turned {
+            true => Cow::Owned([&cache.input_ids, input_ids].concat()),
+            false => Cow::Borrowed(input_ids),
+        };
+        if is_turned {
+            cache.truncate(0);
+        }
+        Continuation { input_ids, cache }
+    }
+
+    fn extend(&self, texts: &mut [Continuation<'_>], adapter: Option<&Adapter>) -> Tensor {
+        let pass = Pass { adapter, dropout_seed: None };
+        let places: Vec<i64> = texts.iter().flat_map(Continuation::places).collect();
+        let lengths: Vec<_> = texts.iter().map(|text| (text.input_ids.len() as i64, text.places().end)).collect();
+        let tables = self.rotary.tables(&Tensor::from_slice(&places).to_device(self.device()), lengths);
+        let input_ids: Vec<i64> = texts.iter().flat_map(|text| text.input_ids.iter().copied()).collect();
+        let mut hidden = self.embed(&Tensor::from_slice(&input_ids).to_device(self.device()), adapter);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let attention = |x: &Tensor| layer.self_attn.forward_cached(x, pass, &tables, index, texts);
+            hidden = layer.with(&hidden, attention, |x| layer.mlp.forward(x, pass));
+        }
+        for text in texts {
+            text.cache.input_ids.extend(&*text.input_ids);
+        }
+        self.norm.forward(&hidden)
     }
 
     /// The head's weight `[V, E]`: what the loss multiplies the hidden states with. Of an adapter that trains the head it is

@@ -12,23 +12,23 @@ use hone_job::score::ScoreReport;
 use hone_job::spec::{Candidate, CompareTask, EvaluateTask, ScoredRows, Scoring};
 
 use super::evaluate::{DocumentScore, score_documents};
+use super::models::{self, Models};
 use super::setup::Teller;
 use super::{Observer, checkpoints, is_stopped, row_text, tell_only_checkpoint};
 use crate::checkpoint::{Folder, Saved};
 use crate::device::Compute;
 use crate::error::Error;
 use crate::fingerprint::fingerprint_of;
+use crate::generation::greedy_answers;
 use crate::link::{End, Welcome};
 use crate::workspace::Workspace;
 
 mod bootstrap;
 mod files;
-mod models;
 mod report;
 mod shown;
 
 use bootstrap::Bootstrap;
-use models::Models;
 use report::{Scored, report};
 
 /// Name of the one model of an evaluation.
@@ -157,15 +157,13 @@ impl<'a> Work<'a> {
         for (number, candidate) in self.candidates.iter().enumerate() {
             observer.report(Event::Phase(Phase { name: "answering".into(), detail: candidate.name.clone() }));
             let answers = models.with(number, |model, adapter| {
-                let answer = |prompt: &&[u32]| match is_stopped(observer) {
-                    true => Ok(None),
-                    false => row_text::answer(model, adapter, tokenizer, prompt, self.scoring.max_new_tokens).map(Some),
-                };
-                prompts.iter().map(answer).collect::<Result<Option<Vec<String>>, Error>>()
+                let max_new_tokens = self.scoring.max_new_tokens;
+                let mut goes_on = || !is_stopped(observer);
+                greedy_answers(model, adapter, tokenizer, &prompts, max_new_tokens, &mut goes_on)
             })??;
             let Some(answers) = answers else { return Ok(false) };
             for (row, answer) in report.rows.iter_mut().zip(answers) {
-                row.scores[number].answer = answer;
+                row.scores[number].answer = row_text::head(answer);
             }
         }
         Ok(true)

@@ -1,183 +1,208 @@
-//! Greedy answers: prompts in, the likeliest token after another out, until a stop token or a given number of tokens.
+//! Prompts that a model answers. A file with a line for each answer is the job's only checkpoint.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
-use hone_data::template::{ChatContext, ChatTemplate};
+use hone_data::dataset::{self, Prompts};
+use hone_data::tokenize::Example;
 use hone_data::tokenizer::Tokenizer;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use hone_job::answer::{AnswerReport, ShownAnswer};
+use hone_job::event::{Event, Outcome, Phase};
+use hone_job::spec::{Candidate, GenerateTask};
+use serde::Serialize;
 
+use super::models::{self, Models};
+use super::row_text::{head, tail};
+use super::setup::Teller;
+use super::{Observer, checkpoints, is_stopped, tell_only_checkpoint};
 use crate::device::Compute;
 use crate::error::Error;
-use crate::model::{Adapter, Cache, Decoder};
-use crate::peft;
+use crate::fingerprint::fingerprint_of;
+use crate::generation::{self, Answer, AnswerFile, Beginning, End as TextEnd, Generator};
+use crate::link::{End, Welcome};
+use crate::model::{Adapter, Decoder};
+use crate::workspace::Workspace;
 
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
-pub enum Prompt {
-    /// A conversation whose next turn is the assistant's; the model's chat template turns it into text.
-    Conversation {
-        /// Messages with `role` and `content`.
-        messages: Vec<Value>,
-    },
-    /// A text to go on with, as it is.
-    Text {
-        /// The text.
-        prompt: String,
-    },
+/// Name of the file of answers.
+const ANSWERS: &str = "answers.jsonl";
+/// Answers that are told with their text.
+const SHOWN: u64 = 5;
+
+/// A line of the file.
+#[derive(Serialize)]
+struct Line<'a> {
+    object: &'a str,
+    row: u64,
+    /// Number of the answer among those to the row, from 0.
+    answer_index: u64,
+    /// Without special tokens.
+    prompt: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    expected: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finish_reason: Option<TextEnd>,
+    prompt_tokens: usize,
+    answer_tokens: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
-impl Prompt {
-    /// The question as a person reads it: the text, or the content of the last message.
-    pub fn question(&self) -> String {
-        match self {
-            Prompt::Text { prompt } => prompt.clone(),
-            Prompt::Conversation { messages } => match messages.last().and_then(|message| message.get("content")) {
-                Some(Value::String(text)) => text.clone(),
-                Some(other) => other.to_string(),
-                None => String::new(),
-            },
-        }
-    }
-}
-
-/// A prompt and what the model says to it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
-    /// The question as a person reads it.
-    pub prompt: String,
-    /// The answer, without special tokens.
-    pub answer: String,
-    /// The answer's token ids, without the stop token.
-    pub tokens: Vec<u32>,
-}
-
-/// Reads a JSON list of prompts.
-pub fn read_prompts(path: &Path) -> Result<Vec<Prompt>, Error> {
-    let text = std::fs::read(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
-    let expected = "expected a JSON list of {\"messages\": [...]} or {\"prompt\": \"...\"}";
-    let wrong = |place: String, what: String| Error::Input { place, what };
-    let place = path.display().to_string();
-    let entries: Vec<Value> =
-        serde_json::from_slice(&text).map_err(|error| wrong(place.clone(), format!("{expected}: {error}")))?;
-    let parse = |(number, entry): (usize, Value)| {
-        serde_json::from_value(entry).map_err(|_| wrong(format!("{place}, entry {number}"), expected.to_string()))
+/// Answers every row.
+pub(super) fn generate(
+    welcome: &Welcome,
+    task: &GenerateTask,
+    workspace: &Workspace,
+    observer: Arc<dyn Observer>,
+) -> Result<End, Error> {
+    let start = Instant::now();
+    let compute = Compute::choose(task.precision)?;
+    let teller = Teller::new(observer.clone(), "loading_model");
+    let base = models::local(&welcome.spec.base_model, workspace, &teller)?;
+    let tokenizer = Arc::new(Tokenizer::open(&base)?);
+    let prompts = load(task, tokenizer.clone(), workspace, &observer)?;
+    observer.report(Event::DatasetReport(prompts.report));
+    let candidates = [Candidate { name: String::new(), checkpoint: task.checkpoint.clone() }];
+    let models = Models::open(&base, &candidates, compute, workspace, &teller)?;
+    models.check(&tokenizer)?;
+    observer.running();
+    let scratch = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
+    let path = scratch.path().join(ANSWERS);
+    let asked = Asked { task, examples: &prompts.examples, tokenizer: &tokenizer, observer: observer.clone() };
+    let Some(report) = models.with(0, |model, adapter| asked.answer_all(model, adapter, &path))?? else {
+        return Ok(End::Stopped { checkpoint_id: None });
     };
-    entries.into_iter().enumerate().map(parse).collect()
+    observer.report(Event::Phase(Phase { name: "saving".into(), detail: String::new() }));
+    let folder = checkpoints(workspace, welcome, fingerprint_of(&base)?)?;
+    let saved = workspace.runtime().block_on(async {
+        let mut writing = folder.begin(0).await?;
+        writing.put_file(ANSWERS, &path).await?;
+        writing.finish(Default::default()).await
+    })?;
+    observer.report(Event::Answers(report));
+    tell_only_checkpoint(saved, start, Outcome::default(), &*observer);
+    Ok(End::Succeeded)
 }
 
-/// A model that answers.
-#[derive(Debug)]
-pub struct Writer {
-    model: Decoder,
-    adapter: Option<Adapter>,
-    tokenizer: Tokenizer,
-    /// Of models that have one.
-    template: Option<ChatTemplate>,
-    stop_ids: Vec<u32>,
+fn load(
+    task: &GenerateTask,
+    tokenizer: Arc<Tokenizer>,
+    workspace: &Workspace,
+    observer: &Arc<dyn Observer>,
+) -> Result<Prompts, Error> {
+    let sources = task.data.rows.iter().map(|uri| workspace.open(uri)).collect::<Result<Vec<_>, _>>()?;
+    let teller = Teller::new(observer.clone(), "reading_data");
+    teller.tell("");
+    let progress: dataset::Progress = Arc::new(move |rows| teller.tell_sometimes(|| format!("{rows} rows read")));
+    Ok(workspace.runtime().block_on(Prompts::load(sources, &task.data, tokenizer, progress))?)
 }
 
-impl Writer {
-    /// Loads a model with its tokenizer, and an adapter where one is given.
-    pub fn load(path: &Path, adapter: Option<&Path>, compute: Compute) -> Result<Writer, Error> {
-        let tokenizer = Tokenizer::open(path)?;
-        let model = Decoder::load(path, compute.kind, compute.device, &mut |_, _| {})?;
-        tokenizer.check_fits(model.config().vocab_size as u64)?;
-        let adapter = adapter.map(|folder| peft::load_frozen(folder, &model)).transpose()?;
-        let template = tokenizer.chat_template().map(|source| ChatTemplate::new(source, tokenizer.special_tokens()));
-        let stop_ids = stop_ids(&tokenizer, &model);
-        Ok(Writer { template: template.transpose()?, model, adapter, tokenizer, stop_ids })
-    }
+/// What is asked of one model.
+struct Asked<'a> {
+    task: &'a GenerateTask,
+    examples: &'a [Example],
+    tokenizer: &'a Tokenizer,
+    observer: Arc<dyn Observer>,
+}
 
-    /// Answers every prompt, each as a line of JSON in `out` once it is there.
-    pub fn answer_all(&self, prompts: &[Prompt], max_new_tokens: usize, out: &Path) -> Result<(), Error> {
-        let failed = |source| Error::Io { path: out.to_path_buf(), source };
-        let mut lines = BufWriter::new(File::create(out).map_err(failed)?);
-        for (number, prompt) in prompts.iter().enumerate() {
-            let answer = self.answer(prompt, max_new_tokens).map_err(|error| error.of_prompt(number))?;
-            serde_json::to_writer(&mut lines, &answer).map_err(|error| failed(error.into()))?;
-            lines.write_all(b"\n").and_then(|()| lines.flush()).map_err(failed)?;
+impl Asked<'_> {
+    /// Writes all answers into a file; nothing when it is told to stop.
+    fn answer_all(
+        &self,
+        model: &Decoder,
+        adapter: Option<&Adapter>,
+        path: &Path,
+    ) -> Result<Option<AnswerReport>, Error> {
+        let start = Instant::now();
+        let per_row = u64::from(self.task.answers_per_row);
+        let all = self.examples.len() as u64 * per_row;
+        let teller = Teller::new(self.observer.clone(), "answering");
+        teller.tell(&format!("{all} answers to write"));
+        let mut record = Record { file: AnswerFile::create(path)?, report: AnswerReport::default() };
+        let begin = |number: u64| {
+            let prompt = &self.examples[(number / per_row) as usize].documents[0].input_ids[..];
+            Beginning { prompt, adapter, sampling: &self.task.sampling, number }
+        };
+        let mut generator = Generator::new(model, self.tokenizer);
+        let at_once = self.task.answers_at_once as usize;
+        let mut goes_on = || !is_stopped(&*self.observer);
+        let mut told = |number: u64, answer| {
+            let example = &self.examples[(number / per_row) as usize];
+            record.add(number, number % per_row, example, self.tokenizer, answer)?;
+            let AnswerReport { answers, failed_rows, .. } = record.report;
+            teller.tell_sometimes(|| format!("{} of {all}", answers + failed_rows));
+            Ok(())
+        };
+        if !generation::answer_all(&mut generator, (0..all).map(begin), at_once, &mut goes_on, &mut told)? {
+            return Ok(None);
         }
-        Ok(())
+        let mut report = record.report;
+        report.shown.sort_by(|one, other| (&one.object, one.row).cmp(&(&other.object, other.row)));
+        Ok(Some(AnswerReport { seconds: start.elapsed().as_secs_f64(), ..report }))
     }
+}
 
-    /// Answers one prompt with at most `max_new_tokens` tokens.
-    pub fn answer(&self, prompt: &Prompt, max_new_tokens: usize) -> Result<Answer, Error> {
-        let ids = self.encode(prompt)?;
-        let tokens = greedy(&self.model, self.adapter.as_ref(), &ids, max_new_tokens, &self.stop_ids)?;
-        Ok(Answer { prompt: prompt.question(), answer: self.tokenizer.decode(&tokens, true)?, tokens })
-    }
+/// What was written so far.
+struct Record {
+    file: AnswerFile,
+    report: AnswerReport,
+}
 
-    fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>, Error> {
-        match prompt {
-            Prompt::Text { prompt } => Ok(self.tokenizer.encode(prompt, true)?),
-            Prompt::Conversation { messages } => {
-                let template = self.template.as_ref().ok_or_else(|| Error::Input {
-                    place: "messages".into(),
-                    what: "the model brings no chat template; give {\"prompt\": \"...\"}".into(),
-                })?;
-                let text = template.render(messages, &ChatContext::default(), true)?.text;
-                // The template writes the special tokens itself.
-                Ok(self.tokenizer.encode(&text, false)?)
+impl Record {
+    /// Adds the answer of a number to those before it. A row that cannot be answered has its reason in the file.
+    fn add(
+        &mut self,
+        number: u64,
+        answer_index: u64,
+        example: &Example,
+        tokenizer: &Tokenizer,
+        answer: Result<Answer, Error>,
+    ) -> Result<(), Error> {
+        let text = |document: usize| match example.documents.get(document) {
+            Some(document) => tokenizer.decode(&document.input_ids, true),
+            None => Ok(String::new()),
+        };
+        let (prompt, expected) = (text(0)?, text(1)?);
+        let prompt_tokens = example.documents[0].len();
+        let report = &mut self.report;
+        let (answer, error) = match answer {
+            Ok(answer) => (Some(answer), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        match &answer {
+            Some(answer) => {
+                report.answers += 1;
+                report.reached_length += u64::from(answer.end == TextEnd::Length);
+                report.prompt_tokens += prompt_tokens as u64;
+                report.answer_tokens += answer.tokens.len() as u64;
             }
+            None => report.failed_rows += u64::from(answer_index == 0),
         }
-    }
-}
-
-impl Error {
-    /// Says which prompt an error is about.
-    fn of_prompt(self, number: usize) -> Error {
-        Error::Input { place: format!("prompt {number}"), what: self.to_string() }
-    }
-}
-
-/// Tokens that end an answer: what the tokenizer and the model's configuration say.
-pub(super) fn stop_ids(tokenizer: &Tokenizer, model: &Decoder) -> Vec<u32> {
-    let of_model = model.config().eos_token_ids.iter().filter_map(|id| u32::try_from(*id).ok());
-    tokenizer.stop_ids().iter().copied().chain(of_model).collect()
-}
-
-/// The likeliest token after `prompt_ids`, then the likeliest after that, until one of `stop_ids` (which is left out), or
-/// `max_new_tokens`, or the longest text that the model was made for.
-///
-/// Each token goes through the model once; its keys and values stay in a cache.
-pub fn greedy(
-    model: &Decoder,
-    adapter: Option<&Adapter>,
-    prompt_ids: &[u32],
-    max_new_tokens: usize,
-    stop_ids: &[u32],
-) -> Result<Vec<u32>, Error> {
-    let prompt: Vec<i64> = prompt_ids.iter().map(|id| i64::from(*id)).collect();
-    let longest = usize::try_from(model.config().max_position_embeddings).unwrap_or(usize::MAX);
-    let room = longest.saturating_sub(prompt.len());
-    let unusable = |what: String| Error::Input { place: "prompt".into(), what };
-    match prompt.len() {
-        0 => return Err(unusable("it has no tokens".into())),
-        tokens if room == 0 => {
-            return Err(unusable(format!("it has {tokens} tokens; the model was made for texts of up to {longest}")));
+        if let Some(answer) = answer.as_ref().filter(|_| number < SHOWN) {
+            report.shown.push(ShownAnswer {
+                object: example.object.to_string(),
+                row: example.row,
+                prompt: tail(prompt.clone()),
+                expected: head(expected.clone()),
+                answer: head(answer.text.clone()),
+            });
         }
-        _ => {}
+        let line = Line {
+            object: &example.object,
+            row: example.row,
+            answer_index,
+            prompt,
+            expected,
+            answer: answer.as_ref().map(|answer| &answer.text[..]),
+            finish_reason: answer.as_ref().map(|answer| answer.end),
+            prompt_tokens,
+            answer_tokens: answer.as_ref().map_or(0, |answer| answer.tokens.len()),
+            error,
+        };
+        self.file.add(number, &line)
     }
-    let most = max_new_tokens.min(room);
-    let mut cache = Cache::new(model, (prompt.len() + most) as i64);
-    let mut tokens = Vec::new();
-    let mut next = prompt;
-    while tokens.len() < most {
-        let hidden = model.forward_cached(&next, &mut cache, adapter);
-        let last = hidden.narrow(0, next.len() as i64 - 1, 1);
-        let token = tch::no_grad(|| model.logits(&last, adapter).argmax(-1, false)).int64_value(&[0]);
-        let id = u32::try_from(token).expect("a place in the vocabulary");
-        if stop_ids.contains(&id) {
-            break;
-        }
-        tokens.push(id);
-        next = vec![token];
-    }
-    Ok(tokens)
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use hone_job::event::{HardExample, Surprise};
 use tch::Kind;
 
 use super::evaluate::{RowFigure, finite};
-use super::row_text::{RowText, answer, prompt};
+use super::row_text::{RowText, head, prompt};
 use crate::error::Error;
+use crate::generation::greedy_answers;
 use crate::loss::{Targets, token_losses};
 use crate::model::{Adapter, Batch, Decoder};
 
@@ -34,16 +35,23 @@ impl Look<'_> {
     pub(super) fn hardest(&self, figures: &[RowFigure], count: usize) -> Result<Vec<HardExample>, Error> {
         let mut rows: Vec<usize> = (0..figures.len()).collect();
         rows.sort_by(|&one, &other| figures[other].hardness().total_cmp(&figures[one].hardness()));
-        rows.into_iter().take(count).map(|row| self.hard_example(row, figures[row])).collect()
+        rows.truncate(count);
+        let found = rows.iter().map(|&row| self.hard_example(row, figures[row]));
+        let mut found = found.collect::<Result<Vec<_>, _>>()?;
+        if self.answers {
+            let prompts: Vec<&[u32]> = rows.iter().map(|&row| prompt(&self.examples[row].documents[0])).collect();
+            let answers =
+                greedy_answers(self.model, self.adapter, self.tokenizer, &prompts, MAX_NEW_TOKENS, &mut || true)?;
+            for (example, answer) in found.iter_mut().zip(answers.unwrap_or_default()) {
+                example.answer = head(answer);
+            }
+        }
+        Ok(found)
     }
 
     fn hard_example(&self, row: usize, figure: RowFigure) -> Result<HardExample, Error> {
         let example = &self.examples[row];
         let text = RowText::of(example, self.tokenizer)?;
-        let answer = match self.answers {
-            true => answer(self.model, self.adapter, self.tokenizer, prompt(&example.documents[0]), MAX_NEW_TOKENS)?,
-            false => String::new(),
-        };
         let before = self.before.get(row).map(|before| before.margin.unwrap_or(before.loss));
         Ok(HardExample {
             object: example.object.to_string(),
@@ -55,7 +63,7 @@ impl Look<'_> {
             margin: figure.margin.and_then(finite),
             before: before.and_then(finite),
             surprises: self.surprises(&example.documents[0])?,
-            answer,
+            answer: String::new(),
         })
     }
 

@@ -1,11 +1,9 @@
-//! A row as a person reads it: what is given, what is expected, and what a model would have written.
+//! A row as a person reads it: what is given, and what is expected.
 
 use hone_data::tokenize::{Document, Example, IGNORE_INDEX};
 use hone_data::tokenizer::Tokenizer;
 
-use super::generate::{greedy, stop_ids};
 use crate::error::Error;
-use crate::model::{Adapter, Decoder};
 
 /// Longest text that is shown, in characters.
 const MAX_CHARS: usize = 2000;
@@ -32,23 +30,6 @@ impl RowText {
     }
 }
 
-/// What a model writes to a prompt; nothing to an empty one, or to one that leaves no room.
-pub(super) fn answer(
-    model: &Decoder,
-    adapter: Option<&Adapter>,
-    tokenizer: &Tokenizer,
-    prompt: &[u32],
-    max_new_tokens: u32,
-) -> Result<String, Error> {
-    let longest = usize::try_from(model.config().max_position_embeddings).unwrap_or(usize::MAX);
-    if prompt.is_empty() || prompt.len() >= longest {
-        return Ok(String::new());
-    }
-    crate::pulse::beat();
-    let tokens = greedy(model, adapter, prompt, max_new_tokens as usize, &stop_ids(tokenizer, model))?;
-    Ok(head(tokenizer.decode(&tokens, true)?))
-}
-
 /// What is given of a document: its tokens before the first target. Nothing where the first token is all that is given.
 pub(super) fn prompt(document: &Document) -> &[u32] {
     &document.input_ids[..prompt_len(document)]
@@ -67,7 +48,7 @@ fn prompt_len(document: &Document) -> usize {
 }
 
 /// The beginning of a long text.
-fn head(mut text: String) -> String {
+pub(super) fn head(mut text: String) -> String {
     if let Some((place, _)) = text.char_indices().nth(MAX_CHARS) {
         text.truncate(place);
         text.push('…');
@@ -76,7 +57,7 @@ fn head(mut text: String) -> String {
 }
 
 /// The end of a long text, where a question stands.
-fn tail(text: String) -> String {
+pub(super) fn tail(text: String) -> String {
     match text.char_indices().rev().nth(MAX_CHARS - 1) {
         Some((place, _)) if place > 0 => format!("…{}", &text[place..]),
         _ => text,

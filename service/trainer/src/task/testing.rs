@@ -12,7 +12,7 @@ use super::Observer;
 use crate::link::{Command, Welcome};
 use crate::workspace::Workspace;
 
-pub(super) fn fixtures() -> PathBuf {
+pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
 }
 

@@ -388,7 +388,9 @@ fn objective(
     let task = match &welcome.spec.task {
         Task::Sft(task) => return Ok(Objective::Likelihood { noise_alpha: task.neftune_noise_alpha }),
         Task::Dpo(task) => task,
-        Task::Evaluate(_) | Task::Compare(_) | Task::Export(_) => unreachable!("this task makes nothing small"),
+        Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_) => {
+            unreachable!("this task makes nothing small")
+        }
     };
     let preference = task.preference.clone();
     let Prepared { dataset, .. } = prepared;

@@ -63,6 +63,7 @@ fn content(event: Event) -> EventOneof {
             evaluations: stopped.evaluations,
         }),
         Event::HardExamples(found) => EventOneof::HardExamples(score::hard_examples(found)),
+        Event::Answers(report) => EventOneof::Answers(score::answers(report)),
         Event::Scores(report) => EventOneof::Scores(score::report(report)),
         Event::ExportReport(report) => EventOneof::ExportReport(export_report(report)),
         Event::Failure(found) => EventOneof::Failure(failure(found)),

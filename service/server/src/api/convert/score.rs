@@ -1,5 +1,6 @@
 //! What models make of rows, as messages.
 
+use hone_job::answer::{AnswerReport, ShownAnswer};
 use hone_job::event::{HardExample, HardExamples, Surprise};
 use hone_job::score::{BucketDifference, Interval, ModelScore, RowScore, ScoreDifference, ScoreReport, ShownRow};
 use hone_proto::v1 as pb;
@@ -50,6 +51,25 @@ fn shown_row(row: ShownRow) -> pb::ShownRow {
         expected: row.expected,
         rejected: row.rejected.unwrap_or_default(),
         scores: row.scores.into_iter().map(score).collect(),
+    }
+}
+
+pub(super) fn answers(report: AnswerReport) -> pb::AnswerReport {
+    let shown = |ShownAnswer { object, row, prompt, expected, answer }| pb::ShownAnswer {
+        object,
+        row,
+        prompt,
+        expected,
+        answer,
+    };
+    pb::AnswerReport {
+        answers: report.answers,
+        failed_rows: report.failed_rows,
+        reached_length: report.reached_length,
+        prompt_tokens: report.prompt_tokens,
+        answer_tokens: report.answer_tokens,
+        seconds: report.seconds,
+        shown: report.shown.into_iter().map(shown).collect(),
     }
 }
 

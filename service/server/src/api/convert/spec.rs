@@ -11,6 +11,7 @@ use pb::job_spec::Task as TaskOneof;
 
 mod evaluation;
 mod export;
+mod generate;
 mod lora;
 mod optim;
 mod preference;
@@ -25,13 +26,14 @@ pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Viola
     let mut reader = Reader { violations: Vec::new() };
     let has_task = spec.task.is_some();
     if !has_task {
-        reader.wrong("spec.task", "is required: one task, sft, dpo, evaluate, compare or export");
+        reader.wrong("spec.task", "is required: one task, sft, dpo, evaluate, compare, generate or export");
     }
     let task = match spec.task.unwrap_or_else(|| TaskOneof::Sft(pb::SftTask::default())) {
         TaskOneof::Sft(sft) => Task::Sft(reader.sft("spec.sft", sft)),
         TaskOneof::Dpo(dpo) => Task::Dpo(reader.dpo("spec.dpo", dpo)),
         TaskOneof::Evaluate(evaluate) => Task::Evaluate(reader.evaluate("spec.evaluate", evaluate)),
         TaskOneof::Compare(compare) => Task::Compare(reader.compare("spec.compare", compare)),
+        TaskOneof::Generate(generate) => Task::Generate(reader.generate("spec.generate", generate)),
         TaskOneof::Export(export) => Task::Export(reader.export("spec.export", export)),
     };
     let converted = JobSpec {
@@ -312,6 +314,7 @@ pub(super) fn message(spec: JobSpec) -> pb::JobSpec {
         Task::Dpo(task) => TaskOneof::Dpo(dpo_message(task)),
         Task::Evaluate(task) => TaskOneof::Evaluate(score::evaluate_message(task)),
         Task::Compare(task) => TaskOneof::Compare(score::compare_message(task)),
+        Task::Generate(task) => TaskOneof::Generate(generate::generate_message(task)),
         Task::Export(task) => TaskOneof::Export(export::message(task)),
     };
     pb::JobSpec {

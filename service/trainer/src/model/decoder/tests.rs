@@ -86,12 +86,34 @@ fn the_cache_gives_what_the_whole_text_gives() {
             let mut cache = Cache::new(&model, 20);
             let mut start = 0;
             for len in pieces {
-                let got = model.forward_cached(&ids[start..start + len], &mut cache, None);
+                let got = model.forward_cached(&mut [(&ids[start..start + len], &mut cache)], None);
                 let want = model.forward(&Batch::single(&ids[..start + len], Device::Cpu), None, None);
                 close(&got, &want.narrow(0, start as i64, len as i64), 2e-5);
                 start += len;
             }
             assert_eq!(cache.len(), 17);
+        }
+    }
+}
+
+#[test]
+fn texts_that_go_on_together_do_not_see_each_other() {
+    for architecture in Architecture::ALL {
+        let model = tiny::model(architecture);
+        let ids: Vec<i64> = (0..17).map(|i| (i * 5 + 3) % 53).collect();
+        let (one, other): (Vec<i64>, Vec<i64>) = (ids[..11].to_vec(), ids.iter().rev().copied().collect());
+        let (mut of_one, mut of_other) = (Cache::new(&model, 20), Cache::new(&model, 20));
+        // One begins while the other is under way; Phi-3 sees the other anew as it grows beyond 8 tokens.
+        let _ = model.forward_cached(&mut [(&other[..7], &mut of_other)], None);
+        let pieces = [(0..5, 7..8), (5..6, 8..9), (6..11, 9..17)];
+        for (of_first, of_second) in pieces {
+            let mut texts = [(&one[of_first.clone()], &mut of_one), (&other[of_second.clone()], &mut of_other)];
+            let got = model.forward_cached(&mut texts, None);
+            let alone = |ids: &[i64], new: std::ops::Range<usize>| {
+                let whole = model.forward(&Batch::single(&ids[..new.end], Device::Cpu), None, None);
+                whole.narrow(0, new.start as i64, new.len() as i64)
+            };
+            close(&got, &Tensor::cat(&[alone(&one, of_first), alone(&other, of_second)], 0), 2e-5);
         }
     }
 }
@@ -109,9 +131,9 @@ fn prompts_are_not_shared_where_the_rotation_follows_from_the_length_of_a_text()
 fn a_truncated_cache_goes_on_from_there() {
     let model = tiny::model(Architecture::Llama);
     let mut cache = Cache::new(&model, 10);
-    let _ = model.forward_cached(&[1, 2, 3, 4, 5], &mut cache, None);
+    let _ = model.forward_cached(&mut [(&[1, 2, 3, 4, 5], &mut cache)], None);
     cache.truncate(3);
-    let got = model.forward_cached(&[9], &mut cache, None);
+    let got = model.forward_cached(&mut [(&[9], &mut cache)], None);
     let want = model.forward(&Batch::single(&[1, 2, 3, 9], Device::Cpu), None, None);
     close(&got, &want.narrow(0, 3, 1), 2e-5);
 }

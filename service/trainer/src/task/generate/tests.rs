@@ -1,130 +1,107 @@
-//! Answers from the cache beside those of the whole text.
+//! Answers beside those that a model gives to one prompt alone.
 
-use std::path::PathBuf;
-
-use serde_json::json;
+use hone_job::spec::{PromptRows, Sampling, Task};
+use serde_json::{Value, json};
 use tch::{Device, Kind};
 
 use super::*;
-use crate::model::{Architecture, Batch, LoraOptions, TargetModules, tiny};
+use crate::link::Command;
+use crate::peft;
+use crate::task::testing::{Case, Recorder, fixtures, uri};
 
-const CPU: Compute = Compute { device: Device::Cpu, kind: Kind::Float };
-
-fn fixture(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(path)
+fn task(rows: &[Value], folder: &Path) -> GenerateTask {
+    let path = folder.join("rows.jsonl");
+    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let task = GenerateTask::new(PromptRows::of(vec![uri(&path)]));
+    GenerateTask { sampling: Sampling::greedy(6), answers_at_once: 2, ..task }
 }
 
-/// The plain way: the whole text through the model for every token.
-fn plain(model: &Decoder, adapter: Option<&Adapter>, prompt: &[u32], steps: usize) -> Vec<u32> {
-    let mut ids: Vec<i64> = prompt.iter().map(|id| i64::from(*id)).collect();
-    for _ in 0..steps {
-        let hidden = tch::no_grad(|| model.forward(&Batch::single(&ids, Device::Cpu), adapter, None));
-        ids.push(model.logits(&hidden.narrow(0, ids.len() as i64 - 1, 1), adapter).argmax(-1, false).int64_value(&[0]));
-    }
-    ids[prompt.len()..].iter().map(|id| *id as u32).collect()
+fn run(task: &GenerateTask, command: Option<Command>) -> (Case, End, Vec<Event>) {
+    let case = Case::of("llama", Task::Generate(task.clone()));
+    let observer = Arc::new(Recorder::new(command.map(|command| (0, command))));
+    let end = generate(&case.welcome, task, &case.workspace(), observer.clone()).unwrap();
+    (case, end, observer.events())
 }
 
-/// An adapter that changes answers: A and B are both random.
-fn adapter(model: &Decoder) -> Adapter {
-    let options =
-        LoraOptions { rank: 2, alpha: 8.0, target_modules: TargetModules::AllLinear, ..LoraOptions::default() };
-    let adapter = Adapter::new(model, &options, 3).unwrap();
-    adapter.flat().shallow_clone().copy_(&tiny::random(&[adapter.num_parameters()], 5));
-    adapter
+fn lines(case: &Case) -> Vec<Value> {
+    let checkpoint = case.opened("step-000000");
+    let text = String::from_utf8(checkpoint.file(ANSWERS).unwrap().to_vec()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-#[test]
-fn cached_answers_equal_those_of_whole_texts_in_every_family() {
-    for architecture in Architecture::ALL {
-        let model = tiny::model(architecture);
-        let adapter = adapter(&model);
-        let mut answers = Vec::new();
-        for adapter in [None, Some(&adapter)] {
-            for prompt in [&[1][..], &[7, 3, 9, 1, 4, 22, 51, 30, 8]] {
-                let got = greedy(&model, adapter, prompt, 25, &[]).unwrap();
-                assert_eq!(got, plain(&model, adapter, prompt, 25), "{architecture:?}, adapter {}", adapter.is_some());
-                answers.push(got);
-            }
-        }
-        assert_ne!(answers[..2], answers[2..], "{architecture:?}: the adapter takes part");
-    }
+fn report(events: &[Event]) -> AnswerReport {
+    let found = events.iter().find_map(|event| match event {
+        Event::Answers(report) => Some(report.clone()),
+        _ => None,
+    });
+    found.expect("a job tells what was written")
 }
 
 #[test]
-fn an_answer_ends_before_a_stop_token_and_at_the_models_length() {
-    let model = tiny::model(Architecture::Llama);
-    let free = greedy(&model, None, &[5, 6], 20, &[]).unwrap();
-    let stop = free[7];
-    let first = free.iter().position(|id| *id == stop).unwrap();
-    assert_eq!(greedy(&model, None, &[5, 6], 20, &[stop]).unwrap(), free[..first]);
-    assert!(greedy(&model, None, &[5, 6], 0, &[]).unwrap().is_empty());
-    // The tiny models are made for 64 positions.
-    assert_eq!(greedy(&model, None, &[5; 60], 20, &[]).unwrap().len(), 4);
-    let error = greedy(&model, None, &[5; 64], 20, &[]).unwrap_err().to_string();
-    assert!(error.contains("64 tokens") && error.contains("up to 64"), "{error}");
-    assert!(greedy(&model, None, &[], 20, &[]).is_err());
-}
-
-#[test]
-fn a_folder_and_a_gguf_file_answer_conversations_and_texts() {
-    for path in ["models/llama", "gguf/llama.gguf", "models/mistral"] {
-        let writer = Writer::load(&fixture(path), None, CPU).unwrap();
-        let prompts: Vec<Prompt> = serde_json::from_value(json!([
-            {"messages": [{"role": "user", "content": "What is 2 + 2?"}]},
-            {"prompt": "Once upon"},
-        ]))
-        .unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("answers.jsonl");
-        writer.answer_all(&prompts, 6, &out).unwrap();
-        let text = std::fs::read_to_string(&out).unwrap();
-        let answers: Vec<Answer> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(answers[0].prompt, "What is 2 + 2?");
-        assert_eq!(answers[1].prompt, "Once upon");
-        for answer in &answers {
-            assert!(answer.tokens.len() <= 6, "{answer:?}");
-            assert_eq!(writer.tokenizer.decode(&answer.tokens, true).unwrap(), answer.answer);
-        }
-        // What a conversation becomes ends where the assistant is to speak.
-        let ids = writer.encode(&prompts[0]).unwrap();
-        let template = writer.template.as_ref().unwrap();
-        let messages = [json!({"role": "user", "content": "What is 2 + 2?"})];
-        let rendered = template.render(&messages, &ChatContext::default(), true).unwrap().text;
-        assert_eq!(writer.tokenizer.decode(&ids, false).unwrap(), rendered);
-    }
-}
-
-#[test]
-fn a_folder_with_one_gguf_file_answers_as_the_file_does() {
+fn every_row_is_answered_in_its_place_by_the_checkpoint_that_is_asked() {
     let folder = tempfile::tempdir().unwrap();
-    let file = fixture("gguf/qwen2.gguf");
-    std::fs::copy(&file, folder.path().join("any name.gguf")).unwrap();
-    let prompt = Prompt::Text { prompt: "Once upon".into() };
-    let answer = |path: &Path| Writer::load(path, None, CPU).unwrap().answer(&prompt, 5).unwrap();
-    assert_eq!(answer(folder.path()), answer(&file));
-}
+    let user = json!({"role": "user", "content": "What is 2 + 2?"});
+    let rows = [
+        json!({"messages": [user, {"role": "assistant", "content": "4"}]}),
+        json!({"prompt": "Once upon"}),
+        json!({"prompt": [user]}),
+        json!({"prompt": vec!["word "; 3000].concat()}),
+    ];
+    let adapter = fixtures().join("adapters/llama_all_linear");
+    let task = GenerateTask { checkpoint: Some(uri(&adapter)), ..task(&rows, folder.path()) };
+    let (case, end, events) = run(&task, None);
+    assert_eq!(end, End::Succeeded);
 
-#[test]
-fn prompts_that_make_no_sense_are_told_by_number() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("prompts.json");
-    let check = |text: &str, place: &str| {
-        std::fs::write(&path, text).unwrap();
-        let error = read_prompts(&path).unwrap_err().to_string();
-        assert!(error.contains(place) && error.contains("expected a JSON list"), "{error}");
+    let tokenizer = Tokenizer::open(&fixtures().join("models/llama")).unwrap();
+    let model = Decoder::load(&fixtures().join("models/llama"), Kind::Float, Device::Cpu, &mut |_, _| {}).unwrap();
+    let loaded = peft::load_frozen(&adapter, &model).unwrap();
+    let alone = |prompt: &generation::Prompt| {
+        let prompt = generation::Prompter::new(&tokenizer).unwrap().encode(prompt).unwrap();
+        let answers =
+            generation::greedy_answers(&model, Some(&loaded), &tokenizer, &[&prompt], 6, &mut || true).unwrap();
+        answers.unwrap().remove(0)
     };
-    check("{}", "prompts.json");
-    check("not json", "prompts.json");
-    check("[{\"prompt\": \"a\"}, {\"text\": \"b\"}]", "prompts.json, entry 1");
+    let lines = lines(&case);
+    assert_eq!(lines.len(), 4);
+    let conversation = alone(&generation::Prompt::Conversation { messages: vec![user] });
+    assert_eq!((&lines[0]["answer"], &lines[0]["expected"]), (&json!(conversation), &json!("4")));
+    assert_eq!(lines[2]["answer"], json!(conversation), "what is expected is not shown to the model");
+    assert_eq!(lines[1]["answer"], json!(alone(&generation::Prompt::Text { prompt: "Once upon".into() })));
+    assert_eq!((&lines[1]["row"], &lines[1]["prompt"]), (&json!(2), &json!("Once upon")));
+    assert!(lines[3]["error"].as_str().unwrap().contains("the model was made for texts of up to"), "{}", lines[3]);
+    assert!(lines[3].get("answer").is_none());
 
-    std::fs::write(&path, r#"[{"messages": [{"role": "user", "content": "a"}]}, {"prompt": "b"}]"#).unwrap();
-    assert_eq!(read_prompts(&path).unwrap().iter().map(Prompt::question).collect::<Vec<_>>(), ["a", "b"]);
+    let report = report(&events);
+    assert_eq!((report.answers, report.failed_rows, report.shown.len()), (3, 1, 3));
+    let tokens = |name: &str| lines.iter().take(3).map(|line| line[name].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((report.prompt_tokens, report.answer_tokens), (tokens("prompt_tokens"), tokens("answer_tokens")));
+    assert_eq!(report.shown[0].answer, conversation);
+}
 
-    // The template of this model refuses two turns of one role.
-    let writer = Writer::load(&fixture("models/mistral"), None, CPU).unwrap();
-    let turn = json!({"role": "user", "content": "a"});
-    let refused = Prompt::Conversation { messages: vec![turn.clone(), turn] };
-    let good = Prompt::Text { prompt: "a".into() };
-    let error = writer.answer_all(&[good, refused], 1, &folder.path().join("out")).unwrap_err().to_string();
-    assert!(error.starts_with("prompt 1: the chat template refuses"), "{error}");
+#[test]
+fn several_answers_to_a_row_differ_and_come_again_with_the_same_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = [json!({"prompt": "Once upon"}), json!({"prompt": "Once upon"})];
+    let sampling = Sampling { temperature: 1.0, ..Sampling::greedy(8) };
+    let task = GenerateTask { sampling, answers_per_row: 3, ..task(&rows, folder.path()) };
+    let answers = |task: &GenerateTask| lines(&run(task, None).0);
+    let first = answers(&task);
+    let places: Vec<_> = first.iter().map(|line| (line["row"].clone(), line["answer_index"].clone())).collect();
+    let expected = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)].map(|(row, index)| (json!(row), json!(index)));
+    assert_eq!(places, expected);
+    let texts: std::collections::BTreeSet<_> = first.iter().map(|line| line["answer"].to_string()).collect();
+    assert!(texts.len() > 3, "{texts:?}");
+    assert_eq!(answers(&task), first);
+    // One at a time they are the same: chance draws by the number of the answer.
+    assert_eq!(answers(&GenerateTask { answers_at_once: 1, ..task }), first);
+}
+
+#[test]
+fn a_job_that_is_cancelled_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (case, end, events) = run(&task(&[json!({"prompt": "a"})], folder.path()), Some(Command::Cancel));
+    assert_eq!(end, End::Stopped { checkpoint_id: None });
+    assert!(!events.iter().any(|event| matches!(event, Event::Answers(_) | Event::CheckpointSaved(_))));
+    assert!(!case.checkpoint("step-000000").exists());
 }

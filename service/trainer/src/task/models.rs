@@ -1,15 +1,15 @@
-//! The models that are scored: adapters on one loaded base model, or whole models of its shape.
+//! The models that are scored or asked: adapters on one loaded base model, or whole models of its shape.
 
 use std::path::{Path, PathBuf};
 
 use hone_data::tokenizer::Tokenizer;
 use hone_job::spec::Candidate;
 
+use super::setup::{Teller, mebibytes, verify_checkpoint};
 use crate::checkpoint::step_of;
 use crate::device::Compute;
 use crate::error::Error;
 use crate::model::{Adapter, Config, Decoder};
-use crate::task::setup::{Teller, mebibytes, verify_checkpoint};
 use crate::workspace::Workspace;
 use crate::{peft, pretrained};
 
@@ -23,7 +23,7 @@ enum Source {
     Whole(PathBuf),
 }
 
-/// The models that are scored.
+/// The models that are scored or asked.
 pub(super) struct Models {
     /// The base model, loaded where a candidate needs it.
     base: Option<Decoder>,

@@ -1,0 +1,167 @@
+//! `generate`: prompts that a model answers; the job is followed, its answers are taken home.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use hone_client::{Client, v1};
+
+use crate::args::CheckpointsCommand;
+use crate::choice::precision;
+use crate::failure::Failure;
+use crate::follow::Ending;
+use crate::output::Output;
+use crate::train::{Submission, submit};
+use crate::{checkpoints, locate};
+
+/// Which model answers what.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// What answers: JOB for its last checkpoint, JOB/CHECKPOINT, or the URI of a checkpoint, PEFT folder or model's folder.
+    /// Default: the base model.
+    #[arg(value_name = "CHECKPOINT", required_unless_present = "model")]
+    pub(crate) checkpoint: Option<String>,
+    /// The base model: an id, a URI, or a local path, which is uploaded first. Default: that of the job.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Rows to answer: an id (ds-…), a URI, or a local file, which is uploaded first. May be repeated.
+    #[arg(long, required = true, value_name = "ROWS", help_heading = "Rows")]
+    pub(crate) data: Vec<String>,
+    /// File with a chat template (Jinja) to use instead of the tokenizer's own.
+    #[arg(long, value_name = "FILE", help_heading = "Rows")]
+    chat_template: Option<PathBuf>,
+    /// At most this many rows, a uniform sample. Default: all.
+    #[arg(long, value_name = "N", help_heading = "Rows")]
+    max_examples: Option<u64>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Answers to each row; more than one need a temperature. Default 1.
+    #[arg(long, value_name = "N", help_heading = "Answers")]
+    answers_per_row: Option<u32>,
+    /// Answers that are written at once. Default 8.
+    #[arg(long, value_name = "N", help_heading = "Answers")]
+    answers_at_once: Option<u32>,
+    /// Number format of weights and activations. Default: bfloat16 on a GPU, float32 on a CPU.
+    #[arg(long, value_name = "FORMAT", value_parser = precision(), help_heading = "Answers")]
+    precision: Option<v1::Precision>,
+    /// Download answers.jsonl into this folder, which must not exist or be empty. Default: it stays on the server.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["detach", "dry_run"])]
+    to: Option<PathBuf>,
+    #[command(flatten)]
+    submission: Submission,
+}
+
+/// How texts go on.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
+    /// Most tokens of an answer. Default 256.
+    #[arg(long, value_name = "TOKENS", help_heading = "Answers")]
+    max_new_tokens: Option<u32>,
+    /// 0 takes the likeliest token each time, 1 draws as the model says. Default 0.
+    #[arg(long, value_name = "T", help_heading = "Answers")]
+    temperature: Option<f64>,
+    /// Only so many of the likeliest tokens; 0 is all. Default 0.
+    #[arg(long, value_name = "K", help_heading = "Answers")]
+    top_k: Option<u32>,
+    /// Only the fewest of the likeliest tokens whose probabilities reach this sum. Default 1.
+    #[arg(long, value_name = "P", help_heading = "Answers")]
+    top_p: Option<f64>,
+    /// Only tokens at least this share as likely as the likeliest. Default 0.
+    #[arg(long, value_name = "SHARE", help_heading = "Answers")]
+    min_p: Option<f64>,
+    /// Makes tokens that stand in prompt or text less likely. Default 1: it does not.
+    #[arg(long, value_name = "X", help_heading = "Answers")]
+    repetition_penalty: Option<f64>,
+    /// What chance draws from: the same seed gives the same answer. Default 42.
+    #[arg(long, help_heading = "Answers")]
+    seed: Option<u64>,
+    /// A text that ends an answer, which does not hold it. May be repeated.
+    #[arg(long, value_name = "TEXT", help_heading = "Answers")]
+    stop: Vec<String>,
+}
+
+impl SamplingArgs {
+    pub(crate) fn spec(&self) -> v1::SamplingSpec {
+        v1::SamplingSpec {
+            max_new_tokens: self.max_new_tokens,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+impl GenerateArgs {
+    /// The spec that these flags ask for; `model`, `checkpoint` and `rows` are ids and URIs.
+    fn spec(
+        &self,
+        model: String,
+        checkpoint: Option<String>,
+        rows: Vec<String>,
+        chat_template: Option<String>,
+    ) -> v1::JobSpec {
+        let task = v1::GenerateTask {
+            checkpoint,
+            data: Some(v1::PromptRows { rows, chat_template, max_examples: self.max_examples }),
+            sampling: Some(self.sampling.spec()),
+            answers_per_row: self.answers_per_row,
+            answers_at_once: self.answers_at_once,
+            precision: self.precision.unwrap_or_default().into(),
+        };
+        self.submission.job(model, v1::job_spec::Task::Generate(task))
+    }
+}
+
+pub(crate) async fn run(args: GenerateArgs, client: &Client, out: &Output) -> Result<Ending, Failure> {
+    let (model, checkpoint) =
+        locate::model_and_checkpoint(args.model.as_deref(), args.checkpoint.as_deref(), client, out).await?;
+    let rows = locate::rows(&args.data, client, out).await?;
+    let chat_template = match &args.chat_template {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, error))?),
+        None => None,
+    };
+    let spec = args.spec(model, checkpoint, rows, chat_template);
+    let (ending, job_id) = submit(spec, &args.submission, client, out).await?;
+    if let (Ending::Done, Some(job), Some(to)) = (ending, job_id, args.to) {
+        let download = CheckpointsCommand::Download { job, checkpoint: None, to, best: false };
+        return checkpoints::run(download, client, out).await;
+    }
+    Ok(ending)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::{Value, json};
+
+    use crate::args::{Cli, Command};
+    use crate::json::line;
+
+    fn generate(flags: &[&str]) -> Result<Value, clap::Error> {
+        let cli = Cli::try_parse_from(["hone", "generate"].iter().chain(flags))?;
+        let Command::Generate(args) = cli.command else { panic!("another command") };
+        let spec = args.spec("m".into(), args.checkpoint.clone(), args.data.clone(), None);
+        Ok(serde_json::from_str(&line("JobSpec", &spec)).expect("JSON"))
+    }
+
+    #[test]
+    fn flags_are_fields_of_the_spec() {
+        let flags = ["c", "--data", "r", "--temperature", "0.7", "--top-p", "0.9", "--stop", "\n\n", "--stop", "User:"];
+        let spec =
+            generate(&[&flags[..], &["--answers-per-row", "3", "--seed", "7", "--max-new-tokens", "9"]].concat());
+        let expected = json!({
+            "checkpoint": "c",
+            "data": {"rows": ["r"]},
+            "sampling": {
+                "max_new_tokens": 9, "temperature": 0.7, "top_p": 0.9, "seed": "7", "stop": ["\n\n", "User:"],
+            },
+            "answers_per_row": 3,
+        });
+        assert_eq!(spec.unwrap()["generate"], expected);
+        assert!(generate(&["--data", "r"]).is_err(), "a checkpoint or a model");
+        assert!(generate(&["c"]).is_err(), "rows");
+    }
+}
