@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "hone/v1/job.proto",
     "hone/v1/spec.proto",
     "hone/v1/event.proto",
     "hone/v1/dataset.proto",
+    "hone/v1/generation.proto",
     "hone/v1/model.proto",
     "hone/v1/system.proto",
     "hone/trainer/v1/trainer.proto",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hone_proto::v1 as pb;
 use pb::dataset_service_client::DatasetServiceClient;
+use pb::generation_service_client::GenerationServiceClient;
 use pb::job_service_client::JobServiceClient;
 use pb::model_service_client::ModelServiceClient;
 use pb::system_service_client::SystemServiceClient;
@@ -306,6 +307,12 @@ impl Client {
 
     pub(crate) fn model_stub(&self) -> ModelServiceClient<Wire> {
         ModelServiceClient::new(self.wire.clone())
+            .max_decoding_message_size(self.options.max_receive_bytes)
+            .max_encoding_message_size(self.options.max_send_bytes)
+    }
+
+    pub(crate) fn generation_stub(&self) -> GenerationServiceClient<Wire> {
+        GenerationServiceClient::new(self.wire.clone())
             .max_decoding_message_size(self.options.max_receive_bytes)
             .max_encoding_message_size(self.options.max_send_bytes)
     }

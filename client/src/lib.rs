@@ -49,6 +49,7 @@
 
 mod client;
 mod error;
+mod generation;
 mod job;
 mod options;
 mod retry;
@@ -58,6 +59,7 @@ mod watch;
 
 pub use client::Client;
 pub use error::{Error, FieldViolation, Result, RpcError};
+pub use generation::Generation;
 pub use hone_proto::v1;
 pub use job::{Finished, JobHandle, Outcome, is_final, outcome};
 pub use options::{ClientCertificate, ConnectOptions};

@@ -11,6 +11,7 @@ mod dpo;
 mod export;
 mod faults;
 mod generate;
+mod generation;
 mod grpcurl;
 mod layers;
 mod load;

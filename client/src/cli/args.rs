@@ -68,6 +68,9 @@ Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was
 
 const GENERATE_EXAMPLES: &str = "\
 Examples:
+  hone generate job-…
+  hone generate job-…/step-000200 --message 'What is the capital of France?' --temperature 0.7
+  hone generate --model model-… --prompt 'Once upon a time'
   hone generate job-… --data prompts.jsonl --to answers
   hone generate --model s3://models/qwen3-8b --data ds-… --temperature 0.8 --top-p 0.95 --answers-per-row 4
 
@@ -109,9 +112,10 @@ pub(crate) enum Command {
     /// Creates a job and follows it; scores.json and rows.jsonl are its only checkpoint.
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(Box<CompareArgs>),
-    /// Have a model answer rows of prompts.
+    /// Have a model answer: a message, a conversation in the terminal, or rows of prompts.
     ///
-    /// Creates a job and follows it; answers.jsonl is its only checkpoint.
+    /// With --data a job is created and followed; answers.jsonl is its only checkpoint. Without, the server loads the model for
+    /// as long as it is asked.
     #[command(after_help = GENERATE_EXAMPLES)]
     Generate(Box<GenerateArgs>),
     /// Write what was trained as files that other tools load: merged, as a Hugging Face folder or for llama.cpp.

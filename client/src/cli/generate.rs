@@ -1,4 +1,4 @@
-//! `generate`: prompts that a model answers; the job is followed, its answers are taken home.
+//! `generate`: a model answers rows of prompts in a job, which is followed and its answers taken home; or one who waits.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::follow::Ending;
 use crate::output::Output;
 use crate::train::{Submission, submit};
-use crate::{checkpoints, locate};
+use crate::{chat, checkpoints, locate};
 
 /// Which model answers what.
 #[derive(Debug, Args)]
@@ -23,28 +23,37 @@ pub(crate) struct GenerateArgs {
     /// The base model: an id, a URI, or a local path, which is uploaded first. Default: that of the job.
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// Rows to answer: an id (ds-…), a URI, or a local file, which is uploaded first. May be repeated.
-    #[arg(long, required = true, value_name = "ROWS", help_heading = "Rows")]
+    /// Say this and show the answer. Without it, or a prompt or rows, each line of standard input is a turn of a conversation.
+    #[arg(long, short, value_name = "TEXT", conflicts_with_all = ["prompt", "data"])]
+    pub(crate) message: Option<String>,
+    /// A text to go on with, as it is, without the model's chat template.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["data", "system"])]
+    pub(crate) prompt: Option<String>,
+    /// What the model is told before the conversation.
+    #[arg(long, value_name = "TEXT", conflicts_with = "data")]
+    pub(crate) system: Option<String>,
+    /// Rows to answer in a job: an id (ds-…), a URI, or a local file, which is uploaded first. May be repeated.
+    #[arg(long, value_name = "ROWS", help_heading = "Rows")]
     pub(crate) data: Vec<String>,
     /// File with a chat template (Jinja) to use instead of the tokenizer's own.
-    #[arg(long, value_name = "FILE", help_heading = "Rows")]
+    #[arg(long, value_name = "FILE", requires = "data", help_heading = "Rows")]
     chat_template: Option<PathBuf>,
     /// At most this many rows, a uniform sample. Default: all.
-    #[arg(long, value_name = "N", help_heading = "Rows")]
+    #[arg(long, value_name = "N", requires = "data", help_heading = "Rows")]
     max_examples: Option<u64>,
     #[command(flatten)]
-    sampling: SamplingArgs,
+    pub(crate) sampling: SamplingArgs,
     /// Answers to each row; more than one need a temperature. Default 1.
-    #[arg(long, value_name = "N", help_heading = "Answers")]
+    #[arg(long, value_name = "N", requires = "data", help_heading = "Answers")]
     answers_per_row: Option<u32>,
     /// Answers that are written at once. Default 8.
-    #[arg(long, value_name = "N", help_heading = "Answers")]
+    #[arg(long, value_name = "N", requires = "data", help_heading = "Answers")]
     answers_at_once: Option<u32>,
     /// Number format of weights and activations. Default: bfloat16 on a GPU, float32 on a CPU.
-    #[arg(long, value_name = "FORMAT", value_parser = precision(), help_heading = "Answers")]
+    #[arg(long, value_name = "FORMAT", value_parser = precision(), requires = "data", help_heading = "Answers")]
     precision: Option<v1::Precision>,
     /// Download answers.jsonl into this folder, which must not exist or be empty. Default: it stays on the server.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["detach", "dry_run"])]
+    #[arg(long, value_name = "DIR", requires = "data", conflicts_with_all = ["detach", "dry_run"])]
     to: Option<PathBuf>,
     #[command(flatten)]
     submission: Submission,
@@ -116,6 +125,9 @@ impl GenerateArgs {
 }
 
 pub(crate) async fn run(args: GenerateArgs, client: &Client, out: &Output) -> Result<Ending, Failure> {
+    if args.data.is_empty() {
+        return chat::run(args, client, out).await;
+    }
     let (model, checkpoint) =
         locate::model_and_checkpoint(args.model.as_deref(), args.checkpoint.as_deref(), client, out).await?;
     let rows = locate::rows(&args.data, client, out).await?;
@@ -162,6 +174,8 @@ mod tests {
         });
         assert_eq!(spec.unwrap()["generate"], expected);
         assert!(generate(&["--data", "r"]).is_err(), "a checkpoint or a model");
-        assert!(generate(&["c"]).is_err(), "rows");
+        assert!(generate(&["c", "--answers-per-row", "3"]).is_err(), "only rows have several answers");
+        assert!(generate(&["c", "--message", "a", "--data", "r"]).is_err(), "a message or rows");
+        assert!(generate(&["c", "--message", "a"]).is_ok() && generate(&["c"]).is_ok());
     }
 }

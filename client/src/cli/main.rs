@@ -6,6 +6,7 @@
 
 mod args;
 mod bar;
+mod chat;
 mod checkpoints;
 mod choice;
 mod compare;

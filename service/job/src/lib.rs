@@ -4,6 +4,7 @@
 //! No transport, no storage, no tensors: every other crate may depend on this one, and it depends on none of them.
 
 pub mod answer;
+pub mod ask;
 pub mod checkpoint;
 pub mod event;
 pub mod failure;

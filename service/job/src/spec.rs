@@ -253,7 +253,8 @@ struct Check<'a> {
 impl Check<'_> {
     fn that(&mut self, ok: bool, field: &str, allowed: impl Into<String>) {
         if !ok && self.found.len() < limits::MAX_VIOLATIONS {
-            self.found.push(Violation::new(format!("{}.{field}", self.path), allowed));
+            let field = if self.path.is_empty() { field.to_owned() } else { format!("{}.{field}", self.path) };
+            self.found.push(Violation::new(field, allowed));
         }
     }
 

@@ -116,6 +116,12 @@ pub struct Flags {
     /// Most memory that a preview may take; two may run at once.
     #[arg(long, env = "HONE_MAX_PREVIEW_MEMORY", value_name = "SIZE", default_value = "4GiB", value_parser = units::size)]
     pub max_preview_memory: u64,
+    /// Models that may be loaded at a time to answer who waits.
+    #[arg(long, env = "HONE_MAX_LOADED_MODELS", value_name = "N", default_value_t = 1)]
+    pub max_loaded_models: u32,
+    /// How long a model that nobody asks stays loaded.
+    #[arg(long, env = "HONE_KEEP_MODEL", value_name = "TIME", default_value = "5m", value_parser = units::duration)]
+    pub keep_model: Duration,
     /// Jobs that may wait.
     #[arg(long, env = "HONE_MAX_QUEUED_JOBS", value_name = "N", default_value_t = 1000)]
     pub max_queued_jobs: u32,
@@ -166,6 +172,8 @@ pub struct Options {
     pub trainer_env: Vec<String>,
     /// Bounds on what is asked.
     pub limits: Limits,
+    /// How long a model that nobody asks stays loaded.
+    pub keep_model: Duration,
     /// How long a trainer may take to dial.
     pub attach_timeout: Duration,
     /// How long a trainer may take to finish its step, save and leave before it is killed.
@@ -189,6 +197,8 @@ pub struct Limits {
     pub max_preview_memory_bytes: u64,
     /// Most bytes of models fetched from object stores that are kept; absent for all.
     pub max_model_cache_bytes: Option<u64>,
+    /// Models that may be loaded at a time to answer who waits.
+    pub max_loaded_models: u32,
 }
 
 /// A setting that makes no sense.
@@ -246,7 +256,9 @@ impl Flags {
                 max_model_bytes: self.max_model_bytes,
                 max_preview_memory_bytes: self.max_preview_memory,
                 max_model_cache_bytes: self.max_model_cache,
+                max_loaded_models: self.max_loaded_models,
             },
+            keep_model: self.keep_model,
             attach_timeout: self.attach_timeout,
             stop_grace: self.stop_grace,
             stall_timeout: self.stall_timeout,

@@ -38,8 +38,9 @@ use crate::tls::Acceptor;
 use crate::tokens::Tokens;
 
 pub mod access;
+pub mod answering;
 mod api;
-pub mod attempts;
+mod attempts;
 pub mod caller;
 mod changes;
 mod checkpoints;

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use hone_data::cache::Cache;
 use hone_data::storage::Secret;
+use hone_job::ask::Said;
 use hone_job::event::{Event, Warning};
 use hone_job::spec::{ExportFormat, Precision, WeightType};
 use hone_trainer::device::{self, Compute};
@@ -35,6 +36,8 @@ enum Command {
     /// Exit status: 0 when the server has acknowledged how the attempt ended, 2 when it could not be reached or refused,
     /// else 1.
     Run(RunArgs),
+    /// Answer prompts that come as lines of JSON on standard input, until it ends; servers start this.
+    Answer(AnswerArgs),
     /// Say what this machine and its LibTorch can do.
     Doctor {
         /// JSON in place of text.
@@ -70,12 +73,33 @@ struct RunArgs {
     /// Attempt that this process is.
     #[arg(long, env = "HONE_ATTEMPT")]
     attempt: u32,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+#[derive(Args)]
+struct AnswerArgs {
+    /// URI of the model.
+    #[arg(long)]
+    model: String,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+#[derive(Args)]
+struct CacheArgs {
     /// Folder for fetched models.
     #[arg(long, env = "HONE_CACHE_DIR", default_value = ".hone/cache")]
     cache_dir: PathBuf,
     /// Most bytes of fetched models that are kept there [default: all].
     #[arg(long, env = "HONE_MAX_CACHE_BYTES")]
     max_cache_bytes: Option<u64>,
+}
+
+impl CacheArgs {
+    fn open(self) -> Cache {
+        Cache::new(self.cache_dir, self.max_cache_bytes)
+    }
 }
 
 #[derive(Args)]
@@ -149,6 +173,7 @@ fn main() -> ExitCode {
     telemetry::start(cli.log_format);
     match cli.command {
         Command::Run(args) => run(args),
+        Command::Answer(args) => exit(serve(args)),
         Command::Doctor { json, quick } => exit(diagnose(json, quick)),
         Command::Export(args) => exit(write(args)),
         Command::Generate(args) => exit(answer(args)),
@@ -195,7 +220,7 @@ fn run(args: RunArgs) -> ExitCode {
         }
     };
     tracing::info!(job_id = welcome.job_id, attempt = welcome.attempt, "attached");
-    let workspace = Workspace::new(Cache::new(args.cache_dir, args.max_cache_bytes), runtime.handle().clone());
+    let workspace = Workspace::new(args.cache.open(), runtime.handle().clone());
     runtime.spawn(stop_on_sigterm(link.clone()));
     let end = on_a_thread_of_its_own({
         let link = link.clone();
@@ -257,6 +282,30 @@ fn write(args: ExportArgs) -> anyhow::Result<()> {
     let source = export::Source::open(&args.model, args.trained.as_deref(), &options)?;
     let report = source.write(&mut export::FolderSink(args.out))?;
     println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)] // stdout is what the command is for
+fn serve(args: AnswerArgs) -> anyhow::Result<()> {
+    hone_ops::load_cuda()?;
+    device::set_threads();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let workspace = Workspace::new(args.cache.open(), runtime.handle().clone());
+    let (send, orders) = std::sync::mpsc::channel();
+    std::thread::Builder::new().name("orders".into()).spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            match serde_json::from_str(&line) {
+                // Nobody takes orders any more when the model could not be loaded.
+                Ok(order) => drop(send.send(order)),
+                Err(error) => tracing::warn!(%error, "an order that cannot be understood"),
+            }
+        }
+    })?;
+    let mut say = |said: Said| println!("{}", serde_json::to_string(&said).expect("what is said has a text"));
+    if let Err(error) = generation::serve(&args.model, &workspace, &orders, &mut say) {
+        say(Said::Failed { id: None, failure: error.failure() });
+        return Err(error.into());
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Check;
+use super::{Check, Violation};
 
 /// How a text goes on. Names and meanings are those of transformers' `GenerationConfig`, in the order in which it applies
 /// them: repetition penalty, temperature, top-k, top-p, min-p.
@@ -54,6 +54,13 @@ impl Sampling {
     /// The likeliest token each time, for at most so many.
     pub fn greedy(max_new_tokens: u32) -> Self {
         Self { max_new_tokens, ..Self::default() }
+    }
+
+    /// What is wrong with it, by fields of `sampling`.
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut check = Check { path: "", found: Vec::new() };
+        self.validate(&mut check);
+        check.found
     }
 
     pub(super) fn validate(&self, check: &mut Check<'_>) {

@@ -17,7 +17,7 @@ mod score;
 mod spec;
 
 pub(super) use event::{event, report};
-pub(super) use spec::{job_spec, preview_spec};
+pub(super) use spec::{job_spec, preview_spec, sampling};
 
 /// A job as its callers see it.
 pub(super) fn job(record: JobRecord) -> pb::Job {

@@ -58,6 +58,7 @@ const METHODS: &[(&str, Need)] = &[
     ("/hone.v1.ModelService/GetModel", Need::Role(Role::Read)),
     ("/hone.v1.ModelService/ListModels", Need::Role(Role::Read)),
     ("/hone.v1.ModelService/DeleteModel", Need::Role(Role::Submit)),
+    ("/hone.v1.GenerationService/Generate", Need::Role(Role::Submit)),
     ("/hone.v1.SystemService/GetServerInfo", Need::Role(Role::Read)),
     ("/hone.trainer.v1.TrainerService/Attach", Need::Secret),
     ("/grpc.health.v1.Health/Check", Need::Nothing),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hone_data::cache::Cache;
 use hone_proto::trainer::v1::trainer_service_server::TrainerServiceServer;
 use hone_proto::v1::dataset_service_server::DatasetServiceServer;
+use hone_proto::v1::generation_service_server::GenerationServiceServer;
 use hone_proto::v1::job_service_server::JobServiceServer;
 use hone_proto::v1::model_service_server::ModelServiceServer;
 use hone_proto::v1::system_service_server::SystemServiceServer;
@@ -21,6 +22,7 @@ use tower::layer::util::{Identity, Stack};
 use tower::util::MapRequestLayer;
 
 use self::preview::Previewer;
+use crate::answering::Answerers;
 use crate::attempts::Attempts;
 use crate::checkpoints::Checkpoints;
 use crate::config::Options;
@@ -36,6 +38,7 @@ mod datasets;
 mod download;
 pub mod fuzzing;
 mod gate;
+mod generation;
 mod inputs;
 mod intact;
 mod jobs;
@@ -114,6 +117,11 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
         storage_root: layout.root_uri().to_string(),
         trainer: doctor::start(&options.trainer, &options.trainer_env, stopping.clone()),
     });
+    let generation_service = GenerationServiceServer::new(generation::GenerationApi {
+        answerers: Answerers::new(options, stopping.clone(), tasks.clone()),
+        inputs: inputs.clone(),
+        stopping: stopping.clone(),
+    });
     let trainer_service = TrainerServiceServer::new(trainer::TrainerApi {
         jobs: jobs.clone(),
         attempts: attempts.clone(),
@@ -137,6 +145,7 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
         .add_service(bounded!(job_service))
         .add_service(bounded!(dataset_service))
         .add_service(bounded!(model_service))
+        .add_service(bounded!(generation_service))
         .add_service(bounded!(system_service))
         .add_service(bounded!(trainer_service));
     Ok((router, health))
@@ -192,6 +201,7 @@ impl Health {
             JobServiceServer::<jobs::JobApi>::NAME,
             DatasetServiceServer::<datasets::DatasetApi>::NAME,
             ModelServiceServer::<models::ModelApi>::NAME,
+            GenerationServiceServer::<generation::GenerationApi>::NAME,
             SystemServiceServer::<system::SystemApi>::NAME,
             TrainerServiceServer::<trainer::TrainerApi>::NAME,
         ];

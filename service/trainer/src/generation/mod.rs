@@ -16,12 +16,15 @@ use crate::model::{Adapter, Cache, Decoder};
 mod answers;
 mod prompt;
 mod sampler;
+mod serve;
 mod writer;
 mod written;
 
 pub use answers::{Answer, AnswerFile, answer_all, greedy_answers};
-pub use prompt::{Prompt, Prompter, read_prompts};
+pub use hone_job::ask::Prompt;
+pub use prompt::{Prompter, read_prompts};
 use sampler::Sampler;
+pub use serve::serve;
 pub use writer::{Writer, WrittenAnswer};
 use written::Written;
 

@@ -4,40 +4,10 @@ use std::path::Path;
 
 use hone_data::template::{ChatContext, ChatTemplate};
 use hone_data::tokenizer::Tokenizer;
-use serde::Deserialize;
+use hone_job::ask::Prompt;
 use serde_json::Value;
 
 use crate::error::Error;
-
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
-pub enum Prompt {
-    /// A conversation whose next turn is the assistant's; the model's chat template turns it into text.
-    Conversation {
-        /// Messages with `role` and `content`.
-        messages: Vec<Value>,
-    },
-    /// A text to go on with, as it is.
-    Text {
-        /// The text.
-        prompt: String,
-    },
-}
-
-impl Prompt {
-    /// The question as a person reads it: the text, or the content of the last message.
-    pub fn question(&self) -> String {
-        match self {
-            Prompt::Text { prompt } => prompt.clone(),
-            Prompt::Conversation { messages } => match messages.last().and_then(|message| message.get("content")) {
-                Some(Value::String(text)) => text.clone(),
-                Some(other) => other.to_string(),
-                None => String::new(),
-            },
-        }
-    }
-}
 
 /// Reads a JSON list of prompts.
 pub fn read_prompts(path: &Path) -> Result<Vec<Prompt>, Error> {

@@ -12,6 +12,7 @@ use hone_job::failure::Failure;
 use hone_proto::trainer::v1::{self as pb, finished::End, report::Body};
 use hone_tests::{Act, Gate, Script};
 
+mod answer;
 mod checkpoint;
 mod link;
 
@@ -25,7 +26,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     match std::env::args().nth(1).as_deref() {
         Some("run") => play().await,
         Some("doctor") => Ok(doctor()),
-        other => bail!("the fake trainer knows `run` and `doctor`, not {other:?}"),
+        Some("answer") => answer::serve().map(|()| ExitCode::SUCCESS),
+        other => bail!("the fake trainer knows `run`, `doctor` and `answer`, not {other:?}"),
     }
 }
 

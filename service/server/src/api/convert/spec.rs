@@ -17,6 +17,8 @@ mod optim;
 mod preference;
 mod score;
 
+pub(in crate::api) use generate::sampling;
+
 /// What sft's default learning rates are multiplied by for dpo: its losses' gradients are larger.
 const DPO_RATE_SCALE: f64 = 0.05;
 

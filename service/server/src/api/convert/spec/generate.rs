@@ -20,7 +20,7 @@ impl Reader {
     }
 }
 
-fn sampling(sampling: Option<pb::SamplingSpec>) -> Sampling {
+pub(in crate::api) fn sampling(sampling: Option<pb::SamplingSpec>) -> Sampling {
     let (sampling, defaults) = (sampling.unwrap_or_default(), Sampling::default());
     Sampling {
         max_new_tokens: sampling.max_new_tokens.unwrap_or(defaults.max_new_tokens),
