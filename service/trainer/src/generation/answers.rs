@@ -75,8 +75,7 @@ pub fn greedy_answers(
     goes_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Vec<String>>, Error> {
     let sampling = Sampling::greedy(max_new_tokens);
-    let beginnings =
-        prompts.iter().map(|prompt| Beginning { prompt: *prompt, adapter, sampling: &sampling, number: 0 });
+    let beginnings = prompts.iter().map(|prompt| Beginning { prompt, adapter, sampling: &sampling, number: 0 });
     let mut answers = vec![String::new(); prompts.len()];
     let mut told = |number: u64, answer: Result<Answer, Error>| {
         answers[number as usize] = answer.map(|answer| answer.text).unwrap_or_default();
