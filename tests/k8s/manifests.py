@@ -1,5 +1,6 @@
 """The manifests as kustomize renders them, and questions to them."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,18 @@ OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
 
 
 def render(overlay):
-    """All objects of an overlay."""
+    """All objects of an overlay; the caller may change them."""
+    return list(yaml.safe_load_all(rendered(overlay)))
+
+
+@functools.cache
+def rendered(overlay):
+    """An overlay as text."""
     command = [CACHE / "bin/kubectl", "kustomize", ROOT / "k8s/overlays" / overlay]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"kubectl kustomize k8s/overlays/{overlay}: {done.stderr}")
-    return list(yaml.safe_load_all(done.stdout))
+    return done.stdout
 
 
 def of_kind(objects, kind):
