@@ -24,7 +24,8 @@ class Cluster:
 
     def __init__(self, overlay, home, binaries, root, settings_here=()):
         self.objects, self.home, self.hone = render(overlay), home, binaries / "hone"
-        self.image = Image(root) if root else Image.of_this_machine(home / "root", binaries)
+        # Programs of a debug build look for LibTorch where they were built, those of an image where it lies in it.
+        self.image = Image(root, environment={"LD_LIBRARY_PATH": "/opt/hone/torch/lib"}) if root else Image.of_this_machine(home / "root", binaries)
         # Of a tiny model's threads most of the time goes into waiting for each other.
         self.settings_here = {"OMP_NUM_THREADS": "1", **dict(settings_here)}
         self.network, self.pod = Network(), None
