@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 CARGO_FLAGS := --workspace --features hone-client/cli
 
-.PHONY: help tools libtorch build demo sft-dpo run test lint interop soak load fuzz bench
+.PHONY: help tools libtorch build demo sft-dpo run test lint interop soak load k8s fuzz bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -50,6 +50,10 @@ soak: build ## a hundred random faults in one run, which must end as if there ha
 
 load: build ## a thousand watchers, a queue of 200 jobs and 16 uploads of 1 GiB at once
 	@$${CARGO_TARGET_DIR:-target}/debug/load
+
+k8s: build ## the manifests against schemas and policies, and a pod of them drained in mid-training; needs root
+	@python3 scripts/fetch.py kubernetes grpcurl seaweedfs
+	@python3 tests/k8s/run.py
 
 fuzz: libtorch ## feed one parser what nobody would write: TARGET=gguf TIME=60 (seconds); needs nightly
 	@fuzz/run.sh $(TARGET) $(TIME)

@@ -38,7 +38,7 @@ cp /etc/resolv.conf "$image/etc/resolv.conf"
 chroot "$image" sh /tmp/runtime.sh >"$work/runtime.log" 2>&1 || { tail "$work/runtime.log"; exit 1; }
 
 echo "       stage libtorch: libtorch.sh; stage build: install.sh, server.sh"
-sh $scripts/libtorch.sh .libtorch "$image" "$work/build"
+sh $scripts/libtorch.sh "${LIBTORCH:-.libtorch}" "$image" "$work/build"
 sh $scripts/install.sh "$bin" "$image/var/lib/dpkg/status" "$image/opt/hone/torch" "$image"
 # In the image, whose libraries it is to take.
 cp $scripts/server.sh "$image/tmp/"
@@ -47,7 +47,9 @@ chroot "$image" sh /tmp/server.sh / /tmp/server
 mv "$image/tmp/server" "$server"
 
 # Debug programs look for LibTorch where they were built; those of build.sh find it by the same way in the image.
-as_user=(chroot --userspec=65532:65532 "$image" env -i PATH=/opt/hone/bin:/usr/bin:/bin LD_LIBRARY_PATH=/opt/hone/torch/lib)
+# What is loaded is read in /proc, which every container has.
+with_proc=(unshare --mount sh -c 'mount --bind /proc "$0/proc"; exec "$@"' "$image")
+as_user=("${with_proc[@]}" chroot --userspec=65532:65532 "$image" env -i PATH=/opt/hone/bin:/usr/bin:/bin LD_LIBRARY_PATH=/opt/hone/torch/lib)
 missing() { ! "${as_user[@]}" ldd /opt/hone/bin/hone-server /opt/hone/bin/hone-trainer /opt/hone/bin/hone | grep 'not found'; }
 doctor() { "${as_user[@]}" hone-trainer doctor --quick >"$work/doctor" && grep "$1" "$work/doctor"; }
 in_server() { chroot --userspec=65532:65532 "$server" /opt/hone/bin/"$@"; }
