@@ -5,7 +5,7 @@ CARGO_FLAGS := --workspace --features hone-client/cli
 .PHONY: help tools libtorch build demo sft-dpo run test lint interop soak load k8s fuzz bench
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
 
 tools: # says what is missing, before anything long starts
 	@scripts/check_tools.sh

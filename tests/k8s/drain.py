@@ -16,7 +16,9 @@ from pod import Image, Network, Pod
 MODEL = ROOT / "tests/fixtures/models/llama_tied"
 ROWS = ROOT / "tests/fixtures/sft/rows.jsonl"
 STEPS, DRAINED_AT = 600, 20
-S3_PORT = 8333
+# Of SeaweedFS, in the pod's own network: master, volume, filer, S3.
+S3_PORTS = (9333, 8080, 8888, 8333)
+S3_PORT = S3_PORTS[-1]
 
 
 class Cluster:
@@ -240,7 +242,8 @@ def s3_server(there):
     identity = {"name": "tests", "credentials": [credentials], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     (there.home / "s3.json").write_text(json.dumps({"identities": [identity]}))
     (there.home / "s3").mkdir()
-    flags = [f"-dir={there.home / 's3'}", f"-s3.config={there.home / 's3.json'}", "-s3", f"-s3.port={S3_PORT}", "-filer"]
+    flags = [f"-dir={there.home / 's3'}", f"-s3.config={there.home / 's3.json'}", "-s3", "-filer"]
+    flags += [f"-{name}port={port}" for name, port in zip(("master.", "volume.", "filer.", "s3."), S3_PORTS, strict=True)]
     flags += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false", "-volume.max=200", "-master.volumeSizeLimitMB=64"]
     command = [CACHE / "bin/weed", "-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *flags]
     with open(there.home / "s3.log", "wb") as log:
@@ -251,6 +254,10 @@ def s3_server(there):
     finally:
         server.kill()
         server.wait()
+        # It leaves sockets beside its own folder, for each port and its gRPC port, 10000 higher.
+        for port in S3_PORTS:
+            for path in (*Path("/tmp").glob(f"seaweedfs-*-{port}.sock"), *Path("/tmp").glob(f"seaweedfs-*-{port + 10000}.sock")):
+                path.unlink()
 
 
 def wait_for_s3(there, keys):

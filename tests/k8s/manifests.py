@@ -16,16 +16,20 @@ OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
 
 def render(overlay):
     """All objects of an overlay; the caller may change them."""
-    return list(yaml.safe_load_all(rendered(overlay)))
+    return build(ROOT / "k8s/overlays" / overlay)
+
+
+def build(folder):
+    """All objects of a folder with a kustomization."""
+    return list(yaml.safe_load_all(kustomized(folder)))
 
 
 @functools.cache
-def rendered(overlay):
-    """An overlay as text."""
-    command = [CACHE / "bin/kubectl", "kustomize", ROOT / "k8s/overlays" / overlay]
-    done = subprocess.run(command, capture_output=True, text=True)
+def kustomized(folder):
+    """They as text."""
+    done = subprocess.run([CACHE / "bin/kubectl", "kustomize", folder], capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"kubectl kustomize k8s/overlays/{overlay}: {done.stderr}")
+        raise SystemExit(f"kubectl kustomize {folder}: {done.stderr}")
     return done.stdout
 
 

@@ -74,6 +74,7 @@ MUTATIONS = (
     ("schema_holds", "cpu", "a number written as text", in_kind("StatefulSet", put("three", "spec", "revisionHistoryLimit"))),
     ("schema_holds", "tls", "a kind that nobody knows", more({"apiVersion": "v1", "kind": "Sekret", "metadata": {"name": "x"}})),
     ("images_have_a_version", "cpu", "the newest image", in_container(put("hone:latest", "image"))),
+    ("images_have_a_version", "gpu", "another version", in_container(put("hone:0.0.9-cuda", "image"))),
     ("images_have_a_version", "cpu", "no tag", in_container(put("registry.example:5000/hone", "image"))),
     ("nobody_is_root", "cpu", "root is allowed", in_pod(put(False, "securityContext", "runAsNonRoot"))),
     ("nobody_is_root", "cpu", "user 0 in the container", in_container(put(0, "securityContext", "runAsUser"))),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks of k8s/, without a cluster. `make k8s` calls it, with hone built and scripts/fetch.py kubernetes grpcurl seaweedfs done.
 
-    run.py [--bin FOLDER] [--image-root FOLDER] [check] [drain]
+    run.py [--bin FOLDER] [--image-root FOLDER] [check | drain]
 
 check: every overlay against the schemas and the policies, and every policy against faults that it must see.
 drain: the real server and trainer in a pod of the manifests, on this machine's /usr or in the root of an image.
@@ -9,14 +9,21 @@ drain: the real server and trainer in a pod of the manifests, on this machine's 
 
 import argparse
 import os
+import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import containers
 import drain
+import manifests
 import policies
 from manifests import OVERLAYS, ROOT
 from mutations import MUTATIONS
+
+
+TOOLS = {"curl": "curl", "openssl": "openssl", "nsenter": "util-linux", "setpriv": "util-linux"}
 
 
 class Report:
@@ -46,6 +53,23 @@ def check(report, binaries, _root):
     unseen = {policy.__name__ for policy in policies.POLICIES} - {mutation[0] for mutation in MUTATIONS}
     report("there is a fault for every policy", not unseen, unseen)
     containers.check(report)
+    readme_overlays(report)
+
+
+def readme_overlays(report):
+    """The overlay that the README tells to write, on CPUs and, with its second block, on a bucket."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "k8s/README.md").read_text(), re.DOTALL)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in (("ours", blocks[0]), ("bucket", blocks[0].replace("../cpu", "../s3") + blocks[1])):
+            copy = Path(folder) / name
+            shutil.copytree(ROOT / "k8s", copy)
+            (copy / "overlays/ours").mkdir()
+            (copy / "overlays/ours/kustomization.yaml").write_text(text)
+            objects = manifests.build(copy / "overlays/ours")
+            image = manifests.container(objects)["image"]
+            report(f"the README's overlay, {name}: it takes the image from elsewhere", image == "registry.example/hone:0.1.0-cpu", image)
+        root = manifests.settings(objects)["HONE_STORAGE_ROOT"]
+        report("the README's overlay, bucket: it names another bucket", root == "s3://bucket/hone", root)
 
 
 def drains(report, binaries, root):
@@ -59,16 +83,19 @@ def drains(report, binaries, root):
 
 
 def main():
-    """Runs what is named, both by default."""
+    """Runs what is named."""
     parts = {"check": check, "drain": drains}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
     parser.add_argument("--bin", type=Path, default=target / "debug", help="folder of hone-server, hone-trainer and hone")
     parser.add_argument("--image-root", type=Path, help="root of an image that has them")
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=list(parts))
+    parser.add_argument("part", nargs="?", choices=parts, help="both by default")
     args = parser.parse_args()
+    for tool, package in TOOLS.items():
+        if not shutil.which(tool):
+            sys.exit(f"{tool} is missing; install it with: apt-get install {package}")
     report = Report()
-    for name in args.parts:
+    for name in [args.part] if args.part else parts:
         parts[name](report, args.bin.resolve(), args.image_root)
     print(f"k8s: {report.passed} passed, {report.failed} failed")
     sys.exit(report.failed > 0)
