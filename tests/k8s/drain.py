@@ -51,9 +51,9 @@ class Cluster:
             raise SystemExit(f"hone {' '.join(map(str, words))}: {done.stderr}\n{self.pod.tail()}")
         return done.stdout
 
-    def train(self, steps=STEPS, save_every=0):
+    def train(self, steps=STEPS, save_every=0, seed=42):
         """A new job's id."""
-        more = ["--max-steps", steps, "--save-every", save_every, "--examples-per-step", 8, "--learning-rate", "1e-2"]
+        more = ["--max-steps", steps, "--seed", seed, "--save-every", save_every, "--examples-per-step", 8, "--learning-rate", "1e-2"]
         self.call("train", "sft", "--detach", "--model", MODEL, "--train", ROWS, "--job-file", self.home / "job", *map(str, more))
         return (self.home / "job").read_text().strip()
 
@@ -172,6 +172,9 @@ def on_cpu(check, binaries, root):
         told = subprocess.run([ROOT / "k8s/grace.py"], input="\n".join(map(json.dumps, events)), capture_output=True, text=True)
         check("the manifest's grace covers what saves took", covers(there, told.stdout), told.stdout + told.stderr)
         killed(check, there, unbroken)
+        other = there.train(seed=43)
+        list(there.watch(other))
+        check("another seed ends with other bytes", there.adapter(other) != there.adapter(unbroken))
 
 
 def covers(there, told):

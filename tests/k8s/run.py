@@ -4,7 +4,7 @@
     run.py [--bin FOLDER] [--image-root FOLDER] [check | drain]
 
 check: every overlay against the schemas and the policies, and every policy against faults that it must see.
-drain: the real server and trainer in a pod of the manifests, on this machine's /usr or in the root of an image.
+drain: the real server and trainer in a pod of the manifests, on this machine's /usr or in the root of an image; smoke.sh.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import containers
 import drain
 import manifests
 import policies
+import smoke
 from manifests import OVERLAYS, ROOT
 from mutations import MUTATIONS
 
@@ -74,7 +75,7 @@ def readme_overlays(report):
 
 def drains(report, binaries, root):
     """Every scenario, each in a folder and a network of its own."""
-    for scenario in drain.SCENARIOS:
+    for scenario in (*drain.SCENARIOS, smoke.plays):
         print(f"       {scenario.__doc__}")
         try:
             scenario(report, binaries, root)
