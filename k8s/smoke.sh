@@ -50,7 +50,7 @@ digest() { # job
 }
 
 evict() { # as `kubectl drain` does, by the API that asks the disruption budget
-    printf '{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"hone-0","namespace":"hone"}}' |
+    echo '{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "hone-0", "namespace": "hone"}}' |
         kubectl create --raw /api/v1/namespaces/hone/pods/hone-0/eviction -f -
 }
 
@@ -60,12 +60,18 @@ reaches() { # namespace: whether a pod in it gets a connection to the server
     settings='{"spec": {"automountServiceAccountToken": false,
         "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [{"name": "smoke", "image": "'$image'",
-            "command": ["sh", "-c", "curl -s --connect-timeout 5 --max-time 6 -w %{time_connect} telnet://hone.hone.svc:7400 </dev/null | tee /dev/stderr | grep -q [1-9]"],
+            "command": ["sh", "-c", "curl -s --connect-timeout 5 --max-time 6 -w %{time_connect} telnet://hone.hone.svc:7400 </dev/null | tee /dev/stderr | grep -q \"[1-9]\""],
             "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}}'
     kubectl -n "$1" run smoke --image "$image" --restart Never --overrides "$settings"
-    kubectl -n "$1" wait pod/smoke --for 'jsonpath={.status.containerStatuses[0].state.terminated}' --timeout 2m
-    kubectl -n "$1" logs smoke
-    test "$(kubectl -n "$1" get pod smoke -o 'jsonpath={.status.containerStatuses[0].state.terminated.exitCode}')" = 0
+    for _ in $(seq 120); do
+        case $(kubectl -n "$1" get pod smoke -o 'jsonpath={.status.phase}') in
+            Succeeded) return 0 ;;
+            Failed) kubectl -n "$1" logs smoke; return 1 ;;
+        esac
+        sleep 1
+    done
+    echo "the pod did not end"
+    exit 1
 }
 
 check "the cluster admits every object" kubectl apply --dry-run=server -k "$overlay"

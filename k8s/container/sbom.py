@@ -30,8 +30,9 @@ def component(kind, name, version, licence=None, sha256=None):
 
 def crates():
     """What cargo builds into the programs, hone's own crates included."""
-    tree = ["cargo", "tree", "--locked", "--edges", "normal", "--target", "x86_64-unknown-linux-gnu", "--prefix", "none", "--no-dedupe"]
-    tree += ["--format", "{p}|{l}", "--features", "hone-client/cli", *(word for name in PROGRAMS for word in ("-p", name))]
+    tree = ["cargo", "tree", "--locked", "--edges", "normal", "--target", "x86_64-unknown-linux-gnu", "--prefix", "none"]
+    tree += ["--no-dedupe", "--format", "{p}|{l}", "--features", "hone-client/cli"]
+    tree += [word for name in PROGRAMS for word in ("-p", name)]
     lines = subprocess.run(tree, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     lock = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
     digests = {(one["name"], one["version"]): one.get("checksum") for one in lock}

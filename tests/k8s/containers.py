@@ -69,4 +69,5 @@ def check(report):
     for policy, fault, old, new in MUTATIONS:
         changed = re.sub(old, new, text)
         wrong = broken(changed)
-        report(f"fault in Containerfile, {fault}: {policy} sees it, no other does", changed != text and set(wrong) == {policy}, wrong)
+        sees = changed != text and set(wrong) == {policy}
+        report(f"fault in Containerfile, {fault}: {policy} sees it, no other does", sees, wrong)

@@ -26,8 +26,7 @@ class Cluster:
 
     def __init__(self, overlay, home, binaries, root, settings_here=()):
         self.objects, self.home, self.hone = render(overlay), home, binaries / "hone"
-        # Programs of a debug build look for LibTorch where they were built, those of an image where it lies in it.
-        self.image = Image(root, environment={"LD_LIBRARY_PATH": "/opt/hone/torch/lib"}) if root else Image.of_this_machine(home / "root", binaries)
+        self.image = Image.of_a_build(root) if root else Image.of_this_machine(home / "root", binaries)
         # Of a tiny model's threads most of the time goes into waiting for each other.
         self.settings_here = {"OMP_NUM_THREADS": "1", **dict(settings_here)}
         self.network, self.pod = Network(), None
@@ -53,9 +52,11 @@ class Cluster:
 
     def train(self, steps=STEPS, save_every=0, seed=42):
         """A new job's id."""
-        more = ["--max-steps", steps, "--seed", seed, "--save-every", save_every, "--examples-per-step", 8, "--learning-rate", "1e-2"]
-        self.call("train", "sft", "--detach", "--model", MODEL, "--train", ROWS, "--job-file", self.home / "job", *map(str, more))
-        return (self.home / "job").read_text().strip()
+        file = self.home / "job"
+        more = ["--max-steps", steps, "--seed", seed, "--save-every", save_every, "--examples-per-step", 8]
+        inputs = ["--model", MODEL, "--train", ROWS, "--learning-rate", "1e-2"]
+        self.call("train", "sft", "--detach", "--job-file", file, *inputs, *more)
+        return file.read_text().strip()
 
     def watch(self, job):
         """A job's events as they come."""
@@ -129,7 +130,8 @@ def drained(check, there):
     saved = [int(event["checkpoint_saved"]["step"]) for event in events if "checkpoint_saved" in event]
     check("the drain saved in mid-training", len(saved) == 2 and DRAINED_AT <= saved[0] < STEPS, saved)
     check("no step is lost or taken twice", steps_of(events) == list(range(1, STEPS + 1)))
-    check("the next pod needed one more attempt and no retry", [events[-1]["attempt"], failures(events)] == [2, ["PREEMPTED"]], failures(events))
+    attempts = [events[-1]["attempt"], failures(events)]
+    check("the next pod needed one more attempt and no retry", attempts == [2, ["PREEMPTED"]], attempts)
     check("the final adapter is that of the unbroken run, byte for byte", there.adapter(job) == there.adapter(unbroken))
     return unbroken, events
 
@@ -166,10 +168,14 @@ def on_cpu(check, binaries, root):
         status = Path(f"/proc/{pod.pid}/status").read_text()
         rights = {line.split(":")[0]: line.split(":")[1].split() for line in status.splitlines()}
         check("the server runs as the manifest's user", set(rights["Uid"] + rights["Gid"]) == {"65532"}, rights)
-        check("it has no capabilities and gets no new rights", {rights[name][0] for name in ("CapEff", "CapPrm", "CapBnd")} == {"0" * 16} and rights["NoNewPrivs"] == ["1"], rights)
-        wrote = subprocess.run(pod.inside(["sh", "-c", "touch /x /opt/hone/x /usr/x"]), capture_output=True, text=True).stderr
+        capabilities = {rights[name][0] for name in ("CapEff", "CapPrm", "CapBnd")}
+        has_none = capabilities == {"0" * 16} and rights["NoNewPrivs"] == ["1"]
+        check("it has no capabilities and gets no new rights", has_none, rights)
+        write = pod.inside(["sh", "-c", "touch /x /opt/hone/x /usr/x"])
+        wrote = subprocess.run(write, capture_output=True, text=True).stderr
         check("its root is read-only", wrote.count("Read-only file system") == 3, wrote)
-        told = subprocess.run([ROOT / "k8s/grace.py"], input="\n".join(map(json.dumps, events)), capture_output=True, text=True)
+        lines = "\n".join(map(json.dumps, events))
+        told = subprocess.run([ROOT / "k8s/grace.py"], input=lines, capture_output=True, text=True)
         check("the manifest's grace covers what saves took", covers(there, told.stdout), told.stdout + told.stderr)
         killed(check, there, unbroken)
         other = there.train(seed=43)
@@ -193,7 +199,8 @@ def killed(check, there, unbroken):
     check("a pod that does not leave within its grace period is seen, and killed", not by_itself and took < 10)
     there.start()
     events = list(there.watch(job))
-    check("a killed pod's job goes on from its last checkpoint", set(steps_of(events)) == set(range(1, STEPS + 1)) and events[-1]["attempt"] == 2)
+    went_on = set(steps_of(events)) == set(range(1, STEPS + 1)) and events[-1]["attempt"] == 2
+    check("a killed pod's job goes on from its last checkpoint", went_on, events[-1])
     check("and ends with the same bytes", there.adapter(job) == there.adapter(unbroken))
 
 
@@ -201,12 +208,15 @@ def over_tls(check, binaries, root):
     """The overlay tls: probes, callers and trainers over TLS, by a certificate for the Service's name."""
     with cluster("tls", binaries, root) as there:
         there.secrets["hone-tls"] = certificate(there.home, "hone.hone.svc")
-        there.client |= {"HONE_SERVER": "https://127.0.0.1:7400", "HONE_CA_FILE": str(there.home / "ca.crt"), "HONE_SERVER_NAME": "hone.hone.svc"}
+        there.client |= {"HONE_SERVER": "https://127.0.0.1:7400", "HONE_SERVER_NAME": "hone.hone.svc"}
+        there.client["HONE_CA_FILE"] = str(there.home / "ca.crt")
         pod = there.start()
         job = there.train(steps=5)
-        check("a trainer dials over TLS, by the name in the certificate", steps_of(there.watch(job)) == [1, 2, 3, 4, 5], pod.tail())
+        taken = steps_of(there.watch(job))
+        check("a trainer dials over TLS, by the name in the certificate", taken == [1, 2, 3, 4, 5], pod.tail())
         asked = subprocess.run(pod.inside(["hone-health", "hone.v1.Nothing"]), capture_output=True, text=True)
-        check("hone-health fails for a service that is not there", asked.returncode == 1 and "not SERVING" in asked.stderr, asked)
+        refused = asked.returncode == 1 and "not SERVING" in asked.stderr
+        check("hone-health fails for a service that is not there", refused, asked)
         there.client["HONE_SERVER"] = "http://127.0.0.1:7400"
         check("plain HTTP is not served", there.call("info", check=False) == "")
         os.kill(pod.pid, signal.SIGSTOP)
@@ -247,7 +257,8 @@ def s3_server(there):
     (there.home / "s3").mkdir()
     flags = [f"-dir={there.home / 's3'}", f"-s3.config={there.home / 's3.json'}", "-s3", "-filer"]
     flags += [f"-{name}port={port}" for name, port in zip(("master.", "volume.", "filer.", "s3."), S3_PORTS, strict=True)]
-    flags += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false", "-volume.max=200", "-master.volumeSizeLimitMB=64"]
+    flags += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
+    flags += ["-volume.max=200", "-master.volumeSizeLimitMB=64"]
     command = [CACHE / "bin/weed", "-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *flags]
     with open(there.home / "s3.log", "wb") as log:
         server = subprocess.Popen(there.network.enter(command), stdout=log, stderr=log)
@@ -258,8 +269,8 @@ def s3_server(there):
         server.kill()
         server.wait()
         # It leaves sockets beside its own folder, for each port and its gRPC port, 10000 higher.
-        for port in S3_PORTS:
-            for path in (*Path("/tmp").glob(f"seaweedfs-*-{port}.sock"), *Path("/tmp").glob(f"seaweedfs-*-{port + 10000}.sock")):
+        for port in (*S3_PORTS, *(port + 10000 for port in S3_PORTS)):
+            for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 path.unlink()
 
 

@@ -29,6 +29,11 @@ class Image:
         self.environment = {"PATH": PATH, **dict(environment)}
 
     @classmethod
+    def of_a_build(cls, root):
+        """As container/test.sh lays it out. Its programs look for LibTorch where they were built."""
+        return cls(root, environment={"LD_LIBRARY_PATH": "/opt/hone/torch/lib"})
+
+    @classmethod
     def of_this_machine(cls, root, binaries):
         """Made up from this machine's own /usr, hone's programs, and LibTorch, laid out as the real image is."""
         root.mkdir()
@@ -160,7 +165,8 @@ class Pod:
         if "grpc" in probe:
             ask = json.dumps({"service": probe["grpc"].get("service", "")})
             address = f"127.0.0.1:{probe['grpc']['port']}"
-            command = self.network.enter([CACHE / "bin/grpcurl", "-plaintext", "-d", ask, address, "grpc.health.v1.Health/Check"])
+            grpcurl = [CACHE / "bin/grpcurl", "-plaintext", "-d", ask]
+            command = self.network.enter([*grpcurl, address, "grpc.health.v1.Health/Check"])
         else:
             command = self.inside(probe["exec"]["command"])
         try:

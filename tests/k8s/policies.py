@@ -138,7 +138,7 @@ def documented_secrets(readme):
 
 
 def references_exist(case):
-    """Maps and accounts are in the manifests; secrets, which must not be, and their keys are made by a command of the README."""
+    """Maps and accounts are in the manifests; secrets, which must not be, are made with their keys by commands of the README."""
     maps = {one["metadata"]["name"] for one in of_kind(case.objects, "ConfigMap")}
     secrets = documented_secrets(case.readme)
     spec, one, values = pod_spec(case.objects), container(case.objects), settings(case.objects)

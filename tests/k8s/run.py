@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks of k8s/, without a cluster. `make k8s` calls it, with hone built and scripts/fetch.py kubernetes grpcurl seaweedfs done.
+"""Checks of k8s/, without a cluster. `make k8s` calls it, with hone built and what it needs fetched.
 
     run.py [--bin FOLDER] [--image-root FOLDER] [check | drain]
 
@@ -68,7 +68,8 @@ def readme_overlays(report):
             (copy / "overlays/ours/kustomization.yaml").write_text(text)
             objects = manifests.build(copy / "overlays/ours")
             image = manifests.container(objects)["image"]
-            report(f"the README's overlay, {name}: it takes the image from elsewhere", image == "registry.example/hone:0.1.0-cpu", image)
+            taken = image == "registry.example/hone:0.1.0-cpu"
+            report(f"the README's overlay, {name}: it takes the image from elsewhere", taken, image)
         root = manifests.settings(objects)["HONE_STORAGE_ROOT"]
         report("the README's overlay, bucket: it names another bucket", root == "s3://bucket/hone", root)
 

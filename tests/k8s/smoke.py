@@ -40,9 +40,9 @@ class Played:
             self.leaving.join()
         elif "jsonpath={.spec.containers[0].image}" in words:
             return 0, container(self.there.objects)["image"]
-        elif line.endswith("exitCode}"):
+        elif line.endswith("{.status.phase}"):
             outside = words[words.index("-n") + 1] != "hone"
-            return 0, str(int(outside and self.keeps_callers_out))
+            return 0, "Failed" if outside and self.keeps_callers_out else "Succeeded"
         return 0, ""
 
     def evict(self):
@@ -92,4 +92,5 @@ def plays(check, binaries, root):
         if "Seccomp:\t2" not in Path("/proc/self/status").read_text():
             lacking.add("the runtime's seccomp profile is on")
         check("smoke.sh sees what this cluster lacks, and nothing else", failed == lacking and status == 1, output)
-        check("it evicts in mid-training, and compares the bytes", said.get("it ends with the bytes of the unbroken one"), output)
+        compared = said.get("it ends with the bytes of the unbroken one")
+        check("it evicts in mid-training, and compares the bytes", compared, output)
