@@ -53,7 +53,7 @@ load: build ## a thousand watchers, a queue of 200 jobs and 16 uploads of 1 GiB 
 
 k8s: build ## the manifests against schemas and policies, and a pod of them drained in mid-training; needs root
 	@python3 scripts/fetch.py kubernetes grpcurl seaweedfs
-	@python3 tests/k8s/run.py
+	@python3 tests/k8s/run.py $(PART)
 
 fuzz: libtorch ## feed one parser what nobody would write: TARGET=gguf TIME=60 (seconds); needs nightly
 	@fuzz/run.sh $(TARGET) $(TIME)
