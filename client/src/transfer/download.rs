@@ -31,8 +31,11 @@ pub(crate) async fn download(
     let silence = client.options().transfer_timeout;
     let timed_out = |_| Error::from(RpcError::timed_out(CALL, &object, silence));
     let failed = |status: tonic::Status| Error::from(RpcError::new(CALL, &object, &status));
-    let request =
-        pb::DownloadCheckpointRequest { job_id: job_id.to_owned(), checkpoint_id: checkpoint.checkpoint_id.clone() };
+    let request = pb::DownloadCheckpointRequest {
+        job_id: job_id.to_owned(),
+        checkpoint_id: checkpoint.checkpoint_id.clone(),
+        ..Default::default()
+    };
     let mut stub = client.job_stub();
     let opening = tokio::time::timeout(silence, stub.download_checkpoint(request));
     let mut chunks = opening.await.map_err(timed_out)?.map_err(failed)?.into_inner();

@@ -12,6 +12,7 @@ use crate::access::Access;
 use crate::caller::Role;
 use crate::tls::Tls;
 use crate::tokens::plain_name;
+use crate::web::Http;
 
 pub(crate) mod units;
 
@@ -62,6 +63,12 @@ pub struct Flags {
     /// File to write `ip:port` into once the server listens.
     #[arg(long, env = "HONE_PORT_FILE", value_name = "PATH")]
     pub port_file: Option<PathBuf>,
+    /// Address of the web page; port 0 takes a free one [default: there is no page].
+    #[arg(long, env = "HONE_HTTP_LISTEN", value_name = "ADDR")]
+    pub http_listen: Option<SocketAddr>,
+    /// File to write the web page's `ip:port` into once the server listens.
+    #[arg(long, env = "HONE_HTTP_PORT_FILE", value_name = "PATH", requires = "http_listen")]
+    pub http_port_file: Option<PathBuf>,
     /// Folder of the job store, logs and caches.
     #[arg(long, env = "HONE_DATA_DIR", value_name = "DIR", default_value = ".hone")]
     pub data_dir: PathBuf,
@@ -154,6 +161,8 @@ pub enum LogFormat {
 pub struct Options {
     /// File to write `ip:port` into once the server listens.
     pub port_file: Option<PathBuf>,
+    /// The web page; absent where there is none.
+    pub http: Option<Http>,
     /// Folder of the job store, logs and caches; absolute.
     pub data_dir: PathBuf,
     /// Root URI of models, datasets and jobs.
@@ -212,7 +221,11 @@ pub struct Invalid {
 impl Flags {
     /// The settings these flags ask for.
     pub fn into_options(self, storage: StorageOptions) -> Result<Options, Invalid> {
-        self.check_listen()?;
+        self.check_listen("--listen", self.listen)?;
+        let http = self.http_listen.map(|listen| Http { listen, port_file: self.http_port_file.clone() });
+        if let Some(http) = &http {
+            self.check_listen("--http-listen", http.listen)?;
+        }
         let data_dir = std::path::absolute(&self.data_dir)
             .map_err(|error| Invalid { setting: "--data-dir", what: error.to_string() })?;
         let storage_root = match self.storage_root {
@@ -241,6 +254,7 @@ impl Flags {
         });
         Ok(Options {
             port_file: self.port_file,
+            http,
             data_dir,
             storage_root,
             storage,
@@ -266,17 +280,16 @@ impl Flags {
     }
 
     /// A port that others reach asks who they are, unless its owner says that it need not.
-    fn check_listen(&self) -> Result<(), Invalid> {
+    fn check_listen(&self, setting: &'static str, listen: SocketAddr) -> Result<(), Invalid> {
         let asks = self.token_file.is_some() || self.tls_client_ca.is_some();
-        let is_safe = self.listen.ip().is_loopback() || asks || self.allow_unauthenticated;
+        let is_safe = listen.ip().is_loopback() || asks || self.allow_unauthenticated;
         let what = || {
             format!(
-                "{} is reached from other machines, and nobody would be asked who he is; give --token-file or --tls-client-ca, or \
-                 say --allow-unauthenticated when something before this server asks",
-                self.listen
+                "{listen} is reached from other machines, and nobody would be asked who he is; give --token-file or --tls-client-ca, or \
+                 say --allow-unauthenticated when something before this server asks"
             )
         };
-        is_safe.then_some(()).ok_or_else(|| Invalid { setting: "--listen", what: what() })
+        is_safe.then_some(()).ok_or_else(|| Invalid { setting, what: what() })
     }
 }
 

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
 use hone_data::storage;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +62,7 @@ mod testing;
 pub mod tls;
 pub mod tokens;
 mod uploads;
+pub mod web;
 
 #[doc(hidden)]
 pub use api::fuzzing;
@@ -105,6 +106,14 @@ pub enum Error {
     /// The job store failed at start.
     #[error(transparent)]
     Recovery(#[from] store::Error),
+    /// The web page cannot be served.
+    #[error("--http-listen {address}: the web page cannot be served: {source}")]
+    Page {
+        /// Its address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// Reflection cannot be set up.
     #[error("reflection cannot be set up: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -167,16 +176,14 @@ pub(crate) async fn serve(
 
     if let Some(tokens) = &tokens {
         tracing::info!(tokens = tokens.count(), "calls need a token");
-        if options.tls.is_none() && !address.ip().is_loopback() {
+        let page = options.http.as_ref().is_some_and(|http| !http.listen.ip().is_loopback());
+        if options.tls.is_none() && (page || !address.ip().is_loopback()) {
             tracing::warn!("tokens come over connections that are not encrypted; set --tls-cert and --tls-key");
         }
         let tokens = tokens.clone();
         tokio::spawn(changes::keep_looking("the tokens", move || tokens.look_again(), stopping.clone()));
     }
-    let tls = options.tls.as_ref().map(Acceptor::open).transpose()?.map(Arc::new);
-    if let Some(tls) = tls.clone() {
-        tokio::spawn(changes::keep_looking("the files of TLS", move || tls.look_again(), stopping.clone()));
-    }
+    let tls = acceptor(&options, tls::OF_GRPC, &stopping)?;
     let needs_certificate = options.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let options = Arc::new(options);
     let shared = api::Shared {
@@ -191,7 +198,15 @@ pub(crate) async fn serve(
         stopped: stopped.clone(),
         tasks: TaskTracker::new(),
     };
-    let (router, health) = api::router(&shared).await?;
+    let (router, inside, health) = api::router(&shared).await?;
+    let mut page: BoxFuture<'_, _> = match &options.http {
+        Some(http) => {
+            let tls = acceptor(&options, tls::OF_BROWSERS, &stopping)?;
+            let page = web::Page::open(http, inside, shared.gate.asks(), tls).await?;
+            Box::pin(page.serve(stopped.clone()))
+        }
+        None => Box::pin(stopped.clone().cancelled_owned().map(Ok)),
+    };
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let closed = stopped.clone().cancelled_owned();
     let mut serving: BoxFuture<'_, _> = match tls {
@@ -211,16 +226,31 @@ pub(crate) async fn serve(
     };
     tokio::select! {
         served = &mut serving => return Ok(served?),
+        served = &mut page => return served,
         () = stop => {}
     }
     // A client that does not let go of its connection does not keep the server alive.
-    if let Ok(served) = tokio::time::timeout(LAST_CALLS, serving).await {
+    if let Ok((served, page)) = tokio::time::timeout(LAST_CALLS, async { tokio::join!(serving, page) }).await {
         served?;
+        page?;
     }
     shared.tasks.close();
     let _ = tokio::time::timeout(LAST_CALLS, shared.tasks.wait()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What makes handshakes with the files of TLS, which are read again until the server stops.
+fn acceptor(
+    options: &Options,
+    protocols: tls::Protocols,
+    stopping: &CancellationToken,
+) -> Result<Option<Arc<Acceptor>>, Error> {
+    let Some(tls) = &options.tls else { return Ok(None) };
+    let tls = Arc::new(Acceptor::open(tls, protocols)?);
+    let looking = tls.clone();
+    tokio::spawn(changes::keep_looking("the files of TLS", move || looking.look_again(), stopping.clone()));
+    Ok(Some(tls))
 }
 
 /// Removes the logs of jobs that are not there any more: an earlier server was cut between a job and its logs.
@@ -251,12 +281,17 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
     }
 }
 
-/// Tells where the server is: in the log, and in a file that is whole whenever it is there.
+/// Tells where the server is: in the log, and in a file.
 fn announce(address: SocketAddr, options: &Options) -> Result<(), Error> {
     tracing::info!(%address, storage_root = options.storage_root, data_dir = %options.data_dir.display(), "listening");
     let Some(path) = &options.port_file else { return Ok(()) };
-    let failed = |source| Error::DataDir { path: path.clone(), source };
-    let mut partial = path.clone().into_os_string();
+    write_address(path, address)
+}
+
+/// Writes an address into a file, which is whole whenever it is there.
+fn write_address(path: &Path, address: SocketAddr) -> Result<(), Error> {
+    let failed = |source| Error::DataDir { path: path.to_path_buf(), source };
+    let mut partial = path.to_path_buf().into_os_string();
     partial.push(".partial");
     std::fs::write(&partial, format!("{address}\n")).map_err(failed)?;
     std::fs::rename(&partial, path).map_err(failed)

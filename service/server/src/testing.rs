@@ -56,6 +56,9 @@ pub(crate) fn request_spec() -> pb::JobSpec {
     }
 }
 
+/// What asks for a job.
+pub(crate) type Create = pb::CreateJobRequest;
+
 /// A message that is sent with a token.
 pub(crate) fn bearing<T>(token: &str, message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
@@ -73,6 +76,7 @@ pub(crate) fn options(folder: &Path) -> Options {
     let storage_root = format!("file://{}", folder.join("storage").display());
     Options {
         port_file: None,
+        http: None,
         data_dir: folder.to_path_buf(),
         access: Access::new(&storage_root, &["file://".into(), "s3://".into()]).unwrap(),
         token_file: None,

@@ -21,6 +21,15 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes at a time; further connections wait to be accepted.
 const MAX_HANDSHAKES: usize = 1024;
 
+/// Names of what is spoken over the connection (ALPN), the preferred one first.
+pub(crate) type Protocols = &'static [&'static str];
+
+/// What gRPC is spoken over.
+pub(crate) const OF_GRPC: Protocols = &["h2"];
+
+/// What browsers speak.
+pub(crate) const OF_BROWSERS: Protocols = &["h2", "http/1.1"];
+
 /// Files of TLS, all PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
@@ -75,7 +84,7 @@ impl Tls {
     ///
     /// A certificate of another authority ends the handshake. One that is missing does not: trainers and probes have none,
     /// and the gate refuses everybody else.
-    fn config(&self, files: &Files) -> Result<ServerConfig, Error> {
+    fn config(&self, files: &Files, protocols: Protocols) -> Result<ServerConfig, Error> {
         let builder = match (&self.client_ca, &files.client_ca) {
             (Some(path), Some(pem)) => {
                 let mut roots = RootCertStore::empty();
@@ -91,7 +100,7 @@ impl Tls {
         let mut config = builder
             .with_single_cert(certificates(&self.cert, &files.cert)?, key)
             .map_err(|error| unusable(both(), error))?;
-        config.alpn_protocols.push(b"h2".to_vec());
+        config.alpn_protocols.extend(protocols.iter().map(|name| name.as_bytes().to_vec()));
         Ok(config)
     }
 }
@@ -99,6 +108,7 @@ impl Tls {
 /// Makes the handshakes of those who connect.
 pub(crate) struct Acceptor {
     tls: Tls,
+    protocols: Protocols,
     now: RwLock<InForce>,
 }
 
@@ -109,10 +119,10 @@ struct InForce {
 
 impl Acceptor {
     /// Reads the files for the first time.
-    pub(crate) fn open(tls: &Tls) -> Result<Self, Error> {
+    pub(crate) fn open(tls: &Tls, protocols: Protocols) -> Result<Self, Error> {
         let files = tls.read()?;
-        let config = Arc::new(tls.config(&files)?);
-        Ok(Self { tls: tls.clone(), now: RwLock::new(InForce { files, config }) })
+        let config = Arc::new(tls.config(&files, protocols)?);
+        Ok(Self { tls: tls.clone(), protocols, now: RwLock::new(InForce { files, config }) })
     }
 
     /// Takes over what the files hold now. Some that are broken, or do not belong together yet, change nothing.
@@ -121,7 +131,7 @@ impl Acceptor {
         if files == self.now.read().unwrap_or_else(PoisonError::into_inner).files {
             return Ok(false);
         }
-        let config = Arc::new(self.tls.config(&files)?);
+        let config = Arc::new(self.tls.config(&files, self.protocols)?);
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = InForce { files, config };
         Ok(true)
     }

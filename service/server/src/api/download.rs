@@ -6,7 +6,7 @@ use std::pin::Pin;
 use async_stream::try_stream;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
-use hone_job::checkpoint::MANIFEST;
+use hone_job::checkpoint::{File, MANIFEST};
 use hone_proto::v1 as pb;
 use sha2::{Digest, Sha256};
 use tonic::Status;
@@ -17,10 +17,16 @@ use crate::checkpoints::{Checkpoint, Error};
 
 pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<pb::DownloadCheckpointResponse, Status>> + Send>>;
 
-/// Every file, the manifest last.
-pub(super) fn chunks(checkpoint: Checkpoint) -> Chunks {
-    Box::pin(try_stream! {
-        for file in &checkpoint.manifest.files {
+/// Every file, the manifest last; or the only one that is wanted.
+pub(super) fn chunks(checkpoint: Checkpoint, only: &str) -> Result<Chunks, Problem> {
+    let is_wanted = |name: &str| only.is_empty() || only == name;
+    let files: Vec<File> = checkpoint.manifest.files.iter().filter(|file| is_wanted(&file.name)).cloned().collect();
+    let with_manifest = is_wanted(MANIFEST);
+    if files.is_empty() && !with_manifest {
+        return Err(Problem::not_found("file", only).about("checkpoint_id", checkpoint.checkpoint_id));
+    }
+    Ok(Box::pin(try_stream! {
+        for file in &files {
             let announced =
                 pb::CheckpointFile { name: file.name.clone(), size_bytes: file.size_bytes, sha256: file.sha256.clone() };
             let damaged = |detail: String| Status::from(Problem::from(checkpoint.damaged(&file.name, detail)));
@@ -56,6 +62,9 @@ pub(super) fn chunks(checkpoint: Checkpoint) -> Chunks {
                 yield pb::DownloadCheckpointResponse { file: first, offset: 0, data: Bytes::new() };
             }
         }
+        if !with_manifest {
+            return;
+        }
         let bytes = checkpoint.manifest_bytes;
         let announced = pb::CheckpointFile {
             name: MANIFEST.into(),
@@ -70,5 +79,5 @@ pub(super) fn chunks(checkpoint: Checkpoint) -> Chunks {
             yield pb::DownloadCheckpointResponse { file: first.take(), offset, data };
             offset += length;
         }
-    })
+    }))
 }

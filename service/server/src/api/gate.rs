@@ -81,6 +81,11 @@ impl Gate {
         Self { tokens, needs_certificate, open: Arc::default() }
     }
 
+    /// Whether callers are asked who they are.
+    pub(crate) fn asks(&self) -> bool {
+        self.tokens.is_some() || self.needs_certificate
+    }
+
     /// Lets a call in, or says why not; of one that takes a token it gives what is kept until the call is over.
     fn admit(&self, request: &mut Request<Body>) -> Result<Option<OpenCall>, Problem> {
         let path = request.uri().path();

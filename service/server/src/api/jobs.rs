@@ -173,13 +173,13 @@ impl JobService for JobApi {
         request: Request<pb::DownloadCheckpointRequest>,
     ) -> Result<Response<Self::DownloadCheckpointStream>, Status> {
         let caller = caller(&request)?;
-        let pb::DownloadCheckpointRequest { job_id, checkpoint_id } = request.into_inner();
+        let pb::DownloadCheckpointRequest { job_id, checkpoint_id, file_name } = request.into_inner();
         self.job(&caller, &job_id).await?;
         let found = match checkpoint_id.as_str() {
             "" => self.checkpoints.last(&job_id).await,
             id => self.checkpoints.get(&job_id, id).await,
         };
-        Ok(Response::new(download::chunks(found.map_err(Problem::from)?)))
+        Ok(Response::new(download::chunks(found.map_err(Problem::from)?, &file_name)?))
     }
 }
 

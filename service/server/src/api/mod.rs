@@ -14,6 +14,7 @@ use prost_types::FileDescriptorSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::ServingStatus;
@@ -40,6 +41,7 @@ pub mod fuzzing;
 mod gate;
 mod generation;
 mod inputs;
+pub(crate) mod inside;
 mod intact;
 mod jobs;
 mod models;
@@ -54,6 +56,7 @@ mod trainer;
 mod watch;
 
 pub(crate) use gate::Gate;
+pub(crate) use inside::Inside;
 
 /// Largest message taken or sent, in bytes.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
@@ -84,8 +87,8 @@ pub(crate) struct Shared {
 /// The router, whose requests pass the gate and are watched on their way in.
 pub(crate) type Watched = Router<Stack<MapRequestLayer<intact::Watch>, Stack<Gate, Identity>>>;
 
-/// All services, and the control of their health.
-pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> {
+/// All services for those outside and for those inside, and the control of their health.
+pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Inside, Health), Error> {
     let Shared { jobs, attempts, store, layout, logs, gate, options, stopping, stopped, tasks } = shared;
     let inputs = inputs::Inputs::new(store.clone(), layout.clone(), options.access.clone());
     let unfinished = swept(shared).await?;
@@ -133,13 +136,7 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health { reporter };
     health.set(ServingStatus::Serving).await;
-    let router = Server::builder()
-        .layer(gate.clone())
-        .layer(MapRequestLayer::new(intact::watched as intact::Watch))
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(std::time::Duration::from_secs(20)))
-        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-        .add_service(health_service)
+    let routes = Routes::new(health_service)
         .add_service(reflection()?.build_v1()?)
         .add_service(reflection()?.build_v1alpha()?)
         .add_service(bounded!(job_service))
@@ -148,7 +145,15 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Health), Error> 
         .add_service(bounded!(generation_service))
         .add_service(bounded!(system_service))
         .add_service(bounded!(trainer_service));
-    Ok((router, health))
+    let inside = Inside::new(gate, routes.clone());
+    let router = Server::builder()
+        .layer(gate.clone())
+        .layer(MapRequestLayer::new(intact::watched as intact::Watch))
+        .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(std::time::Duration::from_secs(20)))
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .add_routes(routes);
+    Ok((router, inside, health))
 }
 
 /// The notes of uploads, once what an earlier server left unfinished is removed.

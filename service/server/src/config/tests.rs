@@ -58,3 +58,16 @@ fn a_port_that_others_reach_is_refused_unless_somebody_is_asked_or_it_is_said_tw
         parsed(&["--listen", listen]).unwrap();
     }
 }
+
+#[test]
+fn the_page_is_off_unless_asked_for_and_bound_by_the_same_rule() {
+    assert_eq!(options(&[]).http, None);
+    let http = options(&["--http-listen", "127.0.0.1:7480"]).http.unwrap();
+    assert_eq!(http.listen.to_string(), "127.0.0.1:7480");
+    let error = parsed(&["--http-listen", "0.0.0.0:7480"]).unwrap_err().to_string();
+    for word in ["--http-listen", "0.0.0.0:7480", "--token-file", "--tls-client-ca", "--allow-unauthenticated"] {
+        assert!(error.contains(word), "{error:?} should say {word:?}");
+    }
+    parsed(&["--http-listen", "0.0.0.0:7480", "--token-file", "tokens"]).unwrap();
+    parsed(&["--http-listen", "0.0.0.0:7480", "--allow-unauthenticated"]).unwrap();
+}

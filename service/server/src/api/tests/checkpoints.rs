@@ -44,8 +44,17 @@ fn write(folder: &std::path::Path, job_id: &str, step: u64, weights: &[u8]) {
 }
 
 async fn download(server: &Harness, job_id: &str, checkpoint_id: &str) -> Result<Vec<(String, Vec<u8>)>, Status> {
+    download_file(server, job_id, checkpoint_id, "").await
+}
+
+async fn download_file(
+    server: &Harness,
+    job_id: &str,
+    checkpoint_id: &str,
+    file_name: &str,
+) -> Result<Vec<(String, Vec<u8>)>, Status> {
     let (job_id, checkpoint_id) = (job_id.to_string(), checkpoint_id.to_string());
-    let request = pb::DownloadCheckpointRequest { job_id, checkpoint_id };
+    let request = pb::DownloadCheckpointRequest { job_id, checkpoint_id, file_name: file_name.into() };
     let mut chunks = soon(server.jobs().download_checkpoint(request)).await?.into_inner();
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     while let Some(chunk) = soon(chunks.message()).await? {
@@ -104,6 +113,22 @@ async fn a_checkpoint_comes_in_chunks_with_its_manifest_last() {
     assert_eq!(names, ["adapter_model.safetensors", "empty.txt", "manifest.json"]);
     assert_eq!(files[0].1, weights);
     assert_eq!(files[2].1, std::fs::read(folder.join("step-000002").join("manifest.json")).unwrap());
+}
+
+#[tokio::test]
+async fn one_file_of_a_checkpoint_comes_alone() {
+    let (server, job_id, folder) = ended_job().await;
+    write(&folder, &job_id, 1, b"weights");
+    let manifest = std::fs::read(folder.join("step-000001").join("manifest.json")).unwrap();
+    let files =
+        [("adapter_model.safetensors", b"weights".to_vec()), ("empty.txt", vec![]), ("manifest.json", manifest)];
+    for (name, content) in files {
+        let found = download_file(&server, &job_id, "step-000001", name).await.unwrap();
+        assert_eq!(found, [(name.to_string(), content)]);
+    }
+    for name in ["other.txt", "../step-000001/empty.txt", "."] {
+        assert_refused(download_file(&server, &job_id, "step-000001", name).await, Code::NotFound, "NOT_FOUND");
+    }
 }
 
 #[tokio::test]

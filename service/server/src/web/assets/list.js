@@ -1,0 +1,107 @@
+// The list of jobs, newest first; looked at again while somebody looks.
+
+import { get } from "./api.js";
+import { el, facts, table } from "./dom.js";
+import { bytes, isFinal, jobName, method, moment, number, seconds, stateWord, task } from "./format.js";
+
+const EVERY = 4000;
+const STATES = ["QUEUED", "PREPARING", "RUNNING", "PAUSING", "PAUSED", "CANCELLING", "CANCELLED", "SUCCEEDED", "FAILED"];
+
+/// Shows the list in `page` until `signal` aborts.
+export async function list(page, signal, connection) {
+  document.title = "Jobs – hone";
+  const shown = { states: [], token: "" };
+  const choice = el("select", { id: "state" }, el("option", { value: "" }, "all"), STATES.map((state) => el("option", { value: `JOB_STATE_${state}` }, stateWord(state))));
+  const jobs = el("div", { className: "jobs" });
+  const next = el("button", { type: "button", hidden: true }, "Older jobs");
+  const first = el("button", { type: "button", hidden: true }, "Newest jobs");
+  page.replaceChildren(el("h1", { tabindex: -1 }, "Jobs"),
+    el("form", { className: "filter", onsubmit: (event) => event.preventDefault() }, el("label", { for: "state" }, "State "), choice),
+    jobs, el("p", { className: "pages" }, first, next));
+
+  const look = async () => {
+    const query = new URLSearchParams({ page_size: 50, page_token: shown.token });
+    if (choice.value) query.set("state", choice.value);
+    const found = await get(`/api/jobs?${query}`, { signal });
+    write(jobs, found.jobs ?? [], choice.value);
+    next.hidden = !found.nextPageToken;
+    next.onclick = () => turn(found.nextPageToken);
+    first.hidden = !shown.token;
+    connection("");
+  };
+  const turn = (token) => { shown.token = token; look().catch(failed); };
+  const failed = (error) => { if (!signal.aborted) connection(`The list is not up to date: ${error.message}`); };
+  first.onclick = () => turn("");
+  choice.onchange = () => turn("");
+  await look();
+  const timer = setInterval(() => { if (!document.hidden && !shown.token) look().catch(failed); }, EVERY);
+  signal.addEventListener("abort", () => clearInterval(timer));
+}
+
+// Written anew only where something changed, so that focus and what a reader has selected stay.
+function write(place, jobs, state) {
+  const told = JSON.stringify([jobs, state]);
+  if (place.dataset.told === told) return;
+  place.dataset.told = told;
+  const focused = document.activeElement?.getAttribute("href");
+  if (jobs.length === 0) {
+    place.replaceChildren(el("p", {}, state ? `No job is ${stateWord(state)}.` : "There is no job yet. Create one with “hone train”."));
+    return;
+  }
+  const columns = ["Job", "State", "Task", "Progress", "Created", "Took"].map((title) => ({ title }));
+  place.replaceChildren(table("Jobs, the newest first", columns, jobs.map(row)));
+  if (focused) place.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function row(job) {
+  return [
+    [el("a", { href: `#/jobs/${job.jobId}` }, jobName(job)), el("small", {}, job.jobId)],
+    [badge(job.state), el("small", {}, job.failure?.message ?? job.stateDetail)],
+    [task(job.spec).name.toUpperCase(), el("small", {}, method(job.spec))],
+    progress(job),
+    el("time", { datetime: job.createTime }, moment(job.createTime)),
+    took(job),
+  ];
+}
+
+/// A job's state as a word in a colour.
+export function badge(state) {
+  return el("span", { className: `badge ${stateWord(state)}` }, stateWord(state));
+}
+
+/// How far a job is.
+export function progress(job) {
+  const [step, total] = [number(job.step), number(job.totalSteps)];
+  if (total === 0) return step ? `step ${step}` : "–";
+  return [el("progress", { max: total, value: step, "aria-label": `Progress of ${jobName(job)}` }), el("small", {}, `step ${step} of ${total}`)];
+}
+
+/// How long a job has taken so far, or in all.
+export function took(job) {
+  if (!job.startTime) return "–";
+  const end = isFinal(job.state) && job.endTime ? new Date(job.endTime) : new Date();
+  return seconds((end - new Date(job.startTime)) / 1000);
+}
+
+/// What the server is, and what it computes on.
+export async function server(page, signal) {
+  document.title = "Server – hone";
+  const info = await get("/api/info", { signal });
+  const limits = info.limits ?? {};
+  const devices = info.devices ?? [];
+  const columns = [{ title: "Device" }, { title: "What it is" }, { title: "Memory", number: true }];
+  page.replaceChildren(el("h1", { tabindex: -1 }, "Server"),
+    facts([
+      ["hone", info.version],
+      ["LibTorch", info.libtorchVersion],
+      ["Attention kernels", (info.attentionKernels ?? []).join(", ")],
+      ["Storage root", info.storageRoot],
+      ["Jobs at once", String(number(info.maxRunningJobs))],
+      ["Jobs waiting at most", String(number(limits.maxQueuedJobs))],
+      ["Largest dataset", bytes(limits.maxDatasetBytes)],
+      ["Largest model", bytes(limits.maxModelBytes)],
+    ]),
+    devices.length > 0
+      ? table("Devices", columns, devices.map((device) => [device.name, device.description ?? "", device.memoryBytes ? bytes(device.memoryBytes) : "–"]))
+      : el("p", {}, "Devices are known once the trainer has looked, some seconds after the start."));
+}
