@@ -249,6 +249,7 @@ async fn a_stream_goes_on_after_the_last_event_seen_without_gap_or_repeat() {
     let mut second = site.events(&job_id, Some(5)).await;
     let missed: Vec<u64> = (6..606).collect();
     assert_eq!(second.ids(600).await, missed, "what happened meanwhile");
+    drop(trainer);
     launched.exit(crate::executor::Status::Code(1));
     let rest = second.rest().await;
     let last =

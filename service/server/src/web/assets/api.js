@@ -53,3 +53,12 @@ export async function save(path, name) {
   // The browser reads it after this turn.
   setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
+
+/// Waits, or until `signal` aborts.
+export function pause(milliseconds, signal) {
+  return new Promise((done) => {
+    const end = () => { clearTimeout(timer); signal.removeEventListener("abort", end); done(); };
+    const timer = setTimeout(end, milliseconds);
+    signal.addEventListener("abort", end);
+  });
+}

@@ -63,7 +63,7 @@ export function table(caption, columns, rows) {
 
 /// Names and what they are.
 export function facts(pairs) {
-  const shown = pairs.filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const shown = pairs.filter(([, value]) => value !== undefined && value !== null && value !== "" && value !== false);
   return el("dl", {}, shown.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
 

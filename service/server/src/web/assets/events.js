@@ -1,7 +1,7 @@
 // The events of a job as a stream that goes on by itself: each once, in order, over as many connections as it takes.
 // EventSource would do all of this, but sends no token.
 
-import { jobPath, open, Refused } from "./api.js";
+import { jobPath, open, pause, Refused } from "./api.js";
 
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 15_000;
@@ -82,11 +82,4 @@ export class Parser {
       if (message.data) yield message;
     }
   }
-}
-
-function pause(milliseconds, signal) {
-  return new Promise((done) => {
-    const timer = setTimeout(done, milliseconds);
-    signal.addEventListener("abort", () => { clearTimeout(timer); done(); }, { once: true });
-  });
 }

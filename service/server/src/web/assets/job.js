@@ -25,6 +25,7 @@ export async function job(page, jobId, signal, connection) {
   view.refreshCheckpoints(job);
 
   const touched = new Set();
+  let events = 0;
   let timer = null;
   const draw = async () => {
     timer = null;
@@ -36,10 +37,13 @@ export async function job(page, jobId, signal, connection) {
     }
     if (signal.aborted) return;
     view.write(job, state, parts);
+    page.dataset.drawn = events;
     if (parts.has("checkpoints") || isFinal(job.state)) view.refreshCheckpoints(job);
   };
   const on = {
-    event(event) {
+    event(event, id) {
+      page.dataset.sequence = id;
+      page.dataset.events = ++events;
       for (const part of take(state, event)) touched.add(part);
       timer ??= setTimeout(draw, DRAW_EVERY);
     },
@@ -91,7 +95,9 @@ class View {
   }
 
   refreshCheckpoints(job) {
-    this.#checkpoints(job).catch(() => {});
+    this.#checkpoints(job).catch((error) => {
+      if (!this.#signal.aborted) this.#parts.checkpoints.show(el("p", { className: "failure" }, `The checkpoints cannot be listed: ${error.message}`));
+    });
   }
 
   write(job, state, parts) {
@@ -121,7 +127,7 @@ class View {
     const detail = state.phase && !isFinal(job.state) ? [word(state.phase.name), state.phase.detail].filter(Boolean).join(": ") : job.stateDetail;
     replace(this.#standing, job.state + detail, () => [badge(job.state), detail && el("span", {}, detail)]);
     this.#progress.replaceChildren(...progress(job, state));
-    replace(this.#failure, JSON.stringify(job.failure), () => [job.failure && failure(job.failure, "The job has failed")]);
+    replace(this.#failure, JSON.stringify(job.failure), () => [job.failure && failure(job.failure, "The job has failed", "h2")]);
     const { name, settings } = task(spec);
     const epochs = state.steps.at(-1)?.epoch;
     this.#facts.replaceChildren(facts([
@@ -158,9 +164,9 @@ function progress(job, state) {
   return [el("progress", { max: total, value: step, "aria-label": "Steps" }), el("p", {}, `Step ${count(step)} of ${count(total)}${forecast}${loss}`)];
 }
 
-function failure(failed, title) {
+function failure(failed, title, heading = "h3") {
   return el("div", { className: "failure" },
-    el("h3", {}, `${title}: ${word(failed.reason, "FAILURE_REASON_")}`),
+    el(heading, {}, `${title}: ${word(failed.reason, "FAILURE_REASON_")}`),
     el("p", {}, failed.message ?? ""),
     facts([["Where", failed.location], ["What to try", failed.remedy]]));
 }

@@ -1,6 +1,6 @@
 // The list of jobs, newest first; looked at again while somebody looks.
 
-import { get } from "./api.js";
+import { get, pause, Refused } from "./api.js";
 import { el, facts, table } from "./dom.js";
 import { bytes, isFinal, jobName, method, moment, number, seconds, stateWord, task } from "./format.js";
 
@@ -10,7 +10,7 @@ const STATES = ["QUEUED", "PREPARING", "RUNNING", "PAUSING", "PAUSED", "CANCELLI
 /// Shows the list in `page` until `signal` aborts.
 export async function list(page, signal, connection) {
   document.title = "Jobs – hone";
-  const shown = { states: [], token: "" };
+  const shown = { token: "" };
   const choice = el("select", { id: "state" }, el("option", { value: "" }, "all"), STATES.map((state) => el("option", { value: `JOB_STATE_${state}` }, stateWord(state))));
   const jobs = el("div", { className: "jobs" });
   const next = el("button", { type: "button", hidden: true }, "Older jobs");
@@ -29,13 +29,24 @@ export async function list(page, signal, connection) {
     first.hidden = !shown.token;
     connection("");
   };
-  const turn = (token) => { shown.token = token; look().catch(failed); };
-  const failed = (error) => { if (!signal.aborted) connection(`The list is not up to date: ${error.message}`); };
+  // Whoever turns a page does not wait for the next look.
+  let turned;
+  const turn = (token) => { shown.token = token; turned(); };
   first.onclick = () => turn("");
   choice.onchange = () => turn("");
   await look();
-  const timer = setInterval(() => { if (!document.hidden && !shown.token) look().catch(failed); }, EVERY);
-  signal.addEventListener("abort", () => clearInterval(timer));
+  while (!signal.aborted) {
+    const wanted = new Promise((done) => { turned = () => done(true); });
+    const isWanted = await Promise.race([wanted, pause(EVERY, signal)]);
+    if (signal.aborted || (!isWanted && (document.hidden || shown.token))) continue;
+    try {
+      await look();
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error instanceof Refused && error.wantsToken) throw error;
+      connection(`The list is not up to date: ${error.message}`);
+    }
+  }
 }
 
 // Written anew only where something changed, so that focus and what a reader has selected stay.
