@@ -1,6 +1,7 @@
 """Debian's Chromium, driven over its pipe by the DevTools protocol: no library, no port that others could reach."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -22,13 +23,18 @@ class Browser:
 
     def __init__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="hone-web-", ignore_cleanup_errors=True)
-        to_browser, self.say = os.pipe()
-        self.hear, from_browser = os.pipe()
+        read_orders, self.say = os.pipe()
+        self.hear, write_answers = os.pipe()
+        # Out of the way of the numbers that they get in the end.
+        to_browser, from_browser = (fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (read_orders, write_answers))
+        os.close(read_orders)
+        os.close(write_answers)
         flags = [
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
             "--disable-dev-shm-usage",
+            "--hide-scrollbars",
             "--no-first-run",
             "--disable-background-networking",
             "--disable-component-update",
@@ -37,8 +43,8 @@ class Browser:
             "--remote-debugging-pipe",
             f"--user-data-dir={self.folder.name}/profile",
         ]
-        # Chromium reads orders from its descriptor 3 and answers on 4. Both are moved out of the way first.
-        shell = 'exec 8<&"$IN" 9>&"$OUT"; exec 3<&8 4>&9 8<&- 9>&-; exec "$0" "$@"'
+        # Chromium reads orders from its descriptor 3 and answers on 4.
+        shell = 'exec 3<&"$IN" 4>&"$OUT"; exec "$0" "$@"'
         environment = {**os.environ, "IN": str(to_browser), "OUT": str(from_browser)}
         self.process = subprocess.Popen(
             ["bash", "-c", shell, find(), *flags],
@@ -62,6 +68,8 @@ class Browser:
     def close(self):
         self.process.terminate()
         self.process.wait()
+        os.close(self.say)
+        os.close(self.hear)
         self.folder.cleanup()
 
     # The protocol

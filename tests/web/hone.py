@@ -17,9 +17,9 @@ PATIENCE = 60
 
 
 class Server:
-    """A server with a page, in a folder of its own."""
+    """A server with a page, in a folder of its own. With `scripts`, one for each attempt, its trainers are fake and play these."""
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, scripts=None):
         self.folder = tempfile.TemporaryDirectory(prefix="hone-web-", ignore_cleanup_errors=True)
         self.home = Path(self.folder.name)
         command = [BIN / "hone-server", "--listen", "127.0.0.1:0", "--port-file", self.home / "port"]
@@ -27,6 +27,11 @@ class Server:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HONE_", "AWS_"))}
         # Of a tiny model's threads most of the time goes into waiting for each other.
         environment["OMP_NUM_THREADS"] = "1"
+        if scripts:
+            # Trainers that play what is written; tests/src/script.rs has what can be.
+            (self.home / "scripts.json").write_text(json.dumps([{"hello": {"never": False, "heartbeat_first": False}, "acts": acts, "deaf": False} for acts in scripts]))
+            environment["HONE_FAKE_SCRIPTS"] = str(self.home / "scripts.json")
+            flags = [*flags, "--trainer", BIN / "fake_trainer", "--trainer-env", "HONE_FAKE_SCRIPTS"]
         self.log = open(self.home / "log", "w")
         self.process = subprocess.Popen([*command, *flags], stdout=self.log, stderr=self.log, env=environment)
         self.environment = environment

@@ -174,6 +174,30 @@ class Page(unittest.TestCase):
         self.picture("compare.png", height=1300)
         self.assertEqual(browser.complaints(), [])
 
+    def test_runs_stand_side_by_side_with_what_differs(self):
+        browser = self.browser
+        names = ["slow", "quick"]
+        runs = [self.sft("--max-steps", steps, "--eval-every", 5, "--seed", steps, name=name).ended() for name, steps in zip(names, (20, 30))]
+        self.open()
+        for run in runs:
+            browser.click(f"#choose-{run['job_id']}")
+        browser.click(".filter button:not([disabled])")
+        browser.wait("document.querySelector('h1')?.textContent === 'Runs side by side' && document.querySelector('main > div').dataset.connection === 'ended'")
+        browser.wait("/quick: from [^ ]+ to [^ ]+, between .* up to step 30/.test(document.body.innerText)")
+        rows = browser.run("[...document.querySelectorAll('table')].at(-1).innerText")
+        self.assertIn("maxSteps\t20\t30", rows)
+        self.assertIn("seed\t20\t30", rows)
+        self.assertNotIn("rank", rows, "what is the same is not there")
+        for run in runs:
+            loss = run["result"]["eval_loss_after"]
+            self.assertIn(f"{loss:.4g}", browser.run("document.querySelector('table').innerText"))
+        accessibility.check(self, browser)
+        self.picture("side-by-side.png", height=1000)
+        browser.look(width=360, height=740)
+        accessibility.check(self, browser)
+        browser.look()
+        self.assertEqual(browser.complaints(), [])
+
     def test_a_failure_says_where_and_what_to_try(self):
         browser = self.browser
         broken = write_rows(self.server.home / "broken.jsonl", [*sums(range(1, 3)), {"text": 7}])
@@ -227,6 +251,67 @@ class Page(unittest.TestCase):
         browser.wait("document.querySelector('h1')?.textContent === 'Server' && document.querySelector('dl')")
         accessibility.check(self, browser)
         self.assertEqual(browser.complaints(), [])
+
+
+def usage(**of_device):
+    return {"Event": {"resource_usage": {"host_memory_bytes": 3 << 30, "cpu_cores": 1.5, "device_memory_bytes": None, "device_utilization": None, **of_device}}}
+
+
+class Fakes(unittest.TestCase):
+    """What no small run comes to, told by trainers that play it."""
+
+    def setUp(self):
+        self.browser = Browser()
+        self.addCleanup(self.browser.close)
+        self.browser.look()
+
+    def job(self, *scripts):
+        server = Server("--max-model-cache", "1GiB", scripts=scripts)
+        self.addCleanup(server.stop)
+        rows = write_rows(server.home / "rows.jsonl", sums(range(1, 2)))
+        job = server.train("train", "sft", "--model", MODEL, "--train", rows, "--name", "played").ended()
+        self.browser.go(f"http://{server.page}/#/jobs/{job['job_id']}")
+        whole = "(({ dataset }) => dataset.connection === 'ended' && dataset.drawn === dataset.events)(document.querySelector('main > div'))"
+        self.browser.wait(whole, "all events to be drawn")
+        return job
+
+    def shown(self):
+        return self.browser.run("[...document.querySelectorAll('figure')].filter((one) => !one.hidden).map((one) => one.querySelector('h3').textContent)")
+
+    def test_what_the_machine_lacks_is_absent(self):
+        self.job(["Running", {"Steps": 4}, usage(), {"Steps": 2}, usage(), {"Checkpoint": {"weights_bytes": 64}}, "Succeed"])
+        charts = self.shown()
+        self.assertIn("Memory in use", charts)
+        self.assertIn("Processor", charts)
+        self.assertNotIn("Device", charts)
+        legend = "[...document.querySelectorAll('figure')].find((one) => one.querySelector('h3').textContent === 'Memory in use').querySelector('.legend').innerText"
+        self.assertEqual(self.browser.run(legend).split(), ["host"])
+
+    def test_use_of_a_device_is_drawn_beside_warnings_and_a_second_attempt(self):
+        warning = {"Event": {"warning": {"code": "gradient_noise", "message": "take larger steps"}}}
+        device = usage(device_memory_bytes=5 << 30, device_utilization=0.75)
+        first = ["Running", {"Steps": 6}, device, warning, {"Checkpoint": {"weights_bytes": 64}}, {"Steps": 3}, {"Kill": "KILL"}]
+        job = self.job(first, ["Running", {"Steps": 12}, device, {"Checkpoint": {"weights_bytes": 64}}, "Succeed"])
+        self.assertEqual((job["state"], job["attempt"]), ("JOB_STATE_SUCCEEDED", 2))
+        charts = self.shown()
+        self.assertIn("Device", charts)
+        self.assertIn("share of time busy: from 75.0% to 75.0%", self.browser.text())
+        self.assertIn("take larger steps", self.browser.text())
+        self.assertIn("Attempt 1: trainer crashed", self.browser.text())
+        self.browser.run("document.querySelector('figure details').open = true")
+        steps = self.browser.wait("[...document.querySelectorAll('figure table tbody tr')].map((row) => Number(row.cells[0].innerText))")
+        self.assertEqual(steps, sorted(set(steps)), "steps that are taken again stand there once")
+        accessibility.check(self, self.browser)
+        self.assertEqual(self.browser.complaints(), [])
+
+    def test_a_long_run_is_drawn(self):
+        job = self.job(["Running", {"Steps": 5000}, {"Checkpoint": {"weights_bytes": 64}}, "Succeed"])
+        self.assertIn("up to step 5000", self.browser.text())
+        self.assertEqual(self.browser.run("document.querySelector('main > div').dataset.events"), job["last_sequence"])
+        self.browser.run("document.querySelector('figure details').open = true")
+        self.browser.wait("document.querySelectorAll('figure table tbody tr').length > 100")
+        self.assertLessEqual(self.browser.run("document.querySelectorAll('figure table tbody tr').length"), 201)
+        self.assertEqual(self.browser.complaints(), [])
 
 
 class Tokens(unittest.TestCase):

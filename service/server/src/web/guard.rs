@@ -38,6 +38,9 @@ pub(super) async fn guard(State(hosts): State<Hosts>, request: Request, next: Ne
             let told = "this page answers under the names of this machine only: localhost, 127.0.0.1, [::1]\n";
             (StatusCode::MISDIRECTED_REQUEST, told).into_response()
         }
+        _ if is_of_another_site(&request) => {
+            (StatusCode::FORBIDDEN, "another site's page has nothing to ask here\n").into_response()
+        }
         _ => next.run(request).await,
     };
     for (name, value) in HEADERS {
@@ -46,6 +49,13 @@ pub(super) async fn guard(State(hosts): State<Hosts>, request: Request, next: Ne
     // What is secret is not kept where the next user of the machine finds it; the page's files say for themselves.
     answer.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     answer
+}
+
+/// Whether the page of another site asks for data: it could not read the answer, but it could ask for much. A link to the page
+/// itself may lie anywhere.
+fn is_of_another_site(request: &Request) -> bool {
+    let from = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    request.uri().path().starts_with("/api/") && !matches!(from, None | Some(b"same-origin" | b"none"))
 }
 
 /// Whether the name in the request is one of this machine. HTTP/1.1 has it in a header, HTTP/2 in the address.

@@ -344,6 +344,20 @@ async fn a_name_that_another_site_points_here_is_refused_where_nobody_is_asked()
 }
 
 #[tokio::test]
+async fn the_page_of_another_site_has_nothing_to_ask() {
+    let site = open_site().await;
+    let asked =
+        async |path: &str, from: &str| site.answer(Request::get(path).header("sec-fetch-site", from)).await.status;
+    for from in ["cross-site", "same-site"] {
+        assert_eq!(asked("/api/jobs", from).await, StatusCode::FORBIDDEN, "{from}");
+        assert_eq!(asked("/", from).await, StatusCode::OK, "a link may lead here");
+    }
+    for from in ["same-origin", "none"] {
+        assert_eq!(asked("/api/jobs", from).await, StatusCode::OK, "{from}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_can_be_changed_through_the_page() {
     let site = open_site().await;
     let job_id = site.server.create().await;

@@ -33,9 +33,9 @@ export class Chart {
     this.#legend = lines.map((line) => el("li", { className: `line-${line.color}${line.dashed ? " dashed" : ""}` }, line.name));
     this.element = el("figure", {},
       el("figcaption", {}, el("h3", {}, title), note && el("p", { className: "note" }, note)),
-      el("ul", { className: "legend" }, this.#legend), this.#canvas, this.#sentence,
-      el("div", { className: "walk" }, el("label", { for: id }, `Walk along “${title}”`), this.#walk, this.#readout),
-      numbers);
+      el("ul", { className: "legend" }, this.#legend), this.#readout, this.#canvas,
+      el("div", { className: "walk" }, el("label", { for: id }, `Walk along “${title}”`), this.#walk),
+      this.#sentence, numbers);
     this.numbers = numbers;
   }
 

@@ -61,10 +61,10 @@ export function table(caption, columns, rows) {
     el("tbody", { role: "rowgroup" }, rows.map(row)));
 }
 
-/// Names and what they are.
+/// Names and what they are; what is long takes a line of its own.
 export function facts(pairs) {
   const shown = pairs.filter(([, value]) => value !== undefined && value !== null && value !== "" && value !== false);
-  return el("dl", {}, shown.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  return el("dl", {}, shown.map(([name, value, isWide]) => el("div", { className: isWide && "wide" }, el("dt", {}, name), el("dd", {}, value))));
 }
 
 let lastId = 0;

@@ -6,10 +6,10 @@ import { checkpoints } from "./checkpoints.js";
 import { dataReports } from "./data.js";
 import { details, el, facts, section, table } from "./dom.js";
 import { follow } from "./events.js";
-import { bytes, count, figure, isFinal, jobName, method, moment, number, optional, seconds, share, tail, task, word } from "./format.js";
+import { count, figure, isFinal, jobName, method, moment, number, optional, seconds, share, tail, task, word } from "./format.js";
 import { hardExamples } from "./hard.js";
-import { badge, took } from "./list.js";
 import { scores } from "./scores.js";
+import { badge, took } from "./standing.js";
 import { fresh, take } from "./state.js";
 
 // Drawing more often than this shows nobody more.
@@ -123,7 +123,7 @@ class View {
 
   #head(job, state, spec) {
     this.#title.textContent = jobName(job);
-    this.#id.textContent = job.jobId;
+    this.#id.textContent = job.spec?.displayName ? job.jobId : "";
     const detail = state.phase && !isFinal(job.state) ? [word(state.phase.name), state.phase.detail].filter(Boolean).join(": ") : job.stateDetail;
     replace(this.#standing, job.state + detail, () => [badge(job.state), detail && el("span", {}, detail)]);
     this.#progress.replaceChildren(...progress(job, state));
@@ -168,32 +168,37 @@ function failure(failed, title, heading = "h3") {
   return el("div", { className: "failure" },
     el(heading, {}, `${title}: ${word(failed.reason, "FAILURE_REASON_")}`),
     el("p", {}, failed.message ?? ""),
-    facts([["Where", failed.location], ["What to try", failed.remedy]]));
+    facts([["Where", failed.location, true], ["What to try", failed.remedy, true]]));
 }
 
 function result(found, name) {
   const change = (before, after) => before !== null && after !== null && `${figure(before)} → ${figure(after)}`;
+  const trains = ["sft", "dpo"].includes(name);
   const pairs = (of) => change(optional(found.preferenceBefore?.[of]), optional(found.preferenceAfter?.[of]));
   return facts([
     ["Held-out loss", change(optional(found.evalLossBefore), optional(found.evalLossAfter))],
     ["Held-out accuracy", found.preferenceAfter && `${share(found.preferenceBefore?.accuracy)} → ${share(found.preferenceAfter.accuracy)}`],
     ["Held-out margin", pairs("margin")],
-    ["Steps", name !== "export" && count(found.steps)],
+    ["Steps", trains && count(found.steps)],
     ["Trained tokens", number(found.trainedTokens) > 0 && count(found.trainedTokens)],
     ["Time of training", number(found.trainSeconds) > 0 && seconds(found.trainSeconds)],
     ["Time of evaluations", number(found.evalSeconds) > 0 && seconds(found.evalSeconds)],
     ["Skipped steps", number(found.skippedSteps) > 0 && count(found.skippedSteps)],
-    ["Best checkpoint", found.bestCheckpointId],
+    ["Best checkpoint", trains && found.bestCheckpointId],
     ["Last checkpoint", found.finalCheckpointId],
-    ["Where it lies", found.finalCheckpointUri],
+    ["Where it lies", found.finalCheckpointUri, true],
   ]);
 }
 
 function exported(report) {
+  const lost = (value) => value !== undefined && share(value);
   return facts([
     ["Format", report.format],
     ["Weights", `${count(report.parameters)} as ${report.weightType}`],
-    ["Size", report.sizeBytes && bytes(report.sizeBytes)],
+    ["Tensors that training changed", count(report.mergedTensors)],
+    ["Of the update lost to rounding", lost(report.updateLost)],
+    ["The tensor that lost most", report.worstTensor && `${report.worstTensor}: ${lost(report.worstUpdateLost) || "0"}`, true],
+    ["Embedding and head", report.untied && "were one, are two"],
   ]);
 }
 

@@ -1,8 +1,10 @@
 // The list of jobs, newest first; looked at again while somebody looks.
 
 import { get, pause, Refused } from "./api.js";
+import { MAX_RUNS } from "./curves.js";
 import { el, facts, table } from "./dom.js";
-import { bytes, isFinal, jobName, method, moment, number, seconds, stateWord, task } from "./format.js";
+import { bytes, jobName, method, moment, number, stateWord, task } from "./format.js";
+import { badge, progress, took } from "./standing.js";
 
 const EVERY = 4000;
 const STATES = ["QUEUED", "PREPARING", "RUNNING", "PAUSING", "PAUSED", "CANCELLING", "CANCELLED", "SUCCEEDED", "FAILED"];
@@ -13,17 +15,24 @@ export async function list(page, signal, connection) {
   const shown = { token: "" };
   const choice = el("select", { id: "state" }, el("option", { value: "" }, "all"), STATES.map((state) => el("option", { value: `JOB_STATE_${state}` }, stateWord(state))));
   const jobs = el("div", { className: "jobs" });
+  const chosen = new Set();
+  const beside = el("button", { type: "button", disabled: true, onclick: () => { location.hash = `#/compare/${[...chosen].join("/")}`; } }, "Show the chosen side by side");
+  const choose = (id, isChosen) => {
+    if (isChosen) chosen.add(id);
+    else chosen.delete(id);
+    beside.disabled = chosen.size < 2 || chosen.size > MAX_RUNS;
+  };
   const next = el("button", { type: "button", hidden: true }, "Older jobs");
   const first = el("button", { type: "button", hidden: true }, "Newest jobs");
   page.replaceChildren(el("h1", { tabindex: -1 }, "Jobs"),
-    el("form", { className: "filter", onsubmit: (event) => event.preventDefault() }, el("label", { for: "state" }, "State "), choice),
+    el("form", { className: "filter", onsubmit: (event) => event.preventDefault() }, el("label", { for: "state" }, "State "), choice, " ", beside),
     jobs, el("p", { className: "pages" }, first, next));
 
   const look = async () => {
     const query = new URLSearchParams({ page_size: 50, page_token: shown.token });
     if (choice.value) query.set("state", choice.value);
     const found = await get(`/api/jobs?${query}`, { signal });
-    write(jobs, found.jobs ?? [], choice.value);
+    write(jobs, found.jobs ?? [], choice.value, chosen, choose);
     next.hidden = !found.nextPageToken;
     next.onclick = () => turn(found.nextPageToken);
     first.hidden = !shown.token;
@@ -50,48 +59,31 @@ export async function list(page, signal, connection) {
 }
 
 // Written anew only where something changed, so that focus and what a reader has selected stay.
-function write(place, jobs, state) {
+function write(place, jobs, state, chosen, choose) {
   const told = JSON.stringify([jobs, state]);
   if (place.dataset.told === told) return;
   place.dataset.told = told;
-  const focused = document.activeElement?.getAttribute("href");
+  const { activeElement } = document;
+  const focused = place.contains(activeElement) && (activeElement.id ? `#${activeElement.id}` : `a[href="${activeElement.getAttribute("href")}"]`);
   if (jobs.length === 0) {
     place.replaceChildren(el("p", {}, state ? `No job is ${stateWord(state)}.` : "There is no job yet. Create one with “hone train”."));
     return;
   }
-  const columns = ["Job", "State", "Task", "Progress", "Created", "Took"].map((title) => ({ title }));
-  place.replaceChildren(table("Jobs, the newest first", columns, jobs.map(row)));
-  if (focused) place.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+  const columns = ["Job", "State", "Task", "Progress", "Created", "Took", "Choose"].map((title) => ({ title }));
+  const box = (job) => el("input", { type: "checkbox", id: `choose-${job.jobId}`, "aria-label": `Choose ${jobName(job)}`, checked: chosen.has(job.jobId), onchange: (event) => choose(job.jobId, event.target.checked) });
+  place.replaceChildren(table("Jobs, the newest first", columns, jobs.map((job) => [...row(job), box(job)])));
+  if (focused) place.querySelector(focused)?.focus();
 }
 
 function row(job) {
   return [
-    [el("a", { href: `#/jobs/${job.jobId}` }, jobName(job)), el("small", {}, job.jobId)],
+    [el("a", { href: `#/jobs/${job.jobId}` }, jobName(job)), job.spec?.displayName && el("small", {}, job.jobId)],
     [badge(job.state), el("small", {}, job.failure?.message ?? job.stateDetail)],
     [task(job.spec).name.toUpperCase(), el("small", {}, method(job.spec))],
     progress(job),
     el("time", { datetime: job.createTime }, moment(job.createTime)),
     took(job),
   ];
-}
-
-/// A job's state as a word in a colour.
-export function badge(state) {
-  return el("span", { className: `badge ${stateWord(state)}` }, stateWord(state));
-}
-
-/// How far a job is.
-export function progress(job) {
-  const [step, total] = [number(job.step), number(job.totalSteps)];
-  if (total === 0) return step ? `step ${step}` : "–";
-  return [el("progress", { max: total, value: step, "aria-label": `Progress of ${jobName(job)}` }), el("small", {}, `step ${step} of ${total}`)];
-}
-
-/// How long a job has taken so far, or in all.
-export function took(job) {
-  if (!job.startTime) return "–";
-  const end = isFinal(job.state) && job.endTime ? new Date(job.endTime) : new Date();
-  return seconds((end - new Date(job.startTime)) / 1000);
 }
 
 /// What the server is, and what it computes on.

@@ -1,6 +1,7 @@
 // The page: which view an address means, and the way in where a token is needed.
 
 import { Refused, setToken, token } from "./api.js";
+import { curves } from "./curves.js";
 import { el } from "./dom.js";
 import { job } from "./job.js";
 import { list, server } from "./list.js";
@@ -38,8 +39,10 @@ async function show() {
 }
 
 function view(page, signal) {
-  const [, what = "", id = ""] = location.hash.split("/").map(decodeURIComponent);
+  const [, what = "", ...ids] = location.hash.split("/").map(decodeURIComponent);
+  const [id] = ids;
   if (what === "jobs" && id) return job(page, id, signal, connection);
+  if (what === "compare" && id) return curves(page, ids, signal, connection);
   if (what === "server") return server(page, signal);
   return list(page, signal, connection);
 }
