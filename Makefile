@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 CARGO_FLAGS := --workspace --features hone-client/cli
 
-.PHONY: help tools libtorch build demo sft-dpo run test lint interop soak load k8s fuzz bench
+.PHONY: help tools libtorch build demo sft-dpo run test web-test lint interop soak load k8s fuzz bench
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ run: build ## start a server on this machine, data in .hone
 test: build ## all tests, with the S3 server and grpcurl they use
 	@python3 scripts/fetch.py model rows grpcurl seaweedfs
 	cargo test $(CARGO_FLAGS)
+
+web-test: build ## the web page in Chromium, over real runs; PICTURES=docs/pictures takes those of docs/web.md
+	@tests/web/run.sh
 
 lint: libtorch ## format, protos, dependencies, clippy and docs with warnings denied
 	@python3 scripts/fetch.py buf

@@ -28,3 +28,4 @@ mod tls;
 mod train;
 mod uploads;
 mod watch;
+mod web;

@@ -39,16 +39,16 @@ export function bytes(value) {
   let size = number(value);
   let unit = 0;
   while (size >= 1024 && unit < units.length - 1) { size /= 1024; unit += 1; }
-  return `${unit === 0 ? size : size.toFixed(size < 10 ? 1 : 0)} ${units[unit]}`;
+  return `${unit === 0 ? size : size.toFixed(size < 10 ? 1 : 0)}\u00a0${units[unit]}`;
 }
 
 export function seconds(value) {
   const total = Math.max(0, number(value));
-  if (total < 10) return `${total.toFixed(1)} s`;
-  if (total < 90) return `${Math.round(total)} s`;
+  if (total < 10) return `${total.toFixed(1)}\u00a0s`;
+  if (total < 90) return `${Math.round(total)}\u00a0s`;
   const minutes = Math.round(total / 60);
-  if (minutes < 90) return `${minutes} min`;
-  return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+  if (minutes < 90) return `${minutes}\u00a0min`;
+  return `${Math.floor(minutes / 60)}\u00a0h ${String(minutes % 60).padStart(2, "0")}\u00a0min`;
 }
 
 /// A moment in the reader's own time.
