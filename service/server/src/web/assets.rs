@@ -31,6 +31,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "main.js",
         "dom.js",
         "format.js",
+        "answers.js",
         "api.js",
         "events.js",
         "chart.js",

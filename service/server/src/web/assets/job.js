@@ -1,5 +1,6 @@
 // One job, followed live.
 
+import { answers } from "./answers.js";
 import { get, jobPath } from "./api.js";
 import { charts } from "./charts.js";
 import { checkpoints } from "./checkpoints.js";
@@ -68,6 +69,7 @@ class View {
   #parts = {
     result: section("Result"),
     scores: section("Scores"),
+    answers: section("Answers"),
     warnings: section("Warnings"),
     failures: section("Failures of attempts"),
     exported: section("Export"),
@@ -83,8 +85,8 @@ class View {
     this.#signal = signal;
     this.#charts = charts(signal);
     this.#checkpoints = checkpoints(this.#parts.checkpoints, signal);
-    const { result, scores, warnings, failures, exported, hard, data, checkpoints: saved, log, spec } = this.#parts;
-    const order = [result, scores, this.#run, warnings, failures, exported, hard, data, saved, log, spec];
+    const { result, scores, answers, warnings, failures, exported, hard, data, checkpoints: saved, log, spec } = this.#parts;
+    const order = [result, scores, answers, this.#run, warnings, failures, exported, hard, data, saved, log, spec];
     page.replaceChildren(this.#title, this.#id, this.#standing, this.#progress, this.#failure, this.#facts, order.map((part) => part.element).reduce((all, one) => (all.append(one), all), document.createDocumentFragment()));
     this.#run.show(this.#charts.element);
     this.#run.element.hidden = true;
@@ -110,6 +112,7 @@ class View {
     const show = (name, ...children) => parts.has(name) && this.#parts[name].show(...children);
     show("result", state.result && result(state.result, task(spec).name));
     show("scores", state.scores && scores(state.scores, task(spec).name));
+    show("answers", state.answers && answers(state.answers));
     show("warnings", state.warnings.length > 0 && el("ul", { className: "notes" }, state.warnings.map((one) => el("li", {}, el("code", {}, one.code), " ", one.message))));
     // The one that ended the job stands above.
     const earlier = state.failures.filter((one) => one.message !== job.failure?.message || one.attempt !== number(job.attempt));

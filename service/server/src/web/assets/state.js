@@ -14,6 +14,7 @@ export function fresh() {
     hard: null,
     plan: null,
     scores: null,
+    answers: null,
     exported: null,
     result: null,
     phase: null,
@@ -128,6 +129,10 @@ const CHANGES = {
     const best = `best ${stop.metric} ${stop.best ?? "–"} at step ${number(stop.bestStep)}`;
     note(state, event, `stops early at step ${number(stop.step)}`, `${best}; ${number(stop.evaluations)} evaluations since were not better`);
     return ["log"];
+  },
+  answers(state, answers) {
+    state.answers = answers;
+    return ["answers"];
   },
   scores(state, scores) {
     state.scores = scores;
