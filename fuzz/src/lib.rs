@@ -48,8 +48,9 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("ther
 /// Tokenisers of rows of each form for a model of the fixtures.
 static ROW_TOKENIZERS: LazyLock<Vec<RowTokenizer>> = LazyLock::new(|| {
     let tokenizer = Arc::new(Tokenizer::from_folder(&fixture("models/llama")).expect("a tokenizer of the fixtures"));
-    let forms = [Form::Sft(LossOn::Assistant), Form::Sft(LossOn::Completion), Form::Preference, Form::Prompt];
-    forms.map(|form| RowTokenizer::new(tokenizer.clone(), None, form).expect("a template of the fixtures")).into()
+    let texts = [Form::Sft(LossOn::Assistant), Form::Sft(LossOn::Completion)];
+    let forms = texts.into_iter().chain([Form::Preference, Form::Prompt, Form::Choices]);
+    forms.map(|form| RowTokenizer::new(tokenizer.clone(), None, form).expect("a template of the fixtures")).collect()
 });
 
 /// A file or folder of `tests/fixtures`.

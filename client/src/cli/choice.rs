@@ -47,7 +47,12 @@ const MIX_UNTIL: &[Word] = &[
     ("first_exhausted", "with the first source that has no example left"),
     ("all_exhausted", "when every source has come whole; the small ones start over"),
 ];
-const ROW_KIND: &[Word] = &[("texts", "the likelihood of their tokens"), ("pairs", "which of two answers is likelier")];
+const ROW_KIND: &[Word] = &[
+    ("texts", "the likelihood of their tokens"),
+    ("pairs", "which of two answers is likelier"),
+    ("questions", "as texts, and what the model answers beside the completion"),
+    ("choices", "which of several answers is the likeliest"),
+];
 const PRECISION: &[Word] = &[("float32", "IEEE single precision"), ("bfloat16", "brain floating point")];
 const ORDER: &[Word] =
     &[("shuffled", "a new permutation each epoch, from the seed"), ("sequential", "as in the files")];

@@ -95,6 +95,8 @@ impl Narrator {
             Some(Event::HardExamples(found)) => scores::hardest(found, paint),
             Some(Event::Scores(report)) => scores::text(report, paint),
             Some(Event::Answers(report)) => scores::answers(report, paint),
+            Some(Event::GradientNoise(found)) => noise(found, paint),
+            Some(Event::Overfitting(found)) => overfitting(found, paint),
             Some(Event::ExportReport(report)) => export_text(report, paint),
             Some(Event::Failure(failure)) => failure_text(failure, paint),
             Some(Event::Result(result)) => result_text(result, paint),
@@ -204,6 +206,32 @@ fn plan_text(plan: &v1::Plan) -> String {
         printable(&plan.device),
         printable(&plan.precision),
         printable(&plan.attention),
+    )
+}
+
+fn noise(found: &v1::GradientNoise, paint: Paint) -> String {
+    let scale = match (found.noise_scale, found.signal_share) {
+        (Some(scale), Some(share)) => {
+            format!(
+                " {scale:.0} ± {:.0} examples, {} of a step's gradient is signal",
+                found.standard_error,
+                percent(share)
+            )
+        }
+        _ => " none yet".to_owned(),
+    };
+    format!("{}{scale}\n  {}", paint.cyan("gradient noise scale"), printable(&found.advice))
+}
+
+fn overfitting(found: &v1::Overfitting, paint: Paint) -> String {
+    format!(
+        "{} since step {}: held-out rows are {:.4} ± {:.4} harder, while the training loss went from {:.4} to {:.4}",
+        paint.yellow("learns by heart"),
+        found.turned_at_step,
+        found.held_out_change,
+        found.standard_error,
+        found.training_loss_then,
+        found.training_loss_now,
     )
 }
 

@@ -21,28 +21,48 @@ pub(crate) fn text(report: &v1::ScoreReport, paint: Paint) -> String {
 fn figures(report: &v1::ScoreReport, paint: Paint) -> String {
     let evaluations: Vec<_> = report.models.iter().filter_map(|model| model.evaluation.as_ref()).collect();
     let are_pairs = evaluations.iter().any(|evaluation| evaluation.preference.is_some());
+    let are_graded = evaluations.iter().any(|evaluation| evaluation.answers.is_some());
+    let has_choices =
+        evaluations.iter().filter_map(|one| one.preference.as_ref()).any(|one| one.accuracy_per_token.is_some());
     let (rows, tokens) = evaluations.first().map_or((0, 0), |first| (first.examples, first.tokens));
-    let noun = if are_pairs { "pair" } else { "row" };
+    let noun = if are_pairs && !has_choices { "pair" } else { "row" };
     let heading = format!("{} {}, {}", paint.cyan("scored"), counted(rows, noun), counted(tokens, "token"));
-    let names: &[&str] = match are_pairs {
-        true => &["MODEL", "TOLD APART", "MARGIN", "CHOSEN", "REJECTED", "LOSS OF CHOSEN"],
-        false => &["MODEL", "LOSS", "PERPLEXITY", "ACCURACY"],
+    let names: &[&str] = match (are_pairs, has_choices, are_graded) {
+        (true, true, _) => &["MODEL", "RIGHT", "RIGHT PER TOKEN", "MARGIN", "LOSS OF RIGHT"],
+        (true, false, _) => &["MODEL", "TOLD APART", "MARGIN", "CHOSEN", "REJECTED", "LOSS OF CHOSEN"],
+        (false, _, true) => &["MODEL", "EXACT", "CONTAINS", "LOSS", "ACCURACY"],
+        (false, _, false) => &["MODEL", "LOSS", "PERPLEXITY", "ACCURACY"],
     };
     let mut table = Table::new(names, &[1, 2, 3, 4, 5][..names.len() - 1]);
     for model in &report.models {
         let evaluation = model.evaluation.clone().unwrap_or_default();
         let own_loss = format!("{} ± {:.4}", loss(evaluation.loss), evaluation.loss_standard_error);
         let name = printable(&model.name);
-        match &evaluation.preference {
-            Some(pairs) => table.row([
+        let share = |share: f64, error: f64| format!("{} ± {}", percent(share), percent(error));
+        match (&evaluation.preference, &evaluation.answers) {
+            (Some(rows), _) if has_choices => table.row([
                 name,
-                format!("{} ± {}", percent(pairs.accuracy), percent(pairs.accuracy_standard_error)),
+                share(rows.accuracy, rows.accuracy_standard_error),
+                rows.accuracy_per_token.map_or(String::new(), percent),
+                format!("{:.3} ± {:.3}", rows.margin, rows.margin_standard_error),
+                own_loss,
+            ]),
+            (Some(pairs), _) => table.row([
+                name,
+                share(pairs.accuracy, pairs.accuracy_standard_error),
                 format!("{:.3} ± {:.3}", pairs.margin, pairs.margin_standard_error),
                 format!("{:.2}", pairs.logps_chosen),
                 format!("{:.2}", pairs.logps_rejected),
                 own_loss,
             ]),
-            None => table.row([
+            (None, Some(answers)) => table.row([
+                name,
+                share(answers.exact_match, answers.exact_match_standard_error),
+                share(answers.contains, answers.contains_standard_error),
+                own_loss,
+                percent(evaluation.token_accuracy),
+            ]),
+            (None, None) => table.row([
                 name,
                 own_loss,
                 evaluation.perplexity.map_or("not finite".to_owned(), |perplexity| format!("{perplexity:.3}")),
@@ -61,6 +81,8 @@ fn against(found: &v1::ScoreDifference, paint: Paint) -> String {
         ("token accuracy", &found.token_accuracy, false),
         ("told apart", &found.preference_accuracy, false),
         ("margin", &found.margin, false),
+        ("exact", &found.exact_match, false),
+        ("contains", &found.contains, false),
     ];
     let mut parts = Vec::new();
     for (name, interval, lower_is_better) in figures {
@@ -211,6 +233,26 @@ rows.jsonl:7
         let report = v1::ScoreReport { models: vec![model("m", Some(pairs))], ..Default::default() };
         let told = text(&report, Paint { on: false });
         assert!(told.contains("scored 66 pairs") && told.contains("75.0% ± 0.0%"), "{told}");
+    }
+
+    #[test]
+    fn questions_are_told_by_their_answers_and_choices_by_how_many_are_right() {
+        let answers = v1::AnswerMetrics {
+            answers: 66,
+            exact_match: 0.25,
+            exact_match_standard_error: 0.05,
+            contains: 0.5,
+            contains_standard_error: 0.0625,
+        };
+        let mut graded = model("m", None);
+        graded.evaluation.as_mut().unwrap().answers = Some(answers);
+        let told = text(&v1::ScoreReport { models: vec![graded], ..Default::default() }, Paint { on: false });
+        assert!(told.contains("EXACT") && told.contains("25.0% ± 5.0%") && told.contains("50.0% ± 6.2%"), "{told}");
+        let right = v1::PreferenceMetrics { accuracy: 0.75, accuracy_per_token: Some(0.5), ..Default::default() };
+        let report = v1::ScoreReport { models: vec![model("m", Some(right))], ..Default::default() };
+        let told = text(&report, Paint { on: false });
+        assert!(told.contains("scored 66 rows") && told.contains("RIGHT PER TOKEN"), "{told}");
+        assert!(told.contains("75.0% ± 0.0%") && told.contains("50.0%"), "{told}");
     }
 
     #[test]

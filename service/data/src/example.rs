@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::template::ChatContext;
 
 mod alpaca;
+mod choices;
 mod preference;
 mod prompt;
 mod share_gpt;
@@ -61,6 +62,17 @@ pub enum Content {
         /// What comes with the messages.
         context: ChatContext,
     },
+    /// `{"prompt", "choices", "answer"}`: several answers, one of them right.
+    Choices {
+        /// A text, or a list of messages.
+        prompt: Value,
+        /// At least two.
+        choices: Vec<String>,
+        /// Place of the right one.
+        right: usize,
+        /// What comes with the messages.
+        context: ChatContext,
+    },
     /// `{"input_ids"}`: tokens already.
     Tokens(Tokenised),
 }
@@ -84,6 +96,7 @@ impl Content {
             Content::Chat { .. } => "messages",
             Content::Preference { .. } => "a pair of answers",
             Content::ChatPreference { .. } => "a pair of answers in messages",
+            Content::Choices { .. } => "a question with choices",
             Content::Tokens(_) => "tokens",
         }
     }
@@ -91,8 +104,19 @@ impl Content {
 
 /// The columns that make a row what it is, unless [`columns`] knows better. Others are ignored, and do not count in its
 /// hash.
-const COLUMNS: [&str; 7] =
-    ["messages", "conversations", "prompt", "completion", "text", "tools", "chat_template_kwargs"];
+const COLUMNS: [&str; 11] = [
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "text",
+    "question",
+    "choices",
+    "answer",
+    "answerKey",
+    "tools",
+    "chat_template_kwargs",
+];
 
 /// The columns that make this row what it is: those of the kind that [`understand`] finds.
 pub fn columns(row: &Value) -> &'static [&'static str] {
@@ -151,15 +175,19 @@ pub enum Wanted {
     Pair,
     /// Something to answer.
     Prompt,
+    /// Several answers, one of them right.
+    Choices,
 }
 
 /// Understands a row for a task: published datasets often carry a conversation beside the pair it was made from, and a task
 /// that has no use for pairs takes that.
 pub fn understand_for(row: &Value, wanted: Wanted) -> Result<Content, String> {
-    if let Value::Object(columns) = row
-        && wanted == Wanted::Prompt
-    {
-        return prompt::understand_prompt(columns);
+    if let Value::Object(columns) = row {
+        match wanted {
+            Wanted::Prompt => return prompt::understand_prompt(columns),
+            Wanted::Choices => return choices::understand_choices(columns),
+            Wanted::Text | Wanted::Pair => {}
+        }
     }
     if let Value::Object(columns) = row
         && wanted == Wanted::Text

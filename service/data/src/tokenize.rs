@@ -19,6 +19,7 @@ use crate::example::{Content, Wanted};
 use crate::template::{self, ChatContext, ChatTemplate};
 use crate::tokenizer::{self, Encoded, Tokenizer};
 
+mod choices;
 mod preference;
 mod prompt;
 mod turns;
@@ -98,6 +99,8 @@ pub enum Form {
     Preference,
     /// What is asked, and a second document with what is expected, if anything is; nothing is trained on.
     Prompt,
+    /// A document for each of several answers, the right one first.
+    Choices,
 }
 
 impl From<LossOn> for Form {
@@ -234,6 +237,7 @@ impl RowTokenizer {
             Form::Sft(_) => Wanted::Text,
             Form::Preference => Wanted::Pair,
             Form::Prompt => Wanted::Prompt,
+            Form::Choices => Wanted::Choices,
         }
     }
 
@@ -247,13 +251,14 @@ impl RowTokenizer {
                 Ok(Example { documents, object, row, is_text })
             }
             Form::Prompt => Ok(Example { documents: self.asked(content)?, object, row, is_text: false }),
+            Form::Choices => Ok(Example { documents: self.choices(content)?, object, row, is_text: false }),
         }
     }
 
     /// Tokens of a row for supervised fine-tuning.
     pub fn tokenize(&self, content: &Content) -> Result<Tokens, Error> {
         match content {
-            Content::Preference { .. } | Content::ChatPreference { .. } => {
+            Content::Preference { .. } | Content::ChatPreference { .. } | Content::Choices { .. } => {
                 Err(Error::WrongKind { kind: content.kind(), task: "sft", expected: "texts, completions or messages" })
             }
             Content::Text(text) => {

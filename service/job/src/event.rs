@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::AnswerReport;
 use crate::failure::Failure;
-use crate::score::ScoreReport;
+use crate::insight::{GradientNoise, Overfitting};
+use crate::score::{AnswerMetrics, ScoreReport};
 use crate::spec::JobSpec;
 use crate::state::State;
 
@@ -61,6 +62,10 @@ pub enum Event {
     Scores(ScoreReport),
     /// What a model wrote.
     Answers(AnswerReport),
+    /// How much of a step's gradient is chance.
+    GradientNoise(GradientNoise),
+    /// The held-out rows got worse while the training rows got better.
+    Overfitting(Overfitting),
     /// The attempt failed.
     Failure(Failure),
     /// The job's outcome.
@@ -202,6 +207,9 @@ pub struct PreferenceMetrics {
     pub accuracy_standard_error: f64,
     /// Standard error of the margin over pairs; 0 where it is not measured.
     pub margin_standard_error: f64,
+    /// Share of rows whose right answer is the likeliest per token; of choices only.
+    #[serde(default)]
+    pub accuracy_per_token: Option<f64>,
 }
 
 /// One optimizer step.
@@ -267,6 +275,9 @@ pub struct Evaluation {
     pub best: bool,
     /// How pairs were told apart; in dpo only.
     pub preference: Option<PreferenceMetrics>,
+    /// How good answers are that the model wrote; of questions only.
+    #[serde(default)]
+    pub answers: Option<AnswerMetrics>,
 }
 
 /// Loss of the rows in one length bucket.

@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod event;
 pub mod failure;
 pub mod id;
+pub mod insight;
 pub mod score;
 pub mod spec;
 pub mod state;

@@ -29,6 +29,21 @@ pub struct ModelScore {
     pub evaluation: Evaluation,
 }
 
+/// How good answers are that a model wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct AnswerMetrics {
+    /// Answers.
+    pub answers: u64,
+    /// Share that are what is expected, without the space around both.
+    pub exact_match: f64,
+    /// Its standard error.
+    pub exact_match_standard_error: f64,
+    /// Share that hold what is expected.
+    pub contains: f64,
+    /// Its standard error.
+    pub contains_standard_error: f64,
+}
+
 /// How a model differs from another on the same rows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScoreDifference {
@@ -44,6 +59,12 @@ pub struct ScoreDifference {
     pub preference_accuracy: Option<Interval>,
     /// Of pairs, its `log p(chosen) - log p(rejected)` less the other's, in nats.
     pub margin: Option<Interval>,
+    /// Of questions, its share of exact answers less the other's.
+    #[serde(default)]
+    pub exact_match: Option<Interval>,
+    /// Of questions, its share of answers that hold what is expected less the other's.
+    #[serde(default)]
+    pub contains: Option<Interval>,
     /// Rows of which it does better: a lower loss, of pairs a larger margin.
     pub wins: u64,
     /// Rows of which both do equally.
@@ -110,9 +131,19 @@ impl ScoreReport {
     /// Makes numbers that are not finite absent or 0, since JSON has no word for them.
     pub fn retain_finite(&mut self) {
         for difference in &mut self.differences {
-            let ScoreDifference { loss, token_accuracy, preference_accuracy, margin, buckets, .. } = difference;
+            let ScoreDifference {
+                loss,
+                token_accuracy,
+                preference_accuracy,
+                margin,
+                exact_match,
+                contains,
+                buckets,
+                ..
+            } = difference;
             let of_buckets = buckets.iter_mut().map(|bucket| &mut bucket.difference);
-            let all = [loss, token_accuracy].into_iter().chain(preference_accuracy).chain(margin).chain(of_buckets);
+            let of_answers = [preference_accuracy, margin, exact_match, contains].into_iter().flatten();
+            let all = [loss, token_accuracy].into_iter().chain(of_answers).chain(of_buckets);
             for Interval { difference, low, high } in all {
                 for number in [difference, low, high] {
                     *number = if number.is_finite() { *number } else { 0.0 };

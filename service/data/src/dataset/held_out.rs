@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hone_job::event::DatasetReport;
-use hone_job::spec::{Data, PromptRows, RowKind, ScoredRows};
+use hone_job::spec::{Data, LossOn, PromptRows, RowKind, ScoredRows};
 use tokio::runtime::Handle;
 
 use super::{Error, Options, Progress, Sources, examine, refuse_malformed};
@@ -19,11 +19,11 @@ const SPLIT: &str = "eval";
 /// Rows to score, and what became of every one of them.
 #[derive(Debug, Clone)]
 pub struct HeldOut {
-    /// The examples, in reading order: of one document, or of a chosen and a rejected one.
+    /// The examples, in reading order: of one document, or of a chosen and a rejected one, or of a right one and wrong ones.
     pub examples: Vec<Example>,
     /// What became of the rows.
     pub report: DatasetReport,
-    /// Whether the examples are pairs.
+    /// Whether the examples have answers to tell apart.
     pub are_pairs: bool,
 }
 
@@ -35,12 +35,17 @@ impl HeldOut {
         tokenizer: Arc<Tokenizer>,
         progress: Progress,
     ) -> Result<Self, Error> {
-        let are_pairs = match data.kind {
-            RowKind::Texts => false,
-            RowKind::Pairs => true,
-            RowKind::Auto => begins_with_pair(&sources).await?,
+        let form = match data.kind {
+            RowKind::Texts => Form::Sft(data.loss_on),
+            RowKind::Questions => Form::Sft(LossOn::Completion),
+            RowKind::Pairs => Form::Preference,
+            RowKind::Choices => Form::Choices,
+            RowKind::Auto => match begins_with_pair(&sources).await? {
+                true => Form::Preference,
+                false => Form::Sft(data.loss_on),
+            },
         };
-        let form = if are_pairs { Form::Preference } else { Form::Sft(data.loss_on) };
+        let are_pairs = matches!(form, Form::Preference | Form::Choices);
         let template = data.chat_template.clone();
         let (examples, report) = all(sources, form, template, data.max_examples, tokenizer, progress).await?;
         Ok(HeldOut { examples, report, are_pairs })

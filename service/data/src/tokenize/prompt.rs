@@ -27,7 +27,7 @@ impl RowTokenizer {
                 let (prompt, expected) = tokens.input_ids.split_at(start.unwrap_or(tokens.input_ids.len()));
                 (prompt.to_vec(), self.tokenizer.decode(expected, true)?)
             }
-            Content::Preference { .. } | Content::ChatPreference { .. } => {
+            Content::Preference { .. } | Content::ChatPreference { .. } | Content::Choices { .. } => {
                 return Err(Error::WrongKind { kind: content.kind(), task: "generate", expected: "a prompt" });
             }
         };

@@ -65,6 +65,10 @@ pub enum RowKind {
     Texts,
     /// Which of two answers is likelier.
     Pairs,
+    /// As texts, and what the model writes itself beside the completion.
+    Questions,
+    /// Which of several answers is the likeliest.
+    Choices,
 }
 
 /// How scoring goes.
@@ -76,7 +80,7 @@ pub struct Scoring {
     pub tokens_per_micro_batch: u32,
     /// Rows to show with their text. At most [`Scoring::MAX_SHOWN_ROWS`], default 5.
     pub shown_rows: u32,
-    /// Length of the answer that each model writes to a shown row; 0 writes none. At most [`Scoring::MAX_NEW_TOKENS`],
+    /// Length of the answer that each model writes to a shown row, of questions to every row; 0 writes none. At most [`Scoring::MAX_NEW_TOKENS`],
     /// default 64.
     pub max_new_tokens: u32,
 }
@@ -103,6 +107,12 @@ impl Scoring {
         check.within(f64::from(self.shown_rows), 0.0..=Self::MAX_SHOWN_ROWS.into(), "scoring.shown_rows");
         check.within(f64::from(self.max_new_tokens), 0.0..=Self::MAX_NEW_TOKENS.into(), "scoring.max_new_tokens");
     }
+
+    fn validate_for(&self, kind: RowKind, check: &mut Check<'_>) {
+        self.validate(check);
+        let answers = kind != RowKind::Questions || self.max_new_tokens > 0;
+        check.that(answers, "scoring.max_new_tokens", "must be at least 1 for questions, which are answered");
+    }
 }
 
 impl ScoredRows {
@@ -122,7 +132,7 @@ impl EvaluateTask {
     pub(super) fn validate(&self, check: &mut Check<'_>) {
         check.that(self.checkpoint.as_deref() != Some(""), "checkpoint", "is empty: give a URI, or leave it out");
         self.data.validate(check);
-        self.scoring.validate(check);
+        self.scoring.validate_for(self.data.kind, check);
     }
 }
 
@@ -144,7 +154,7 @@ impl CompareTask {
             check.that(checkpoint.as_deref() != Some(""), &field, "is empty: give a URI, or leave it out");
         }
         self.data.validate(check);
-        self.scoring.validate(check);
+        self.scoring.validate_for(self.data.kind, check);
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) fn event_json(mut event: Event) -> String {
         Event::EarlyStopped(_)
         | Event::Plan(_)
         // Their figures are finite or absent.
+        | Event::GradientNoise(_)
+        | Event::Overfitting(_)
         | Event::Answers(_)
         | Event::HardExamples(_)
         // Its shares are absent or ratios of finite norms.

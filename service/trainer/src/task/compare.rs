@@ -9,7 +9,7 @@ use hone_data::tokenize::Example;
 use hone_data::tokenizer::Tokenizer;
 use hone_job::event::{Event, Outcome, Phase};
 use hone_job::score::ScoreReport;
-use hone_job::spec::{Candidate, CompareTask, EvaluateTask, ScoredRows, Scoring};
+use hone_job::spec::{Candidate, CompareTask, EvaluateTask, RowKind, ScoredRows, Scoring};
 
 use super::evaluate::{DocumentScore, score_documents};
 use super::models::{self, Models};
@@ -25,10 +25,12 @@ use crate::workspace::Workspace;
 
 mod bootstrap;
 mod files;
+mod graded;
 mod report;
 mod shown;
 
 use bootstrap::Bootstrap;
+use graded::Grades;
 use report::{Scored, report};
 
 /// Name of the one model of an evaluation.
@@ -78,13 +80,17 @@ impl<'a> Work<'a> {
         models.check(&tokenizer)?;
         observer.running();
         let HeldOut { examples, are_pairs, .. } = held_out;
-        let Some(scored) = self.score_all(&models, &examples, &observer)? else {
+        let Some(mut scored) = self.score_all(&models, &examples, &observer)? else {
             return Ok(End::Stopped { checkpoint_id: None });
         };
+        let is_graded = self.data.kind == RowKind::Questions;
+        if is_graded && !self.grade(&models, &examples, &tokenizer, &mut scored, &observer)? {
+            return Ok(End::Stopped { checkpoint_id: None });
+        }
         let mut found = report(&examples, &scored, are_pairs, Bootstrap::new(self.seed));
         let chosen = shown::choose(&scored, are_pairs, self.scoring.shown_rows as usize);
         found.rows = shown::rows(&chosen, &examples, &scored, are_pairs, &tokenizer)?;
-        if !self.answer(&models, &chosen, &examples, &tokenizer, &mut found, &*observer)? {
+        if !is_graded && !self.answer(&models, &chosen, &examples, &tokenizer, &mut found, &observer)? {
             return Ok(End::Stopped { checkpoint_id: None });
         }
         observer.report(Event::Phase(Phase { name: "saving".into(), detail: String::new() }));
@@ -137,7 +143,46 @@ impl<'a> Work<'a> {
         let score = |model: &_, adapter: Option<&_>| score_documents(model, adapter, examples, max_tokens, &mut go_on);
         let rows = models.with(number, score)?;
         let (step, seconds) = (models.step(number), start.elapsed().as_secs_f64());
-        Ok(rows.map(|rows| Scored { candidate, step, rows, seconds }))
+        Ok(rows.map(|rows| Scored { candidate, step, rows, grades: None, seconds }))
+    }
+
+    /// Has every model answer every row, and grades what it writes. Says whether it came to its end.
+    fn grade(
+        &self,
+        models: &Models,
+        examples: &[Example],
+        tokenizer: &Tokenizer,
+        scored: &mut [Scored<'_>],
+        observer: &Arc<dyn Observer>,
+    ) -> Result<bool, Error> {
+        let documents = || examples.iter().map(|example| &example.documents[0]);
+        let prompts: Vec<_> = documents().map(row_text::prompt).collect();
+        let expected = documents().map(|document| tokenizer.decode(row_text::answer_of(document), true));
+        let expected = expected.collect::<Result<Vec<_>, _>>()?;
+        for (number, one) in scored.iter_mut().enumerate() {
+            let start = Instant::now();
+            let Some(answers) = self.answers(models, number, &prompts, tokenizer, observer)? else { return Ok(false) };
+            one.grades = Some(Grades::of(answers, &expected));
+            one.seconds += start.elapsed().as_secs_f64();
+        }
+        Ok(true)
+    }
+
+    /// What one of the models writes to prompts; nothing when it is told to stop.
+    fn answers(
+        &self,
+        models: &Models,
+        number: usize,
+        prompts: &[&[u32]],
+        tokenizer: &Tokenizer,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Option<Vec<String>>, Error> {
+        Teller::new(observer.clone(), "answering").tell(&self.candidates[number].name);
+        let max_new_tokens = self.scoring.max_new_tokens;
+        let mut goes_on = || !is_stopped(&**observer);
+        models.with(number, |model, adapter| {
+            greedy_answers(model, adapter, tokenizer, prompts, max_new_tokens, &mut goes_on)
+        })?
     }
 
     /// Has every model answer the rows that are shown. Says whether it came to its end.
@@ -148,20 +193,14 @@ impl<'a> Work<'a> {
         examples: &[Example],
         tokenizer: &Tokenizer,
         report: &mut ScoreReport,
-        observer: &dyn Observer,
+        observer: &Arc<dyn Observer>,
     ) -> Result<bool, Error> {
         let prompts: Vec<_> = chosen.iter().map(|&index| row_text::prompt(&examples[index].documents[0])).collect();
         if self.scoring.max_new_tokens == 0 || prompts.iter().all(|prompt| prompt.is_empty()) {
             return Ok(true);
         }
-        for (number, candidate) in self.candidates.iter().enumerate() {
-            observer.report(Event::Phase(Phase { name: "answering".into(), detail: candidate.name.clone() }));
-            let answers = models.with(number, |model, adapter| {
-                let max_new_tokens = self.scoring.max_new_tokens;
-                let mut goes_on = || !is_stopped(observer);
-                greedy_answers(model, adapter, tokenizer, &prompts, max_new_tokens, &mut goes_on)
-            })??;
-            let Some(answers) = answers else { return Ok(false) };
+        for number in 0..self.candidates.len() {
+            let Some(answers) = self.answers(models, number, &prompts, tokenizer, observer)? else { return Ok(false) };
             for (row, answer) in report.rows.iter_mut().zip(answers) {
                 row.scores[number].answer = row_text::head(answer);
             }

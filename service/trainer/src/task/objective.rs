@@ -92,12 +92,21 @@ pub(super) struct Gradients {
 }
 
 impl Objective {
-    /// Adds up the gradients of a step's loss, micro-batch by micro-batch.
-    pub(super) fn gradients(&self, model: &Decoder, adapter: Option<&Adapter>, step: &Step<'_>) -> Gradients {
+    /// Adds up the gradients of a step's loss, micro-batch by micro-batch. After each one `added` hears its weight in the step's
+    /// average: its targets, or its pairs.
+    pub(super) fn gradients(
+        &self,
+        model: &Decoder,
+        adapter: Option<&Adapter>,
+        step: &Step<'_>,
+        added: &mut dyn FnMut(f64),
+    ) -> Gradients {
         let micro_batches = pack(&step.examples, step.tokens_per_micro_batch, model.prefixes());
         let found = match self {
-            Objective::Likelihood { noise_alpha } => likelihood(model, adapter, step, &micro_batches, *noise_alpha),
-            Objective::Preference(objective) => objective.gradients(model, adapter, step, &micro_batches),
+            Objective::Likelihood { noise_alpha } => {
+                likelihood(model, adapter, step, &micro_batches, *noise_alpha, added)
+            }
+            Objective::Preference(objective) => objective.gradients(model, adapter, step, &micro_batches, added),
         };
         Gradients {
             examples: step.indices.len() as u64,
@@ -134,6 +143,7 @@ fn likelihood(
     step: &Step<'_>,
     micro_batches: &[MicroBatch],
     noise_alpha: f64,
+    added: &mut dyn FnMut(f64),
 ) -> Gradients {
     let num_targets: u64 = micro_batches.iter().map(|batch| batch.num_targets).sum();
     let device = model.device();
@@ -145,6 +155,7 @@ fn likelihood(
         let nll = losses.nll.sum(Kind::Float);
         (&nll / num_targets as f64).backward();
         pass.backward();
+        added(micro_batch.num_targets as f64);
         let correct = losses.correct.sum(Kind::Double);
         sum += Tensor::stack(&[nll.detach().to_kind(Kind::Double), correct], 0);
     }
@@ -160,6 +171,7 @@ impl PairObjective {
         adapter: Option<&Adapter>,
         step: &Step<'_>,
         micro_batches: &[MicroBatch],
+        added: &mut dyn FnMut(f64),
     ) -> Gradients {
         let device = model.device();
         let indices: Vec<i64> = step.indices.iter().map(|&index| index as i64).collect();
@@ -193,6 +205,7 @@ impl PairObjective {
             }
             loss.backward();
             pass.backward();
+            added(places.numel() as f64);
             sum += figures(&self.preference, &pairs, &losses.detach()).sum_dim_intlist(
                 [0i64].as_slice(),
                 false,

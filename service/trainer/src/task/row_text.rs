@@ -35,7 +35,8 @@ pub(super) fn prompt(document: &Document) -> &[u32] {
     &document.input_ids[..prompt_len(document)]
 }
 
-fn answer_of(document: &Document) -> &[u32] {
+/// What is expected of a document: its tokens from the first target on.
+pub(super) fn answer_of(document: &Document) -> &[u32] {
     &document.input_ids[prompt_len(document)..]
 }
 

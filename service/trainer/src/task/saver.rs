@@ -49,8 +49,9 @@ struct Line {
     failed_tries: u64,
     /// What the last try failed with, while the save is not done.
     trouble: Option<String>,
-    /// The checkpoint written last.
+    /// The checkpoint written last, and how long that took.
     newest: Option<Saved>,
+    newest_seconds: f64,
     /// Step of the best checkpoint; the newest when none was measured.
     best_step: Option<u64>,
 }
@@ -115,6 +116,11 @@ impl Saver {
     /// The checkpoint that was written last, of this attempt.
     pub(super) fn newest(&self) -> Option<Saved> {
         self.line.borrow().newest.clone()
+    }
+
+    /// How long it took to write that one; 0 before there is one.
+    pub(super) fn newest_seconds(&self) -> f64 {
+        self.line.borrow().newest_seconds
     }
 
     fn push(&self, snapshot: Snapshot) {
@@ -211,13 +217,15 @@ impl Writer {
                 () = self.hurry.notified() => {}
             }
         };
+        let seconds = start.elapsed().as_secs_f64();
+        self.line.send_modify(|line| line.newest_seconds = seconds);
         self.observer.report(Event::CheckpointSaved(CheckpointSaved {
             checkpoint_id: saved.checkpoint_id.clone(),
             step: snapshot.step,
             uri: saved.uri.clone(),
             size_bytes: saved.manifest.size_bytes(),
             eval_loss: snapshot.metrics.get(EVAL_LOSS).copied(),
-            seconds: start.elapsed().as_secs_f64(),
+            seconds,
         }));
         saved
     }

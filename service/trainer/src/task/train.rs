@@ -28,11 +28,13 @@ use crate::error::Error;
 use crate::fingerprint::fingerprint_of;
 use crate::link::{Command, End, Welcome};
 use crate::model::{Decoder, FullWeights, Trained};
-use crate::optim::{Group, Optimizer, Schedule, clip};
+use crate::optim::{Group, NoiseProbe, NoiseSample, Optimizer, Schedule, clip};
 use crate::pretrained;
 use crate::workspace::Workspace;
 
 mod evaluation;
+mod forecast;
+mod insight;
 mod memory;
 mod unsound;
 
@@ -86,6 +88,8 @@ struct Run {
     tokenizer: Arc<Tokenizer>,
     /// What the newest evaluation found of each held-out row.
     row_figures: Vec<RowFigure>,
+    noise: insight::Noise,
+    turn: insight::Turn,
     usage: Usage,
     compute: Compute,
     observer: Arc<dyn Observer>,
@@ -160,6 +164,8 @@ impl Run {
             activations,
             tokenizer,
             row_figures: Vec::new(),
+            noise: insight::Noise::default(),
+            turn: insight::Turn::default(),
             usage: Usage::new(),
             spec,
             model,
@@ -218,7 +224,7 @@ impl Run {
     fn step(&mut self) -> Result<(), Error> {
         let start = Instant::now();
         let indices = self.rows.next_step(self.training().batch.examples_per_step as usize);
-        let gradients = self.gradients_within_memory(&indices);
+        let (gradients, noise) = self.gradients_within_memory(&indices);
         let learning_rate = self.schedule.learning_rate(self.progress.step) * self.progress.plateau.scale();
         let grad_norm = clip(self.trained.flat_grad(), self.training().optimizer.max_grad_norm);
         let is_sound = gradients.loss.is_finite() && grad_norm.is_finite();
@@ -228,14 +234,16 @@ impl Run {
         self.trained.zero_grad();
         self.advance(&gradients, is_sound, start.elapsed().as_secs_f64());
         self.report_step(&gradients, finite(grad_norm), learning_rate, start.elapsed().as_secs_f64());
+        self.observe_loss(gradients.loss);
+        self.observe_noise(noise);
         match is_sound {
             true => Ok(()),
             false => self.tell_skipped(&indices),
         }
     }
 
-    /// Adds up the gradients of a step's loss.
-    fn gradients(&self, indices: &[usize]) -> Gradients {
+    /// Adds up the gradients of a step's loss. Of an adapter, whose values are few, it is measured how noisy they are.
+    fn gradients(&self, indices: &[usize]) -> (Gradients, Option<NoiseSample>) {
         let step = Step {
             indices,
             examples: indices.iter().map(|&index| &self.train[index]).collect(),
@@ -244,7 +252,16 @@ impl Run {
             seed: self.training().seed,
             number: self.progress.step,
         };
-        self.objective.gradients(&self.model, self.trained.adapter(), &step)
+        let gradient = self.trained.flat_grad();
+        let mut probe = self.trained.adapter().map(|_| NoiseProbe::new(gradient));
+        let mut added = |weight: f64| {
+            if let Some(probe) = &mut probe {
+                probe.add(gradient, weight);
+            }
+        };
+        let gradients = self.objective.gradients(&self.model, self.trained.adapter(), &step, &mut added);
+        let noise = probe.and_then(|probe| probe.end(gradient, gradients.examples));
+        (gradients, noise)
     }
 
     fn advance(&mut self, gradients: &Gradients, is_sound: bool, seconds: f64) {
@@ -262,7 +279,6 @@ impl Run {
 
     fn report_step(&mut self, gradients: &Gradients, grad_norm: Option<f64>, learning_rate: f64, seconds: f64) {
         let progress = &self.progress;
-        let steps_left = self.total_steps.saturating_sub(progress.step) as f64;
         self.observer.report(Event::TrainStep(TrainStep {
             step: progress.step,
             epoch: progress.epoch(self.rows.epoch_len()),
@@ -277,7 +293,7 @@ impl Run {
             step_seconds: seconds,
             tokens_per_second: gradients.tokens as f64 / seconds,
             skipped: progress.skipped_in_a_row > 0,
-            remaining_seconds: steps_left * progress.train_seconds / progress.step as f64,
+            remaining_seconds: self.seconds_left(),
             peak_memory_bytes: peak_memory_bytes(),
             preference: gradients.preference,
         }));

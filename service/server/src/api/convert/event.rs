@@ -5,6 +5,8 @@ use hone_job::event::{
     ReasonCount, RowNote, SourceShare, TrainStep,
 };
 use hone_job::failure::{Failure, Reason};
+use hone_job::insight::{GradientNoise, Overfitting};
+use hone_job::score::AnswerMetrics;
 use hone_proto::v1 as pb;
 use pb::job_event::Event as EventOneof;
 
@@ -63,6 +65,8 @@ fn content(event: Event) -> EventOneof {
             evaluations: stopped.evaluations,
         }),
         Event::HardExamples(found) => EventOneof::HardExamples(score::hard_examples(found)),
+        Event::GradientNoise(found) => EventOneof::GradientNoise(gradient_noise(found)),
+        Event::Overfitting(found) => EventOneof::Overfitting(overfitting(found)),
         Event::Answers(report) => EventOneof::Answers(score::answers(report)),
         Event::Scores(report) => EventOneof::Scores(score::report(report)),
         Event::ExportReport(report) => EventOneof::ExportReport(export_report(report)),
@@ -169,6 +173,17 @@ pub(super) fn evaluation(evaluation: Evaluation) -> pb::EvaluationResult {
         seconds: evaluation.seconds,
         best: evaluation.best,
         preference: evaluation.preference.map(preference),
+        answers: evaluation.answers.map(answers),
+    }
+}
+
+fn answers(found: AnswerMetrics) -> pb::AnswerMetrics {
+    pb::AnswerMetrics {
+        answers: found.answers,
+        exact_match: found.exact_match,
+        exact_match_standard_error: found.exact_match_standard_error,
+        contains: found.contains,
+        contains_standard_error: found.contains_standard_error,
     }
 }
 
@@ -184,6 +199,7 @@ fn preference(found: PreferenceMetrics) -> pb::PreferenceMetrics {
         logps_rejected: found.logps_rejected,
         accuracy_standard_error: found.accuracy_standard_error,
         margin_standard_error: found.margin_standard_error,
+        accuracy_per_token: found.accuracy_per_token,
     }
 }
 
@@ -225,5 +241,28 @@ pub(super) fn outcome(outcome: Outcome) -> pb::JobResult {
         skipped_steps: outcome.skipped_steps,
         preference_before: outcome.preference_before.map(preference),
         preference_after: outcome.preference_after.map(preference),
+    }
+}
+
+fn gradient_noise(found: GradientNoise) -> pb::GradientNoise {
+    pb::GradientNoise {
+        step: found.step,
+        noise_scale: found.noise_scale,
+        standard_error: found.standard_error,
+        signal_share: found.signal_share,
+        examples_per_step: found.examples_per_step,
+        measured_steps: found.measured_steps,
+        advice: found.advice,
+    }
+}
+
+fn overfitting(found: Overfitting) -> pb::Overfitting {
+    pb::Overfitting {
+        step: found.step,
+        turned_at_step: found.turned_at_step,
+        held_out_change: found.held_out_change,
+        standard_error: found.standard_error,
+        training_loss_then: found.training_loss_then,
+        training_loss_now: found.training_loss_now,
     }
 }

@@ -27,6 +27,8 @@ fn difference(found: ScoreDifference) -> pb::ScoreDifference {
         token_accuracy: Some(interval(found.token_accuracy)),
         preference_accuracy: found.preference_accuracy.map(interval),
         margin: found.margin.map(interval),
+        exact_match: found.exact_match.map(interval),
+        contains: found.contains.map(interval),
         wins: found.wins,
         ties: found.ties,
         losses: found.losses,

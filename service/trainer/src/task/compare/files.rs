@@ -25,6 +25,19 @@ struct Score<'a> {
     /// Of a pair, those of the rejected answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     rejected: Option<DocumentScore>,
+    /// Of choices, those of the wrong answers, in the order of the row.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<DocumentScore>,
+    #[serde(flatten)]
+    answer: Option<Answer<'a>>,
+}
+
+/// What it wrote.
+#[derive(Serialize)]
+struct Answer<'a> {
+    answer: &'a str,
+    exact_match: bool,
+    contains: bool,
 }
 
 /// Names and contents. A number that is not finite is null.
@@ -32,10 +45,16 @@ pub(super) fn of(report: &ScoreReport, examples: &[Example], scored: &[Scored<'_
     let json = "records have text keys";
     let mut lines = Vec::new();
     for (index, example) in examples.iter().enumerate() {
-        let score = |one: &'_ Scored<'_>| (one.rows[index][0], one.rows[index].get(1).copied());
         let scores = scored.iter().map(|one| {
-            let (first, rejected) = score(one);
-            Score { name: &one.candidate.name, first, rejected }
+            let (first, others) = one.rows[index].split_first().expect("a document is scored");
+            let (rejected, others) =
+                if let [rejected] = others { (Some(*rejected), Vec::new()) } else { (None, others.to_vec()) };
+            let answer = one.grades.as_ref().map(|grades| Answer {
+                answer: &grades.answers[index],
+                exact_match: grades.is_exact[index],
+                contains: grades.contains[index],
+            });
+            Score { name: &one.candidate.name, first: *first, rejected, others, answer }
         });
         let scores = scores.collect();
         serde_json::to_writer(&mut lines, &Row { object: &example.object, row: example.row, scores }).expect(json);

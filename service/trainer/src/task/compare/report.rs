@@ -8,7 +8,7 @@ use hone_job::event::{Evaluation, PreferenceMetrics};
 use hone_job::score::{BucketDifference, ModelScore, ScoreDifference, ScoreReport};
 use hone_job::spec::Candidate;
 
-use super::Bootstrap;
+use super::{Bootstrap, Grades};
 use crate::task::evaluate::{DocumentScore, standard_error, summary};
 
 /// What one model makes of the rows.
@@ -17,16 +17,31 @@ pub(super) struct Scored<'a> {
     pub(super) candidate: &'a Candidate,
     /// Steps of its checkpoint.
     pub(super) step: u64,
-    /// The score of each document of each row: one, or of a pair that of the chosen and that of the rejected answer.
+    /// The score of each document of each row: one, or of a pair that of the chosen and that of the rejected answer, or of
+    /// choices that of the right one and those of the others.
     pub(super) rows: Vec<Vec<DocumentScore>>,
+    /// What it wrote to every row, where that was asked.
+    pub(super) grades: Option<Grades>,
     /// How long it took.
     pub(super) seconds: f64,
 }
 
 impl Scored<'_> {
-    /// `log p(chosen) - log p(rejected)` of a pair.
+    /// `log p(chosen) - log p(rejected)` of a pair; of choices, less that of the likeliest wrong one.
     pub(super) fn margin(&self, row: usize) -> f64 {
-        self.rows[row][1].nll - self.rows[row][0].nll
+        self.rejected(row).nll - self.rows[row][0].nll
+    }
+
+    /// The rejected answer; of choices the likeliest wrong one.
+    fn rejected(&self, row: usize) -> DocumentScore {
+        let others = self.rows[row][1..].iter().copied();
+        others.min_by(|one, other| one.nll.total_cmp(&other.nll)).expect("another answer")
+    }
+
+    /// Whether the right answer is the likeliest per token.
+    fn is_right_per_token(&self, row: usize) -> bool {
+        let loss = |document: &DocumentScore| document.nll / document.tokens as f64;
+        self.rows[row][1..].iter().all(|other| loss(other) > loss(&self.rows[row][0]))
     }
 
     /// Nats per token of a row's text or chosen answer.
@@ -62,6 +77,7 @@ fn evaluation(examples: &[Example], scored: &Scored<'_>, are_pairs: bool) -> Eva
     let mut evaluation = summary(examples, &scored.first());
     evaluation.step = scored.step;
     evaluation.seconds = scored.seconds;
+    evaluation.answers = scored.grades.as_ref().map(Grades::metrics);
     if are_pairs {
         evaluation.preference = Some(preference(scored, &all));
         let members = by_length(examples);
@@ -75,7 +91,8 @@ fn evaluation(examples: &[Example], scored: &Scored<'_>, are_pairs: bool) -> Eva
 /// How the answers of some pairs are told apart by their likelihood alone.
 fn preference(scored: &Scored<'_>, rows: &[usize]) -> PreferenceMetrics {
     let mean = |of: &dyn Fn(usize) -> f64| rows.iter().map(|&row| of(row)).sum::<f64>() / rows.len() as f64;
-    let [chosen, rejected] = [0, 1].map(|side| mean(&|row| -scored.rows[row][side].nll));
+    let (chosen, rejected) = (mean(&|row| -scored.rows[row][0].nll), mean(&|row| -scored.rejected(row).nll));
+    let has_choices = rows.iter().any(|&row| scored.rows[row].len() > 2);
     let wins = |row: usize| f64::from(u8::from(scored.margin(row) > 0.0));
     let (accuracy, margin) = (mean(&wins), mean(&|row| scored.margin(row)));
     PreferenceMetrics {
@@ -89,6 +106,7 @@ fn preference(scored: &Scored<'_>, rows: &[usize]) -> PreferenceMetrics {
         logps_rejected: rejected,
         accuracy_standard_error: standard_error(rows.iter().map(|&row| wins(row) - accuracy)),
         margin_standard_error: standard_error(rows.iter().map(|&row| scored.margin(row) - margin)),
+        accuracy_per_token: has_choices.then(|| mean(&|row| f64::from(u8::from(scored.is_right_per_token(row))))),
     }
 }
 
@@ -124,6 +142,11 @@ impl Contest<'_> {
             merit(self.model).total_cmp(&merit(self.baseline))
         });
         let merits: Vec<_> = merits.collect();
+        let graded = |of: &dyn Fn(&Grades) -> &Vec<bool>| {
+            let (model, baseline) = (self.model.grades.as_ref()?, self.baseline.grades.as_ref()?);
+            let value = |one: &Grades, row: usize| f64::from(u8::from(of(one)[row]));
+            Some(interval(&|row| (value(model, row) - value(baseline, row), 1.0)))
+        };
         let count = |wanted| merits.iter().filter(|merit| **merit == wanted).count() as u64;
         ScoreDifference {
             name: self.model.candidate.name.clone(),
@@ -132,6 +155,8 @@ impl Contest<'_> {
             token_accuracy: interval(&|row| (correct(self.model, row) - correct(self.baseline, row), tokens(row))),
             preference_accuracy: self.are_pairs.then(|| interval(&accuracy)),
             margin: self.are_pairs.then(|| interval(&|row| self.margin(row))),
+            exact_match: graded(&|grades| &grades.is_exact),
+            contains: graded(&|grades| &grades.contains),
             wins: count(std::cmp::Ordering::Greater),
             ties: count(std::cmp::Ordering::Equal),
             losses: count(std::cmp::Ordering::Less),

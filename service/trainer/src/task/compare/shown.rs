@@ -7,7 +7,7 @@ use hone_job::score::{RowScore, ShownRow};
 use super::Scored;
 use crate::error::Error;
 use crate::task::evaluate::finite;
-use crate::task::row_text::RowText;
+use crate::task::row_text::{RowText, head};
 
 /// The rows to show, those most worth it first.
 pub(super) fn choose(scored: &[Scored<'_>], are_pairs: bool, count: usize) -> Vec<usize> {
@@ -25,7 +25,7 @@ pub(super) fn choose(scored: &[Scored<'_>], are_pairs: bool, count: usize) -> Ve
     rows.into_iter().take(count).map(|(_, row)| row).collect()
 }
 
-/// The chosen rows with their text and what each model makes of them; no model has answered yet.
+/// The chosen rows with their text and what each model makes of them, with answers where they were graded.
 pub(super) fn rows(
     chosen: &[usize],
     examples: &[Example],
@@ -40,7 +40,7 @@ pub(super) fn rows(
             name: one.candidate.name.clone(),
             loss: finite(one.loss(index)),
             margin: are_pairs.then(|| finite(one.margin(index))).flatten(),
-            answer: String::new(),
+            answer: one.grades.as_ref().map_or_else(String::new, |grades| head(grades.answers[index].clone())),
         };
         Ok(ShownRow {
             object: example.object.to_string(),

@@ -3,7 +3,7 @@
 use hone_data::cache::Cache;
 use hone_job::score::{Interval, ScoreReport};
 use hone_job::spec::{Precision, Preference, Task};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::*;
@@ -145,6 +145,71 @@ fn a_whole_model_is_a_candidate_and_an_evaluation_shows_its_hardest_rows() {
     assert_eq!((found.models.len(), found.differences.len(), found.rows.len()), (1, 0, 3));
     let losses: Vec<f64> = found.rows.iter().map(|row| row.scores[0].loss.unwrap()).collect();
     assert!(losses.is_sorted_by(|one, other| one >= other) && losses[0] > found.models[0].evaluation.loss.unwrap());
+}
+
+fn rows_of(lines: &[Value], folder: &tempfile::TempDir) -> String {
+    let path = folder.path().join("rows.jsonl");
+    let text: Vec<String> = lines.iter().map(Value::to_string).collect();
+    std::fs::write(&path, text.join("\n")).unwrap();
+    uri(&path)
+}
+
+/// The model's own answer is exact, a part of it is contained, and another text is neither.
+#[test]
+fn questions_are_answered_and_graded() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = Tokenizer::open(&fixtures().join("models/llama")).unwrap();
+    let asked = tokenizer.encode("Once upon", true).unwrap();
+    let answers = greedy_answers(&model(), None, &tokenizer, &[&asked], 6, &mut || true).unwrap().unwrap();
+    let own = answers[0].trim().to_string();
+    let part: String = own.chars().take(own.chars().count() / 2).collect();
+    let row = |completion: &str| json!({"prompt": "Once upon", "completion": completion});
+    let lines = [row(&format!(" {own}")), row(part.trim()), row("something else entirely")];
+    let mut task = comparison(ROWS, &[("base", None), ("adapter", Some(adapter()))]);
+    task.data = ScoredRows { kind: RowKind::Questions, ..ScoredRows::of(vec![rows_of(&lines, &folder)]) };
+    task.scoring.max_new_tokens = 6;
+    let (case, end, events) = run(&task, None);
+    assert_eq!(end, End::Succeeded);
+    let found = scores(&events);
+    let metrics = found.models[0].evaluation.answers.unwrap();
+    assert_eq!(metrics.answers, 3);
+    assert!(
+        (metrics.exact_match - 1.0 / 3.0).abs() < 1e-12 && (metrics.contains - 2.0 / 3.0).abs() < 1e-12,
+        "{metrics:?}"
+    );
+    assert!(found.models[0].evaluation.loss.is_some(), "completions are scored, too");
+    let difference = &found.differences[0];
+    let other = found.models[1].evaluation.answers.unwrap();
+    let exact = difference.exact_match.unwrap().difference;
+    assert!((exact - (other.exact_match - metrics.exact_match)).abs() < 1e-12, "{difference:?}");
+    let checkpoint = case.opened("step-000000");
+    let first = checkpoint.file("rows.jsonl").unwrap().split(|byte| *byte == b'\n').next().unwrap();
+    let first: Value = serde_json::from_slice(first).unwrap();
+    assert_eq!(first["scores"][0]["exact_match"], json!(true));
+    assert_eq!(first["scores"][0]["answer"].as_str().unwrap().trim(), own);
+}
+
+#[test]
+fn choices_are_told_apart_by_their_likelihood() {
+    let folder = tempfile::tempdir().unwrap();
+    let choices = [" one", " a much longer choice of several words", " two"];
+    let line = |right: usize| json!({"question": "How many?", "choices": choices, "answer": right});
+    let mut task = comparison(ROWS, &[("base", None), ("again", None)]);
+    task.data =
+        ScoredRows { kind: RowKind::Choices, ..ScoredRows::of(vec![rows_of(&[line(0), line(1), line(2)], &folder)]) };
+    let (case, end, events) = run(&task, None);
+    assert_eq!(end, End::Succeeded);
+    let found = scores(&events);
+    let figures = found.models[0].evaluation.preference.unwrap();
+    // The same question three times, each choice once the right one: one of the three is the likeliest.
+    assert_eq!(figures.pairs, 3);
+    assert!((figures.accuracy - 1.0 / 3.0).abs() < 1e-12, "{figures:?}");
+    assert!((figures.accuracy_per_token.unwrap() - 1.0 / 3.0).abs() < 1e-12, "{figures:?}");
+    assert_eq!(found.differences[0].preference_accuracy, Some(Interval::default()));
+    let checkpoint = case.opened("step-000000");
+    let lines = checkpoint.file("rows.jsonl").unwrap().clone();
+    let lines: Vec<Value> = lines.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    assert!(lines.iter().all(|line| line["scores"][0]["others"].as_array().unwrap().len() == 2));
 }
 
 #[test]

@@ -45,6 +45,7 @@ pub(in crate::task) fn evaluate_pairs(
         seconds: start.elapsed().as_secs_f64(),
         best: false,
         preference: Some(whole.preference),
+        answers: None,
     };
     (evaluation, figures)
 }

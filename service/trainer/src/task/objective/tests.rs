@@ -34,7 +34,7 @@ fn reads(objective: &Objective, examples: &[Example], tokens_per_micro_batch: us
         seed: 1,
         number: 0,
     };
-    let (gradients, times) = hone_ops::op_times(|| objective.gradients(&model, Some(&adapter), &step));
+    let (gradients, times) = hone_ops::op_times(|| objective.gradients(&model, Some(&adapter), &step, &mut |_| {}));
     let reads = times.iter().filter(|time| time.name == "aten::_local_scalar_dense").map(|time| time.calls).sum();
     (reads, gradients.micro_batches)
 }

@@ -43,15 +43,20 @@ impl Run {
         let expected = self.progress.last_evaluation.map_or(0.0, |last| last.seconds);
         let spent = self.progress.eval_seconds_between + expected;
         let share = spent / (self.progress.train_seconds + spent);
-        let decides = matches!(self.training().schedule.kind, ScheduleKind::Plateau(_))
-            || self.training().evaluation.early_stopping.is_some();
-        self.progress.evaluation_put_off = share > self.training().evaluation.max_time_fraction && !decides;
+        let is_over = share > self.training().evaluation.max_time_fraction;
+        self.progress.evaluation_put_off = is_over && !self.evaluations_decide();
         if !self.progress.evaluation_put_off {
             let before = self.progress.eval_seconds;
             self.evaluate();
             self.progress.eval_seconds_between += self.progress.eval_seconds - before;
             self.phase("training");
         }
+    }
+
+    /// Whether the rate or the end of the run hangs on evaluations.
+    pub(super) fn evaluations_decide(&self) -> bool {
+        let training = self.training();
+        matches!(training.schedule.kind, ScheduleKind::Plateau(_)) || training.evaluation.early_stopping.is_some()
     }
 
     pub(super) fn evaluate(&mut self) {
@@ -75,6 +80,7 @@ impl Run {
         self.observe_plateau(result.loss);
         let is_to_be_kept = self.observe_early_stopping(&result);
         self.observer.report(Event::Evaluation(result));
+        self.observe_turn();
         if !hardest.is_empty() {
             self.observer.report(Event::HardExamples(HardExamples { step, examples: hardest }));
         }

@@ -12,6 +12,7 @@ use hone_job::failure::Reason;
 
 use super::{Evaluated, Run};
 use crate::error::Error;
+use crate::optim::NoiseSample;
 use crate::task::objective::Gradients;
 
 type Panic = Box<dyn Any + Send>;
@@ -23,10 +24,10 @@ impl Run {
     }
 
     /// Adds up the gradients of a step's loss, with as little memory as it takes.
-    pub(super) fn gradients_within_memory(&mut self, indices: &[usize]) -> Gradients {
+    pub(super) fn gradients_within_memory(&mut self, indices: &[usize]) -> (Gradients, Option<NoiseSample>) {
         loop {
             let panic = match attempt(|| self.gradients(indices)) {
-                Ok(gradients) => return gradients,
+                Ok(found) => return found,
                 Err(panic) => panic,
             };
             self.trained.zero_grad();

@@ -53,6 +53,8 @@ fn kind(value: pb::RowKind) -> RowKind {
         pb::RowKind::Unspecified => RowKind::Auto,
         pb::RowKind::Texts => RowKind::Texts,
         pb::RowKind::Pairs => RowKind::Pairs,
+        pb::RowKind::Questions => RowKind::Questions,
+        pb::RowKind::Choices => RowKind::Choices,
     }
 }
 
@@ -84,6 +86,8 @@ fn rows_message(data: ScoredRows) -> pb::ScoredRows {
             RowKind::Auto => pb::RowKind::Unspecified,
             RowKind::Texts => pb::RowKind::Texts,
             RowKind::Pairs => pb::RowKind::Pairs,
+            RowKind::Questions => pb::RowKind::Questions,
+            RowKind::Choices => pb::RowKind::Choices,
         }
         .into(),
         loss_on: loss_on_message(data.loss_on).into(),
