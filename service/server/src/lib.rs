@@ -283,7 +283,10 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
 
 /// Tells where the server is: in the log, and in a file.
 fn announce(address: SocketAddr, options: &Options) -> Result<(), Error> {
-    tracing::info!(%address, storage_root = options.storage_root, data_dir = %options.data_dir.display(), "listening");
+    // What a pod's grace period must be longer than: trainers save and leave, then calls and tasks end.
+    let leaves_within_seconds = (options.stop_grace + 2 * LAST_CALLS).as_secs();
+    let (storage_root, data_dir) = (&options.storage_root, options.data_dir.display());
+    tracing::info!(%address, storage_root, %data_dir, leaves_within_seconds, "listening");
     let Some(path) = &options.port_file else { return Ok(()) };
     write_address(path, address)
 }

@@ -13,6 +13,7 @@ use hone_proto::trainer::v1 as tp;
 use hone_proto::trainer::v1::trainer_service_client::TrainerServiceClient;
 use hone_proto::v1 as pb;
 use hone_proto::v1::dataset_service_client::DatasetServiceClient;
+use hone_proto::v1::generation_service_client::GenerationServiceClient;
 use hone_proto::v1::job_service_client::JobServiceClient;
 use hone_proto::v1::model_service_client::ModelServiceClient;
 use tokio::net::TcpListener;
@@ -169,6 +170,10 @@ impl Harness {
 
     pub(crate) fn models(&self) -> ModelServiceClient<Channel> {
         ModelServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn generations(&self) -> GenerationServiceClient<Channel> {
+        GenerationServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn channel(&self) -> Channel {

@@ -2,10 +2,11 @@
 //!
 //! The gradient of a step, G = Σ gₘ over its micro-batches, estimates the gradient of all rows. How far it is off follows from
 //! how far the micro-batches differ. Micro-batch m has the share wₘ of the step's weight (targets, or pairs), so that it
-//! should contribute wₘ G. With M of them, the variance of G, summed over its values, is about
+//! should contribute wₘ G. The variance of G, summed over its values, is V; that of gₘ is its share of it, wₘ V, so that
+//! gₘ - wₘ G has wₘ (1 - wₘ) V. Without bias, then,
 //!
 //! ```text
-//! V = M / (M - 1) Σ |gₘ - wₘ G|²        and the square of the true gradient        S = |G|² - V
+//! V = Σ |gₘ - wₘ G|² / (1 - Σ wₘ²)      and the square of the true gradient is      S = |G|² - V
 //! ```
 //!
 //! The noise scale is the number of examples in a step at which both are equal: B = examples · V / S. One step says little;
@@ -56,16 +57,15 @@ impl NoiseProbe {
 
     /// After the last one, and before the gradient is clipped. One micro-batch says nothing.
     pub fn end(self, gradient: &Tensor, num_examples: u64) -> Option<NoiseSample> {
-        let count = self.weights.len() as f64;
         let sum: f64 = self.weights.iter().sum();
-        if self.weights.len() < 2 || sum <= 0.0 {
+        if self.weights.iter().filter(|weight| **weight > 0.0).count() < 2 {
             return None;
         }
         let dot = |one: &Tensor, other: &Tensor| one.dot(other).to_kind(Kind::Double);
         let read = Tensor::stack(&[self.squares, dot(&self.weighted, gradient) / sum, dot(gradient, gradient)], 0);
         let [squares, weighted, whole] = [0, 1, 2].map(|index| read.double_value(&[index]));
         let shares: f64 = self.weights.iter().map(|weight| (weight / sum).powi(2)).sum();
-        let variance = count / (count - 1.0) * (squares - 2.0 * weighted + whole * shares);
+        let variance = (squares - 2.0 * weighted + whole * shares) / (1.0 - shares);
         let sample = NoiseSample { noise: variance * num_examples as f64, signal: whole - variance };
         (sample.noise.is_finite() && sample.signal.is_finite()).then_some(sample)
     }

@@ -67,7 +67,7 @@ fn every_call<'a>(server: &'a Harness, token: &'a str, job: &str, dataset: &str,
     }
     let named = pb::JobSpec { base_model: Some(pb::BaseModel { uri: model_id.clone() }), ..trained_on(dataset) };
     let data = pb::DataSpec { train: vec![dataset_id.clone()], ..Default::default() };
-    let base_model = Some(pb::BaseModel { uri: model_id.clone() });
+    let base_model = || Some(pb::BaseModel { uri: model_id.clone() });
     let id = || job_id.clone();
     vec![
         call!("CreateJob", jobs, create_job, CreateJobRequest { spec: Some(named) }),
@@ -98,7 +98,13 @@ fn every_call<'a>(server: &'a Harness, token: &'a str, job: &str, dataset: &str,
             "PreviewDataset",
             datasets,
             preview_dataset,
-            PreviewDatasetRequest { data: Some(data), base_model: base_model }
+            PreviewDatasetRequest { data: Some(data), base_model: base_model() }
+        ),
+        call!(
+            "Generate",
+            generations,
+            generate,
+            GenerateRequest { base_model: base_model(), prompt: Some("a".to_string()) }
         ),
         call!("GetModel", models, get_model, GetModelRequest { model_id: model_id.clone() }),
         call!("DeleteModel", models, delete_model, DeleteModelRequest { model_id: model_id }),

@@ -146,3 +146,47 @@ fn every_evaluation_shows_the_rows_that_the_model_finds_hardest() {
     assert_eq!(found.iter().map(answered).collect::<Vec<_>>(), [false, false, true]);
     assert_eq!(shown(&case(0).run(None).1), []);
 }
+
+fn told<T>(events: &[Event], of: impl Fn(&Event) -> Option<&T>) -> Vec<&T> {
+    events.iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_run_tells_how_noisy_its_gradients_are() {
+    let case = Case::new("llama", |training| {
+        training.length = Length::MaxSteps(40);
+        training.optimizer.learning_rate = 3e-3;
+        training.batch.examples_per_step = 16;
+        training.batch.tokens_per_micro_batch = 128;
+    });
+    let (_, events) = case.run(None);
+    let noise = told(&events, |event| if let Event::GradientNoise(found) = event { Some(found) } else { None });
+    let first = noise.first().expect("it is clear after some steps");
+    assert!(first.step >= 16 && first.examples_per_step == 16 && !first.advice.is_empty(), "{first:?}");
+    let scale = first.noise_scale.unwrap();
+    assert!(scale > 1.0 && first.standard_error <= 0.25 * scale, "{first:?}");
+    assert!((first.signal_share.unwrap() - 16.0 / (16.0 + scale)).abs() < 1e-12, "{first:?}");
+}
+
+/// Few rows and a high rate: they are soon learnt by heart. The losses are the same however often the held-out rows are looked
+/// at.
+#[test]
+fn a_run_that_learns_by_heart_says_where_it_turned() {
+    let case = |num_evaluations: u64| {
+        Case::new("llama", |training| {
+            training.length = Length::MaxSteps(60);
+            training.data.eval_fraction = 0.7;
+            training.optimizer.learning_rate = 1e-2;
+            training.evaluation.every_steps = Some(60 / num_evaluations);
+            training.evaluation.max_time_fraction = 1.0;
+        })
+    };
+    let (_, events) = case(12).run(None);
+    let turns = told(&events, |event| if let Event::Overfitting(found) = event { Some(found) } else { None });
+    let losses: Vec<_> = evaluations(&events).iter().map(|one| (one.step, one.loss.unwrap())).collect();
+    let [turn] = turns[..] else { panic!("one turn: {turns:?} {losses:?}") };
+    assert!(losses.iter().any(|(step, _)| *step == turn.turned_at_step) && turn.turned_at_step < turn.step);
+    assert!(turn.held_out_change > 2.0 * turn.standard_error && turn.training_loss_now < turn.training_loss_then);
+    let curve = |events: &[Event]| steps(events).iter().map(|step| step.loss).collect::<Vec<_>>();
+    assert_eq!(curve(&case(1).run(None).1), curve(&events));
+}
