@@ -59,11 +59,13 @@ class Browser:
         self.rest = b""
         self.last_id = 0
         self.events = []
-        target = self.order("Target.createTarget", {"url": "about:blank"})["targetId"]
-        self.session = None
-        self.session = self.order("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
+        target = self.order("Target.createTarget", {"url": "about:blank"}, of_tab=False)["targetId"]
+        tab = {"targetId": target, "flatten": True}
+        self.session = self.order("Target.attachToTarget", tab, of_tab=False)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log", "Accessibility", "DOM"):
             self.order(f"{domain}.enable")
+        look = Path(__file__).with_name("look.js").read_text()
+        self.order("Page.addScriptToEvaluateOnNewDocument", {"source": look})
 
     def close(self):
         self.process.terminate()
@@ -74,11 +76,12 @@ class Browser:
 
     # The protocol
 
-    def order(self, method, parameters=None):
-        """Gives an order and waits for its answer; what happens meanwhile is kept in `events`."""
+    def order(self, method, parameters=None, of_tab=True):
+        """Gives an order to the tab, or to the browser, and waits for its answer; what happens meanwhile is kept in
+        `events`."""
         self.last_id += 1
         message = {"id": self.last_id, "method": method, "params": parameters or {}}
-        if getattr(self, "session", None):
+        if of_tab:
             message["sessionId"] = self.session
         os.write(self.say, json.dumps(message).encode() + b"\0")
         while True:
@@ -112,21 +115,24 @@ class Browser:
         return result["result"].get("value")
 
     def wait(self, script, what=None):
-        """Waits until a script comes to something true, looking again as the page changes, and gives what it comes to."""
-        # The page may be replaced while it is looked at.
+        """Waits until a script comes to something true, looking again as the page changes; gives what it comes to."""
         end = time.monotonic() + PATIENCE
         look = f"""new Promise((done) => {{
-            const look = () => {{ try {{ const found = {script}; return found instanceof Node || found; }} catch {{ return null; }} }};
-            const found = look();
-            if (found) return done(found);
-            const watcher = new MutationObserver(() => {{ const found = look(); if (found) {{ watcher.disconnect(); done(found); }} }});
+            const see = () => {{
+                try {{ const found = {script}; return found instanceof Node || found; }} catch {{ return null; }}
+            }};
+            const first = see();
+            if (first) return done(first);
+            const end = (found) => {{ watcher.disconnect(); clearTimeout(timer); done(found); }};
+            const watcher = new MutationObserver(() => {{ const found = see(); if (found) end(found); }});
             watcher.observe(document, {{ childList: true, subtree: true, attributes: true, characterData: true }});
-            setTimeout(() => {{ watcher.disconnect(); done(null); }}, 1000);
+            const timer = setTimeout(() => end(null), 1000);
         }})"""
         while time.monotonic() < end:
             try:
                 found = self.run(look)
             except RuntimeError:
+                # The page was replaced meanwhile.
                 continue
             if found:
                 return found
@@ -164,8 +170,17 @@ class Browser:
     def picture(self, path, height=None):
         """A picture of the page from its top: as high as `height`, or as the page."""
         size = self.order("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], height or size["height"]), "scale": 1}
-        found = self.order("Page.captureScreenshot", {"format": "png", "clip": clip, "captureBeyondViewport": True, "optimizeForSpeed": False})
+        clip = {
+            "x": 0,
+            "y": 0,
+            "width": size["width"],
+            "height": min(size["height"], height or size["height"]),
+            "scale": 1,
+        }
+        found = self.order(
+            "Page.captureScreenshot",
+            {"format": "png", "clip": clip, "captureBeyondViewport": True, "optimizeForSpeed": False},
+        )
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(base64.b64decode(found["data"]))
 
@@ -173,7 +188,9 @@ class Browser:
 
     def requests(self):
         """Addresses that the page has asked."""
-        return [event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        return [
+            event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"
+        ]
 
     def complaints(self):
         """What went wrong in the page: exceptions, and what the console calls an error."""
@@ -205,7 +222,20 @@ class Browser:
 
     def unnamed_controls(self):
         """Controls, tables and figures without a name for those who hear the page, as roles."""
-        named = {"button", "link", "textbox", "combobox", "slider", "checkbox", "table", "progressbar", "DisclosureTriangle", "heading", "region", "navigation"}
+        named = {
+            "button",
+            "link",
+            "textbox",
+            "combobox",
+            "slider",
+            "checkbox",
+            "table",
+            "progressbar",
+            "DisclosureTriangle",
+            "heading",
+            "region",
+            "navigation",
+        }
         nodes = self.order("Accessibility.getFullAXTree")["nodes"]
         missing = []
         for node in nodes:

@@ -17,19 +17,34 @@ PATIENCE = 60
 
 
 class Server:
-    """A server with a page, in a folder of its own. With `scripts`, one for each attempt, its trainers are fake and play these."""
+    """A server with a page, in a folder of its own. With `scripts`, one for each attempt, its trainers are fake and
+    play these."""
 
     def __init__(self, *flags, scripts=None):
         self.folder = tempfile.TemporaryDirectory(prefix="hone-web-", ignore_cleanup_errors=True)
         self.home = Path(self.folder.name)
         command = [BIN / "hone-server", "--listen", "127.0.0.1:0", "--port-file", self.home / "port"]
-        command += ["--http-listen", "127.0.0.1:0", "--http-port-file", self.home / "page", "--data-dir", self.home / "data"]
+        command += [
+            "--http-listen",
+            "127.0.0.1:0",
+            "--http-port-file",
+            self.home / "page",
+            "--data-dir",
+            self.home / "data",
+        ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HONE_", "AWS_"))}
         # Of a tiny model's threads most of the time goes into waiting for each other.
         environment["OMP_NUM_THREADS"] = "1"
         if scripts:
             # Trainers that play what is written; tests/src/script.rs has what can be.
-            (self.home / "scripts.json").write_text(json.dumps([{"hello": {"never": False, "heartbeat_first": False}, "acts": acts, "deaf": False} for acts in scripts]))
+            (self.home / "scripts.json").write_text(
+                json.dumps(
+                    [
+                        {"hello": {"never": False, "heartbeat_first": False}, "acts": acts, "deaf": False}
+                        for acts in scripts
+                    ]
+                )
+            )
             environment["HONE_FAKE_SCRIPTS"] = str(self.home / "scripts.json")
             flags = [*flags, "--trainer", BIN / "fake_trainer", "--trainer-env", "HONE_FAKE_SCRIPTS"]
         self.log = open(self.home / "log", "w")
@@ -69,7 +84,9 @@ class Server:
         job_file = self.home / f"job-{time.monotonic_ns()}"
         flags = [*map(str, arguments), "--job-file", str(job_file)]
         environment = self._as(token)
-        follower = subprocess.Popen([BIN / "hone", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True)
+        follower = subprocess.Popen(
+            [BIN / "hone", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True
+        )
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             if job_file.exists() and job_file.read_text().strip():
@@ -116,7 +133,11 @@ def pairs(numbers):
     """The same with a wrong answer each."""
     for a in numbers:
         for b in range(1, 9):
-            yield {"prompt": f"What is {a} and {b}?", "chosen": f"{a} and {b} is {a + b}.", "rejected": f"{a} and {b} is not known to me."}
+            yield {
+                "prompt": f"What is {a} and {b}?",
+                "chosen": f"{a} and {b} is {a + b}.",
+                "rejected": f"{a} and {b} is not known to me.",
+            }
 
 
 class Network:

@@ -11,4 +11,4 @@ if [ -n "${PICTURES:-}" ]; then
     export PICTURES
 fi
 cd tests/web
-exec python3 -m unittest -v test_page
+exec python3 -m unittest -v test_page test_told test_tokens

@@ -16,11 +16,22 @@ export function answers(report) {
       ["Tokens answered", count(report.answerTokens)],
       ["Time", took > 0 && seconds(took)],
     ]),
-    shown.length > 0 && el("p", {}, `The first ${shown.length}; all of them are in answers.jsonl, the job’s checkpoint.`),
-    shown.length > 0 && el("ol", { className: "hard" }, shown.map((one) => el("li", {},
-      el("h3", {}, `${tail(one.object)}, row ${count(one.row)}`),
-      text("Asked", one.prompt),
-      text("Expected", one.expected),
-      text("The model wrote", one.answer)))),
+    shown.length > 0 &&
+      el("p", {}, `The first ${shown.length}; all of them are in answers.jsonl, the job’s checkpoint.`),
+    shown.length > 0 &&
+      el(
+        "ol",
+        { className: "hard" },
+        shown.map((one) =>
+          el(
+            "li",
+            {},
+            el("h3", {}, `${tail(one.object)}, row ${count(one.row)}`),
+            text("Asked", one.prompt),
+            text("Expected", one.expected),
+            text("The model wrote", one.answer),
+          ),
+        ),
+      ),
   ];
 }

@@ -57,7 +57,11 @@ export async function save(path, name) {
 /// Waits, or until `signal` aborts.
 export function pause(milliseconds, signal) {
   return new Promise((done) => {
-    const end = () => { clearTimeout(timer); signal.removeEventListener("abort", end); done(); };
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      done();
+    };
     const timer = setTimeout(end, milliseconds);
     signal.addEventListener("abort", end);
   });

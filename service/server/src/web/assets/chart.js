@@ -27,15 +27,30 @@ export class Chart {
     this.#format = format;
     const id = `chart-${nextId()}`;
     this.#readout = el("output", { for: id });
-    this.#walk = el("input", { id, type: "range", min: 0, max: 0, value: 0, oninput: () => this.#walkTo(Number(this.#walk.value)) });
+    this.#walk = el("input", {
+      id,
+      type: "range",
+      min: 0,
+      max: 0,
+      value: 0,
+      oninput: () => this.#walkTo(Number(this.#walk.value)),
+    });
     const numbers = details(id, "As a table", this.#table);
     numbers.addEventListener("toggle", () => this.#fill(numbers.open));
-    this.#legend = lines.map((line) => el("li", { className: `line-${line.color}${line.dashed ? " dashed" : ""}` }, line.name));
-    this.element = el("figure", {},
+    this.#legend = lines.map((line) =>
+      el("li", { className: `line-${line.color}${line.dashed ? " dashed" : ""}` }, line.name),
+    );
+    this.element = el(
+      "figure",
+      {},
       el("figcaption", {}, el("h3", {}, title), note && el("p", { className: "note" }, note)),
-      el("ul", { className: "legend" }, this.#legend), this.#readout, this.#canvas,
+      el("ul", { className: "legend" }, this.#legend),
+      this.#readout,
+      this.#canvas,
       el("div", { className: "walk" }, el("label", { for: id }, `Walk along “${title}”`), this.#walk),
-      this.#sentence, numbers);
+      this.#sentence,
+      numbers,
+    );
     this.numbers = numbers;
   }
 
@@ -49,14 +64,22 @@ export class Chart {
       const values = points.map((point) => point.values[index]);
       columns.push(values);
       if (line.band) {
-        const edge = (sign) => points.map(({ values, errors }) => (values[index] === null ? null : values[index] + sign * (errors?.[index] ?? 0)));
+        const edge = (sign) =>
+          points.map(({ values, errors }) =>
+            values[index] === null ? null : values[index] + sign * (errors?.[index] ?? 0),
+          );
         columns.push(edge(1), edge(-1));
       }
     }
-    this.#legend.forEach((item, index) => { item.hidden = points.every((point) => point.values[index] === null); });
+    this.#legend.forEach((item, index) => {
+      item.hidden = points.every((point) => point.values[index] === null);
+    });
     this.#points = columns;
     this.#draw();
-    this.#sentence.textContent = this.#lines.map((line, index) => this.#summary(line, index)).filter(Boolean).join(" ");
+    this.#sentence.textContent = this.#lines
+      .map((line, index) => this.#summary(line, index))
+      .filter(Boolean)
+      .join(" ");
     this.#walk.max = points.length - 1;
     this.#fill(this.numbers.open);
   }
@@ -79,25 +102,43 @@ export class Chart {
     const series = [{}];
     const bands = [];
     for (const line of this.#lines) {
-      series.push({ label: line.name, stroke: () => color(line.color), width: 2, spanGaps: true, dash: line.dashed ? [6, 4] : undefined, points: { show: (plot, index) => isSparse(plot.data[index]), size: 5 } });
+      series.push({
+        label: line.name,
+        stroke: () => color(line.color),
+        width: 2,
+        spanGaps: true,
+        dash: line.dashed ? [6, 4] : undefined,
+        points: { show: (plot, index) => isSparse(plot.data[index]), size: 5 },
+      });
       if (line.band) {
         const edge = { stroke: () => "transparent", width: 0, spanGaps: true, points: { show: false } };
         series.push({ ...edge }, { ...edge });
         bands.push({ series: [series.length - 2, series.length - 1], fill: () => color(`${line.color}-band`) });
       }
     }
-    const axis = { stroke: () => color("quiet"), grid: { stroke: () => color("line"), width: 1 }, ticks: { stroke: () => color("line"), width: 1 } };
-    this.#plot = new uPlot({
-      width: this.#width(),
-      height: HEIGHT,
-      series,
-      bands,
-      legend: { show: false },
-      cursor: { drag: { x: false, y: false }, y: false },
-      scales: { x: { time: false } },
-      axes: [{ ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6] }, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => this.#format(tick)) }],
-      hooks: { setCursor: [(plot) => this.#read(plot.cursor.idx)] },
-    }, this.#points, this.#canvas);
+    const axis = {
+      stroke: () => color("quiet"),
+      grid: { stroke: () => color("line"), width: 1 },
+      ticks: { stroke: () => color("line"), width: 1 },
+    };
+    this.#plot = new uPlot(
+      {
+        width: this.#width(),
+        height: HEIGHT,
+        series,
+        bands,
+        legend: { show: false },
+        cursor: { drag: { x: false, y: false }, y: false },
+        scales: { x: { time: false } },
+        axes: [
+          { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6] },
+          { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => this.#format(tick)) },
+        ],
+        hooks: { setCursor: [(plot) => this.#read(plot.cursor.idx)] },
+      },
+      this.#points,
+      this.#canvas,
+    );
     return undefined;
   }
 
@@ -110,7 +151,12 @@ export class Chart {
 
   #read(index) {
     const row = index === null || index === undefined ? null : this.#rows[index];
-    this.#readout.textContent = row ? `step ${row.step}: ${this.#cells(row).map((cell, line) => cell && `${this.#lines[line].name} ${cell}`).filter(Boolean).join(", ")}` : "";
+    this.#readout.textContent = row
+      ? `step ${row.step}: ${this.#cells(row)
+          .map((cell, line) => cell && `${this.#lines[line].name} ${cell}`)
+          .filter(Boolean)
+          .join(", ")}`
+      : "";
   }
 
   #cells(row) {
@@ -136,9 +182,18 @@ export class Chart {
     const every = Math.ceil(this.#rows.length / MAX_ROWS);
     const last = this.#rows.length - 1;
     const rows = this.#rows.filter((_, index) => index % every === 0 || index === last);
-    const columns = [{ title: "step", number: true }, ...this.#lines.map((line) => ({ title: line.name, number: true }))];
+    const columns = [
+      { title: "step", number: true },
+      ...this.#lines.map((line) => ({ title: line.name, number: true })),
+    ];
     const caption = every > 1 ? `Every ${every}th of ${this.#rows.length} points` : `${this.#rows.length} points`;
-    this.#table.replaceChildren(table(caption, columns, rows.map((row) => [String(row.step), ...this.#cells(row)])));
+    this.#table.replaceChildren(
+      table(
+        caption,
+        columns,
+        rows.map((row) => [String(row.step), ...this.#cells(row)]),
+      ),
+    );
   }
 }
 

@@ -8,14 +8,36 @@ const TRAIN = { name: "train", color: "train" };
 const HELD_OUT = { name: "held-out", color: "held", band: true };
 
 const KINDS = [
-  ["Loss", [TRAIN, HELD_OUT], { note: "Lower is better. The area around held-out is one standard error." },
-    (step) => [step.loss], (found) => [found.loss, found.error]],
-  ["Margin of rewards", [TRAIN, HELD_OUT], { note: "Reward of the chosen answer less that of the rejected one. Where train rises and held-out does not, the run overfits." },
-    (step) => [step.preference?.margin], (found) => [found.preference?.margin, found.preference?.marginError]],
-  ["Accuracy of preference", [TRAIN, HELD_OUT], { format: share, note: "Share of pairs whose chosen answer has the higher reward." },
-    (step) => [step.preference?.accuracy], (found) => [found.preference?.accuracy, found.preference?.accuracyError]],
-  ["Token accuracy", [TRAIN, { ...HELD_OUT, band: false }], { format: share, note: "Share of trained tokens that the model ranks first." },
-    (step) => [step.accuracy], (found) => [found.accuracy]],
+  [
+    "Loss",
+    [TRAIN, HELD_OUT],
+    { note: "Lower is better. The area around held-out is one standard error." },
+    (step) => [step.loss],
+    (found) => [found.loss, found.error],
+  ],
+  [
+    "Margin of rewards",
+    [TRAIN, HELD_OUT],
+    {
+      note: "Reward of the chosen answer less that of the rejected one. Where train rises and held-out does not, the run overfits.",
+    },
+    (step) => [step.preference?.margin],
+    (found) => [found.preference?.margin, found.preference?.marginError],
+  ],
+  [
+    "Accuracy of preference",
+    [TRAIN, HELD_OUT],
+    { format: share, note: "Share of pairs whose chosen answer has the higher reward." },
+    (step) => [step.preference?.accuracy],
+    (found) => [found.preference?.accuracy, found.preference?.accuracyError],
+  ],
+  [
+    "Token accuracy",
+    [TRAIN, { ...HELD_OUT, band: false }],
+    { format: share, note: "Share of trained tokens that the model ranks first." },
+    (step) => [step.accuracy],
+    (found) => [found.accuracy],
+  ],
   ["Learning rate", [{ name: "learning rate", color: "train" }], {}, (step) => [step.learningRate]],
   ["Gradient norm", [{ name: "before clipping", color: "train" }], {}, (step) => [step.gradNorm]],
   ["Speed", [{ name: "tokens per second", color: "train" }], {}, (step) => [step.tokensPerSecond]],
@@ -24,17 +46,33 @@ const KINDS = [
 
 // Of the machine; what it lacks has no chart.
 const USES = [
-  ["Memory in use", [{ name: "host", color: "train" }, { name: "device", color: "held" }], { format: bytes }, (use) => [use.memory, use.deviceMemory]],
+  [
+    "Memory in use",
+    [
+      { name: "host", color: "train" },
+      { name: "device", color: "held" },
+    ],
+    { format: bytes },
+    (use) => [use.memory, use.deviceMemory],
+  ],
   ["Processor", [{ name: "cores busy", color: "train" }], { format: figure }, (use) => [use.cores]],
   ["Device", [{ name: "share of time busy", color: "held" }], { format: share }, (use) => [use.deviceUse]],
 ];
 
 /// The charts, which follow the colours of the page and its width.
 export function charts(signal) {
-  const ofRun = KINDS.map(([title, lines, options, ofStep, ofEvaluation]) => ({ chart: new Chart(title, lines, options), ofStep, ofEvaluation }));
+  const ofRun = KINDS.map(([title, lines, options, ofStep, ofEvaluation]) => ({
+    chart: new Chart(title, lines, options),
+    ofStep,
+    ofEvaluation,
+  }));
   const ofUse = USES.map(([title, lines, options, of]) => ({ chart: new Chart(title, lines, options), of }));
   const all = [...ofRun, ...ofUse].map(({ chart }) => chart);
-  const element = el("div", { className: "charts" }, all.map((chart) => chart.element));
+  const element = el(
+    "div",
+    { className: "charts" },
+    all.map((chart) => chart.element),
+  );
   const refresh = () => all.forEach((chart) => chart.refresh());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh, { signal });
   const sizes = new ResizeObserver(refresh);
@@ -44,7 +82,8 @@ export function charts(signal) {
     element,
     show(state) {
       for (const { chart, ofStep, ofEvaluation } of ofRun) chart.show(merged(state, ofStep, ofEvaluation));
-      for (const { chart, of } of ofUse) chart.show(state.usage.map((use) => ({ step: use.step, values: of(use) })).filter(hasValue));
+      for (const { chart, of } of ofUse)
+        chart.show(state.usage.map((use) => ({ step: use.step, values: of(use) })).filter(hasValue));
     },
   };
 }
@@ -57,7 +96,8 @@ function merged({ steps, evaluations }, ofStep, ofEvaluation) {
   const points = [];
   let next = 0;
   const evaluated = (until) => {
-    while (ofEvaluation && next < evaluations.length && evaluations[next].step < until) points.push(point(evaluations[next].step, null, evaluations[next++]));
+    while (ofEvaluation && next < evaluations.length && evaluations[next].step < until)
+      points.push(point(evaluations[next].step, null, evaluations[next++]));
   };
   const point = (step, taken, found) => {
     const value = taken ? known(ofStep(taken)[0]) : null;

@@ -8,29 +8,48 @@ import { count, figure, jobName, number, optional, seconds, share } from "./form
 import { badge, took } from "./standing.js";
 import { fresh, take } from "./state.js";
 
-/// Most runs at once: there are as many colours.
-export const MAX_RUNS = 6;
+/// Most runs at once: each takes a connection while it goes on, and browsers give a site six over HTTP/1.1.
+export const MAX_RUNS = 4;
 const DRAW_EVERY = 500;
 
 const KINDS = [
   ["Held-out loss", ({ evaluations }) => evaluations.map((one) => [one.step, one.loss])],
   ["Training loss", ({ steps }) => steps.map((one) => [one.step, one.loss])],
-  ["Held-out margin of rewards", ({ evaluations }) => evaluations.map((one) => [one.step, one.preference?.margin ?? null])],
-  ["Held-out accuracy of preference", ({ evaluations }) => evaluations.map((one) => [one.step, one.preference?.accuracy ?? null]), share],
+  [
+    "Held-out margin of rewards",
+    ({ evaluations }) => evaluations.map((one) => [one.step, one.preference?.margin ?? null]),
+  ],
+  [
+    "Held-out accuracy of preference",
+    ({ evaluations }) => evaluations.map((one) => [one.step, one.preference?.accuracy ?? null]),
+    share,
+  ],
   ["Held-out token accuracy", ({ evaluations }) => evaluations.map((one) => [one.step, one.accuracy]), share],
 ];
 
 /// Shows runs in `page` and follows them until `signal` aborts.
 export async function curves(page, ids, signal, connection) {
   document.title = "Side by side – hone";
-  const runs = await Promise.all(ids.slice(0, MAX_RUNS).map(async (id) => ({ id, job: (await get(jobPath(id), { signal })).job, state: fresh() })));
-  const lines = runs.map(({ job }, index) => ({ name: jobName(job), color: `run-${index + 1}`, dashed: index % 2 === 1 }));
+  const runs = await Promise.all(
+    ids.slice(0, MAX_RUNS).map(async (id) => ({ id, job: (await get(jobPath(id), { signal })).job, state: fresh() })),
+  );
+  const lines = runs.map(({ job }, index) => ({
+    name: jobName(job),
+    color: `run-${index + 1}`,
+    dashed: index % 2 === 1,
+  }));
   const charts = KINDS.map(([title, of, format = figure]) => ({ chart: new Chart(title, lines, { format }), of }));
   const outcomes = el("div");
   const drawn = section("Curves");
   const differing = section("Settings that differ");
   page.replaceChildren(el("h1", { tabindex: -1 }, "Runs side by side"), outcomes, drawn.element, differing.element);
-  drawn.show(el("div", { className: "charts" }, charts.map(({ chart }) => chart.element)));
+  drawn.show(
+    el(
+      "div",
+      { className: "charts" },
+      charts.map(({ chart }) => chart.element),
+    ),
+  );
   const differences = settings(runs.map(({ job }) => job.spec));
   differing.show(differences.length > 0 ? settingsTable(runs, differences) : el("p", {}, "There are none."));
 
@@ -45,21 +64,42 @@ export async function curves(page, ids, signal, connection) {
   const resize = new ResizeObserver(() => charts.forEach(({ chart }) => chart.refresh()));
   resize.observe(page);
   signal.addEventListener("abort", () => resize.disconnect());
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach(({ chart }) => chart.refresh()), { signal });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener(
+    "change",
+    () => charts.forEach(({ chart }) => chart.refresh()),
+    { signal },
+  );
 
   const standing = new Map();
-  await Promise.all(runs.map((run) => follow(run.id, {
-    event(event) {
-      if (take(run.state, event).includes("job")) get(jobPath(run.id), { signal }).then((found) => { run.job = found.job; timer ??= setTimeout(draw, DRAW_EVERY); }, () => {});
-      timer ??= setTimeout(draw, DRAW_EVERY);
-    },
-    connection(word) {
-      standing.set(run.id, word);
-      const words = [...standing.values()];
-      page.dataset.connection = words.every((one) => one === "ended") ? "ended" : "open";
-      connection(words.includes("waiting") ? "A connection is gone; trying again" : words.includes("live") ? "Live" : "");
-    },
-  }, signal)));
+  await Promise.all(
+    runs.map((run) =>
+      follow(
+        run.id,
+        {
+          event(event) {
+            if (take(run.state, event).includes("job"))
+              get(jobPath(run.id), { signal }).then(
+                (found) => {
+                  run.job = found.job;
+                  timer ??= setTimeout(draw, DRAW_EVERY);
+                },
+                () => {},
+              );
+            timer ??= setTimeout(draw, DRAW_EVERY);
+          },
+          connection(word) {
+            standing.set(run.id, word);
+            const words = [...standing.values()];
+            page.dataset.connection = words.every((one) => one === "ended") ? "ended" : "open";
+            connection(
+              words.includes("waiting") ? "A connection is gone; trying again" : words.includes("live") ? "Live" : "",
+            );
+          },
+        },
+        signal,
+      ),
+    ),
+  );
 }
 
 /// Points of several lines on one axis.
@@ -76,25 +116,40 @@ function joined(lines) {
 }
 
 function outcomeTable(runs) {
-  const columns = [{ title: "Run" }, { title: "State" }, { title: "Held-out loss", number: true }, { title: "Steps", number: true }, { title: "Trained tokens", number: true }, { title: "Took", number: true }];
-  return table("The runs", columns, runs.map(({ job, state }) => {
-    const result = state.result ?? job.result;
-    const last = optional(result?.evalLossAfter) ?? state.evaluations.at(-1)?.loss ?? null;
-    const first = optional(result?.evalLossBefore) ?? state.evaluations[0]?.loss ?? null;
-    return [
-      el("a", { href: `#/jobs/${job.jobId}` }, jobName(job)),
-      badge(job.state),
-      last === null ? "–" : `${figure(first)} → ${figure(last)}`,
-      count(state.steps.at(-1)?.step ?? number(job.step)),
-      result ? count(result.trainedTokens) : "–",
-      result?.trainSeconds ? seconds(number(result.trainSeconds) + number(result.evalSeconds)) : took(job),
-    ];
-  }));
+  const columns = [
+    { title: "Run" },
+    { title: "State" },
+    { title: "Held-out loss", number: true },
+    { title: "Steps", number: true },
+    { title: "Trained tokens", number: true },
+    { title: "Took", number: true },
+  ];
+  return table(
+    "The runs",
+    columns,
+    runs.map(({ job, state }) => {
+      const result = state.result ?? job.result;
+      const last = optional(result?.evalLossAfter) ?? state.evaluations.at(-1)?.loss ?? null;
+      const first = optional(result?.evalLossBefore) ?? state.evaluations[0]?.loss ?? null;
+      return [
+        el("a", { href: `#/jobs/${job.jobId}` }, jobName(job)),
+        badge(job.state),
+        last === null ? "–" : `${figure(first)} → ${figure(last)}`,
+        count(state.steps.at(-1)?.step ?? number(job.step)),
+        result ? count(result.trainedTokens) : "–",
+        result?.trainSeconds ? seconds(number(result.trainSeconds) + number(result.evalSeconds)) : took(job),
+      ];
+    }),
+  );
 }
 
 function settingsTable(runs, differences) {
   const columns = [{ title: "Setting" }, ...runs.map(({ job }) => ({ title: jobName(job) }))];
-  return table("What each run was asked for", columns, differences.map(([name, values]) => [el("code", {}, name), ...values.map((value) => value ?? "–")]));
+  return table(
+    "What each run was asked for",
+    columns,
+    differences.map(([name, values]) => [el("code", {}, name), ...values.map((value) => value ?? "–")]),
+  );
 }
 
 /// Settings by their path in the spec, those in which the specs differ.

@@ -10,7 +10,9 @@ export function dataReports(reports) {
 
 function report(report) {
   const name = report.split === "eval" ? "Held-out rows" : "Training rows";
-  return el("section", { className: "report" },
+  return el(
+    "section",
+    { className: "report" },
     el("h3", {}, name),
     facts([
       ["Rows read", count(report.rowsRead)],
@@ -21,7 +23,8 @@ function report(report) {
     ]),
     reasons(report.reasons ?? [], report.split, name),
     sources(report.sources ?? []),
-    lengths(report.lengthHistogram ?? [], report.split, name));
+    lengths(report.lengthHistogram ?? [], report.split, name),
+  );
 }
 
 function reasons(found, split, name) {
@@ -30,15 +33,35 @@ function reasons(found, split, name) {
   const rows = found.map((one) => [
     word(one.reason),
     count(one.count),
-    (one.rows ?? []).length > 0 && details(`${split}-${one.reason}`, `${one.rows.length} shown`, el("ul", {}, one.rows.map((row) => el("li", {}, `${tail(row.object)}, row ${count(row.row)}`, row.note && `: ${row.note}`)))),
+    (one.rows ?? []).length > 0 &&
+      details(
+        `${split}-${one.reason}`,
+        `${one.rows.length} shown`,
+        el(
+          "ul",
+          {},
+          one.rows.map((row) =>
+            el("li", {}, `${tail(row.object)}, row ${count(row.row)}`, row.note && `: ${row.note}`),
+          ),
+        ),
+      ),
   ]);
   return table(`${name}: left out, changed or worth a look`, columns, rows);
 }
 
 function sources(found) {
   if (found.length === 0) return null;
-  const columns = [{ title: "Source" }, { title: "Weight", number: true }, { title: "Examples", number: true }, { title: "Of these in an epoch", number: true }];
-  return table("Sources that are mixed", columns, found.map((one) => [tail(one.uri), String(number(one.weight)), count(one.examples), count(one.examplesPerEpoch)]));
+  const columns = [
+    { title: "Source" },
+    { title: "Weight", number: true },
+    { title: "Examples", number: true },
+    { title: "Of these in an epoch", number: true },
+  ];
+  return table(
+    "Sources that are mixed",
+    columns,
+    found.map((one) => [tail(one.uri), String(number(one.weight)), count(one.examples), count(one.examplesPerEpoch)]),
+  );
 }
 
 function lengths(buckets, split, name) {

@@ -8,7 +8,9 @@ export function el(tag, properties = {}, ...children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name === "className" ? "class" : name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false),
+  );
   return element;
 }
 
@@ -48,23 +50,39 @@ export function details(key, summary, ...children) {
 
 /// A table; a column is its heading and whether it holds numbers. A cell is a text, a node or a list of these.
 export function table(caption, columns, rows) {
-  const heads = columns.map((column) => el("th", { scope: "col", role: "columnheader", className: column.number && "number" }, column.title));
-  const row = (cells) => el("tr", { role: "row" }, cells.map((cell, index) => {
-    const { title, number } = columns[index];
-    const role = index === 0 ? { scope: "row", role: "rowheader" } : { role: "cell" };
-    return el(index === 0 ? "th" : "td", { ...role, className: number && "number", "data-label": title }, cell);
-  }));
+  const heads = columns.map((column) =>
+    el("th", { scope: "col", role: "columnheader", className: column.number && "number" }, column.title),
+  );
+  const row = (cells) =>
+    el(
+      "tr",
+      { role: "row" },
+      cells.map((cell, index) => {
+        const { title, number } = columns[index];
+        const role = index === 0 ? { scope: "row", role: "rowheader" } : { role: "cell" };
+        return el(index === 0 ? "th" : "td", { ...role, className: number && "number", "data-label": title }, cell);
+      }),
+    );
   // Roles said aloud: on a phone rows are laid out as cards, which would take them away.
-  return el("table", { role: "table" },
+  return el(
+    "table",
+    { role: "table" },
     el("caption", {}, caption),
     el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads)),
-    el("tbody", { role: "rowgroup" }, rows.map(row)));
+    el("tbody", { role: "rowgroup" }, rows.map(row)),
+  );
 }
 
 /// Names and what they are; what is long takes a line of its own.
 export function facts(pairs) {
   const shown = pairs.filter(([, value]) => value !== undefined && value !== null && value !== "" && value !== false);
-  return el("dl", {}, shown.map(([name, value, isWide]) => el("div", { className: isWide && "wide" }, el("dt", {}, name), el("dd", {}, value))));
+  return el(
+    "dl",
+    {},
+    shown.map(([name, value, isWide]) =>
+      el("div", { className: isWide && "wide" }, el("dt", {}, name), el("dd", {}, value)),
+    ),
+  );
 }
 
 let lastId = 0;

@@ -28,7 +28,10 @@ export async function follow(jobId, on, signal) {
     } catch (error) {
       if (signal.aborted) return;
       // A server that is stopping, busy, or behind a proxy that cannot reach it comes back.
-      const passes = !(error instanceof Refused) || ["Unavailable", "ResourceExhausted"].includes(error.code) || [429, 502, 503, 504].includes(error.status);
+      const passes =
+        !(error instanceof Refused) ||
+        ["Unavailable", "ResourceExhausted"].includes(error.code) ||
+        [429, 502, 503, 504].includes(error.status);
       if (!passes) throw error;
     }
     on.connection("waiting");

@@ -38,7 +38,10 @@ export function bytes(value) {
   const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
   let size = number(value);
   let unit = 0;
-  while (size >= 1024 && unit < units.length - 1) { size /= 1024; unit += 1; }
+  while (size >= 1024 && unit < units.length - 1) {
+    size /= 1024;
+    unit += 1;
+  }
   return `${unit === 0 ? size : size.toFixed(size < 10 ? 1 : 0)}\u00a0${units[unit]}`;
 }
 

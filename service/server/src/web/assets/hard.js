@@ -7,9 +7,15 @@ export function hardExamples(hard) {
   const examples = hard.examples ?? [];
   if (examples.length === 0) return null;
   return [
-    el("p", {}, `The held-out rows that the model finds hardest after step ${number(hard.step)}, the hardest first. `,
-      el("mark", { className: "trained" }, "Marked"), " is what is scored, as in training; ",
-      el("mark", { className: "surprise" }, "underlined"), " in it are the tokens that surprise the model most."),
+    el(
+      "p",
+      {},
+      `The held-out rows that the model finds hardest after step ${number(hard.step)}, the hardest first. `,
+      el("mark", { className: "trained" }, "Marked"),
+      " is what is scored, as in training; ",
+      el("mark", { className: "surprise" }, "underlined"),
+      " in it are the tokens that surprise the model most.",
+    ),
     el("ol", { className: "hard" }, examples.map(example)),
   ];
 }
@@ -19,7 +25,9 @@ function example(found) {
   const was = before === null ? "" : ` (before: ${figure(before)})`;
   const surprises = found.surprises ?? [];
   const row = `${tail(found.object)}, row ${count(found.row)}`;
-  return el("li", {},
+  return el(
+    "li",
+    {},
     el("h3", {}, row),
     facts([
       ["Loss", loss !== null && `${figure(loss)} nats per token${margin === null ? was : ""}`],
@@ -29,7 +37,8 @@ function example(found) {
     text(found.rejected ? "Chosen" : "Expected", found.expected && marked(found.expected, surprises)),
     text("Rejected", found.rejected),
     text("The model writes", found.answer),
-    surprises.length > 0 && details(`hard-${row}`, "Surprising tokens", surpriseTable(surprises)));
+    surprises.length > 0 && details(`hard-${row}`, "Surprising tokens", surpriseTable(surprises)),
+  );
 }
 
 /// A text under a name, or nothing.
@@ -59,8 +68,22 @@ function marked(expected, surprises) {
 }
 
 function surpriseTable(surprises) {
-  const columns = [{ title: "Token", number: true }, { title: "Expected" }, { title: "The model's favourite" }, { title: "Nats", number: true }];
-  return table("The least likely tokens", columns, surprises.map((one) => [String(number(one.token)), quoted(one.expected), quoted(one.preferred), figure(number(one.nll))]));
+  const columns = [
+    { title: "Token", number: true },
+    { title: "Expected" },
+    { title: "The model's favourite" },
+    { title: "Nats", number: true },
+  ];
+  return table(
+    "The least likely tokens",
+    columns,
+    surprises.map((one) => [
+      String(number(one.token)),
+      quoted(one.expected),
+      quoted(one.preferred),
+      figure(number(one.nll)),
+    ]),
+  );
 }
 
 // Spaces and line ends are part of a token.

@@ -7,7 +7,21 @@ import { checkpoints } from "./checkpoints.js";
 import { dataReports } from "./data.js";
 import { details, el, facts, section, table } from "./dom.js";
 import { follow } from "./events.js";
-import { count, figure, isFinal, jobName, method, moment, number, optional, seconds, share, tail, task, word } from "./format.js";
+import {
+  count,
+  figure,
+  isFinal,
+  jobName,
+  method,
+  moment,
+  number,
+  optional,
+  seconds,
+  share,
+  tail,
+  task,
+  word,
+} from "./format.js";
 import { hardExamples } from "./hard.js";
 import { scores } from "./scores.js";
 import { badge, took } from "./standing.js";
@@ -34,7 +48,10 @@ export async function job(page, jobId, signal, connection) {
     touched.clear();
     if (parts.has("job")) {
       parts.add("head");
-      job = await get(jobPath(jobId), { signal }).then((found) => found.job, () => job);
+      job = await get(jobPath(jobId), { signal }).then(
+        (found) => found.job,
+        () => job,
+      );
     }
     if (signal.aborted) return;
     view.write(job, state, parts);
@@ -85,9 +102,29 @@ class View {
     this.#signal = signal;
     this.#charts = charts(signal);
     this.#checkpoints = checkpoints(this.#parts.checkpoints, signal);
-    const { result, scores, answers, warnings, failures, exported, hard, data, checkpoints: saved, log, spec } = this.#parts;
+    const {
+      result,
+      scores,
+      answers,
+      warnings,
+      failures,
+      exported,
+      hard,
+      data,
+      checkpoints: saved,
+      log,
+      spec,
+    } = this.#parts;
     const order = [result, scores, answers, this.#run, warnings, failures, exported, hard, data, saved, log, spec];
-    page.replaceChildren(this.#title, this.#id, this.#standing, this.#progress, this.#failure, this.#facts, order.map((part) => part.element).reduce((all, one) => (all.append(one), all), document.createDocumentFragment()));
+    page.replaceChildren(
+      this.#title,
+      this.#id,
+      this.#standing,
+      this.#progress,
+      this.#failure,
+      this.#facts,
+      order.map((part) => part.element).reduce((all, one) => (all.append(one), all), document.createDocumentFragment()),
+    );
     this.#run.show(this.#charts.element);
     this.#run.element.hidden = true;
   }
@@ -98,7 +135,10 @@ class View {
 
   refreshCheckpoints(job) {
     this.#checkpoints(job).catch((error) => {
-      if (!this.#signal.aborted) this.#parts.checkpoints.show(el("p", { className: "failure" }, `The checkpoints cannot be listed: ${error.message}`));
+      if (!this.#signal.aborted)
+        this.#parts.checkpoints.show(
+          el("p", { className: "failure" }, `The checkpoints cannot be listed: ${error.message}`),
+        );
     });
   }
 
@@ -113,9 +153,19 @@ class View {
     show("result", state.result && result(state.result, task(spec).name));
     show("scores", state.scores && scores(state.scores, task(spec).name));
     show("answers", state.answers && answers(state.answers));
-    show("warnings", state.warnings.length > 0 && el("ul", { className: "notes" }, state.warnings.map((one) => el("li", {}, el("code", {}, one.code), " ", one.message))));
+    show(
+      "warnings",
+      state.warnings.length > 0 &&
+        el(
+          "ul",
+          { className: "notes" },
+          state.warnings.map((one) => el("li", {}, el("code", {}, one.code), " ", one.message)),
+        ),
+    );
     // The one that ended the job stands above.
-    const earlier = state.failures.filter((one) => one.message !== job.failure?.message || one.attempt !== number(job.attempt));
+    const earlier = state.failures.filter(
+      (one) => one.message !== job.failure?.message || one.attempt !== number(job.attempt),
+    );
     show("failures", earlier.length > 0 && earlier.map((one) => failure(one, `Attempt ${one.attempt}`)));
     show("exported", state.exported && exported(state.exported));
     show("hard", state.hard && hardExamples(state.hard));
@@ -127,26 +177,42 @@ class View {
   #head(job, state, spec) {
     this.#title.textContent = jobName(job);
     this.#id.textContent = job.spec?.displayName ? job.jobId : "";
-    const detail = state.phase && !isFinal(job.state) ? [word(state.phase.name), state.phase.detail].filter(Boolean).join(": ") : job.stateDetail;
+    const detail =
+      state.phase && !isFinal(job.state)
+        ? [word(state.phase.name), state.phase.detail].filter(Boolean).join(": ")
+        : job.stateDetail;
     replace(this.#standing, job.state + detail, () => [badge(job.state), detail && el("span", {}, detail)]);
     this.#progress.replaceChildren(...progress(job, state));
-    replace(this.#failure, JSON.stringify(job.failure), () => [job.failure && failure(job.failure, "The job has failed", "h2")]);
+    replace(this.#failure, JSON.stringify(job.failure), () => [
+      job.failure && failure(job.failure, "The job has failed", "h2"),
+    ]);
     const { name, settings } = task(spec);
     const epochs = state.steps.at(-1)?.epoch;
-    this.#facts.replaceChildren(facts([
-      ["Task", name.toUpperCase()],
-      ["Trains", method(spec)],
-      ["Base model", tail(spec?.baseModel?.uri, 2)],
-      ["Rows", (settings.data?.train ?? settings.data?.rows ?? []).map((uri) => tail(uri)).join(", ")],
-      ["Project", job.project],
-      ["Labels", Object.entries(spec?.labels ?? {}).map(([key, value]) => `${key}=${value}`).join(", ")],
-      ["Created", job.createTime && el("time", { datetime: job.createTime }, moment(job.createTime))],
-      ["Took", took(job)],
-      ["Attempts", number(job.attempt) > 1 && String(job.attempt)],
-      ["Device", state.plan?.device && `${state.plan.device}, ${state.plan.precision ?? ""}`],
-      ["Parameters", state.plan?.trainableParameters && `${count(state.plan.trainableParameters)} trained of ${count(state.plan.baseParameters)}`],
-      ["Epochs", epochs && epochs.toFixed(2)],
-    ]));
+    this.#facts.replaceChildren(
+      facts([
+        ["Task", name.toUpperCase()],
+        ["Trains", method(spec)],
+        ["Base model", tail(spec?.baseModel?.uri, 2)],
+        ["Rows", (settings.data?.train ?? settings.data?.rows ?? []).map((uri) => tail(uri)).join(", ")],
+        ["Project", job.project],
+        [
+          "Labels",
+          Object.entries(spec?.labels ?? {})
+            .map(([key, value]) => `${key}=${value}`)
+            .join(", "),
+        ],
+        ["Created", job.createTime && el("time", { datetime: job.createTime }, moment(job.createTime))],
+        ["Took", took(job)],
+        ["Attempts", number(job.attempt) > 1 && String(job.attempt)],
+        ["Device", state.plan?.device && `${state.plan.device}, ${state.plan.precision ?? ""}`],
+        [
+          "Parameters",
+          state.plan?.trainableParameters &&
+            `${count(state.plan.trainableParameters)} trained of ${count(state.plan.baseParameters)}`,
+        ],
+        ["Epochs", epochs && epochs.toFixed(2)],
+      ]),
+    );
   }
 }
 
@@ -162,16 +228,26 @@ function progress(job, state) {
   const step = Math.max(number(job.step), last?.step ?? 0);
   const total = number(job.totalSteps) || number(state.plan?.totalSteps);
   if (total === 0) return [];
-  const forecast = last && last.step < total && job.state === "JOB_STATE_RUNNING" ? `, about ${seconds(last.remaining)} left` : "";
+  const forecast =
+    last && last.step < total && job.state === "JOB_STATE_RUNNING" ? `, about ${seconds(last.remaining)} left` : "";
   const loss = last?.loss === null || last === undefined ? "" : `; loss ${figure(last.loss)}`;
-  return [el("progress", { max: total, value: step, "aria-label": "Steps" }), el("p", {}, `Step ${count(step)} of ${count(total)}${forecast}${loss}`)];
+  return [
+    el("progress", { max: total, value: step, "aria-label": "Steps" }),
+    el("p", {}, `Step ${count(step)} of ${count(total)}${forecast}${loss}`),
+  ];
 }
 
 function failure(failed, title, heading = "h3") {
-  return el("div", { className: "failure" },
+  return el(
+    "div",
+    { className: "failure" },
     el(heading, {}, `${title}: ${word(failed.reason, "FAILURE_REASON_")}`),
     el("p", {}, failed.message ?? ""),
-    facts([["Where", failed.location, true], ["What to try", failed.remedy, true]]));
+    facts([
+      ["Where", failed.location, true],
+      ["What to try", failed.remedy, true],
+    ]),
+  );
 }
 
 function result(found, name) {
@@ -180,7 +256,10 @@ function result(found, name) {
   const pairs = (of) => change(optional(found.preferenceBefore?.[of]), optional(found.preferenceAfter?.[of]));
   return facts([
     ["Held-out loss", change(optional(found.evalLossBefore), optional(found.evalLossAfter))],
-    ["Held-out accuracy", found.preferenceAfter && `${share(found.preferenceBefore?.accuracy)} → ${share(found.preferenceAfter.accuracy)}`],
+    [
+      "Held-out accuracy",
+      found.preferenceAfter && `${share(found.preferenceBefore?.accuracy)} → ${share(found.preferenceAfter.accuracy)}`,
+    ],
     ["Held-out margin", pairs("margin")],
     ["Steps", trains && count(found.steps)],
     ["Trained tokens", number(found.trainedTokens) > 0 && count(found.trainedTokens)],
@@ -200,7 +279,11 @@ function exported(report) {
     ["Weights", `${count(report.parameters)} as ${report.weightType}`],
     ["Tensors that training changed", count(report.mergedTensors)],
     ["Of the update lost to rounding", lost(report.updateLost)],
-    ["The tensor that lost most", report.worstTensor && `${report.worstTensor}: ${lost(report.worstUpdateLost) || "0"}`, true],
+    [
+      "The tensor that lost most",
+      report.worstTensor && `${report.worstTensor}: ${lost(report.worstUpdateLost) || "0"}`,
+      true,
+    ],
     ["Embedding and head", report.untied && "were one, are two"],
   ]);
 }
@@ -208,7 +291,10 @@ function exported(report) {
 function log(entries) {
   const columns = [{ title: "Time" }, { title: "Attempt", number: true }, { title: "What" }, { title: "Detail" }];
   const rows = entries.map(({ time, attempt, what, detail }) => [
-    el("time", { datetime: time }, new Date(time).toLocaleTimeString()), attempt ? String(attempt) : "–", what.replaceAll("JOB_STATE_", "").toLowerCase(), detail]);
+    el("time", { datetime: time }, new Date(time).toLocaleTimeString()),
+    attempt ? String(attempt) : "–",
+    what.replaceAll("JOB_STATE_", "").toLowerCase(),
+    detail,
+  ]);
   return details("log", `${entries.length} entries`, table("What happened, in order", columns, rows));
 }
-

@@ -49,7 +49,10 @@ function view(page, signal) {
 
 // Who hears the page is told that it has changed; who has just come begins at its beginning.
 function focusHeading(page, signal) {
-  if (isFirst) { isFirst = false; return; }
+  if (isFirst) {
+    isFirst = false;
+    return;
+  }
   const watcher = new MutationObserver(() => {
     const heading = page.querySelector("h1");
     if (!heading) return;
@@ -67,13 +70,39 @@ function ask(page, error) {
   const known = Boolean(token());
   setToken("");
   forget.hidden = true;
-  const input = el("input", { id: "token", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "about-token" });
-  page.replaceChildren(el("h1", { tabindex: -1 }, "Token"),
+  const input = el("input", {
+    id: "token",
+    type: "password",
+    autocomplete: "off",
+    spellcheck: "false",
+    required: true,
+    "aria-describedby": "about-token",
+  });
+  page.replaceChildren(
+    el("h1", { tabindex: -1 }, "Token"),
     known && el("p", { className: "failure", role: "alert" }, error.message),
-    el("form", { className: "token", onsubmit: (event) => { event.preventDefault(); setToken(input.value.trim()); show(); } },
-      el("label", { for: "token" }, "Token of this server"), input, el("button", { type: "submit" }, "Look in")),
+    el(
+      "form",
+      {
+        className: "token",
+        onsubmit: (event) => {
+          event.preventDefault();
+          setToken(input.value.trim());
+          show();
+        },
+      },
+      el("label", { for: "token" }, "Token of this server"),
+      input,
+      el("button", { type: "submit" }, "Look in"),
+    ),
     el("p", { id: "about-token" }, "It stays in this tab until the tab is closed, and goes to this server only."),
-    !isSafe() && el("p", { className: "failure" }, "This page did not come over an encrypted connection: whoever listens on the way can read the token."));
+    !isSafe() &&
+      el(
+        "p",
+        { className: "failure" },
+        "This page did not come over an encrypted connection: whoever listens on the way can read the token.",
+      ),
+  );
   input.focus();
 }
 
@@ -85,11 +114,21 @@ function refused(page, error) {
   document.title = "hone";
   connection("");
   const again = el("button", { type: "button", onclick: show }, "Try again");
-  page.replaceChildren(el("h1", { tabindex: -1 }, error.status === 404 ? "Not found" : "That did not work"),
-    el("p", { className: "failure", role: "alert" }, error.message), error.remedy && el("p", {}, error.remedy), again);
+  page.replaceChildren(
+    el("h1", { tabindex: -1 }, error.status === 404 ? "Not found" : "That did not work"),
+    el("p", { className: "failure", role: "alert" }, error.message),
+    error.remedy && el("p", {}, error.remedy),
+    again,
+  );
 }
 
-forget.addEventListener("click", () => { setToken(""); show(); });
-document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+forget.addEventListener("click", () => {
+  setToken("");
+  show();
+});
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
 addEventListener("hashchange", show);
 show();

@@ -12,7 +12,10 @@ export function badge(state) {
 export function progress(job) {
   const [step, total] = [number(job.step), number(job.totalSteps)];
   if (total === 0) return step ? `step ${step}` : "–";
-  return [el("progress", { max: total, value: step, "aria-label": `Progress of ${jobName(job)}` }), el("small", {}, `step ${step} of ${total}`)];
+  return [
+    el("progress", { max: total, value: step, "aria-label": `Progress of ${jobName(job)}` }),
+    el("small", {}, `step ${step} of ${total}`),
+  ];
 }
 
 /// How long a job has taken so far, or in all.

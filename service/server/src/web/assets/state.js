@@ -122,12 +122,22 @@ const CHANGES = {
     return ["exported"];
   },
   resumed(state, resumed, event) {
-    note(state, event, `goes on from ${resumed.checkpointId}`, `step ${number(resumed.step)}, ${resumed.optimizer ?? ""}`);
+    note(
+      state,
+      event,
+      `goes on from ${resumed.checkpointId}`,
+      `step ${number(resumed.step)}, ${resumed.optimizer ?? ""}`,
+    );
     return ["log"];
   },
   earlyStopped(state, stop, event) {
     const best = `best ${stop.metric} ${stop.best ?? "–"} at step ${number(stop.bestStep)}`;
-    note(state, event, `stops early at step ${number(stop.step)}`, `${best}; ${number(stop.evaluations)} evaluations since were not better`);
+    note(
+      state,
+      event,
+      `stops early at step ${number(stop.step)}`,
+      `${best}; ${number(stop.evaluations)} evaluations since were not better`,
+    );
     return ["log"];
   },
   answers(state, answers) {
