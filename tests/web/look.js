@@ -61,8 +61,23 @@ window.look = (() => {
     return found.map((element) => `${element.tagName}.${element.className}`).slice(0, 5);
   }
 
+  /// Points of the first chart in the colour of a standard error's area.
+  function shaded() {
+    const canvas = one("figure canvas");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    const wanted = color(getComputedStyle(document.documentElement).getPropertyValue("--held-band"));
+    const near = (at, part) => Math.abs(data[at] - part) <= 6;
+    let found = 0;
+    for (let at = 0; at < data.length; at += 4) {
+      const isIt = near(at, wanted.r) && near(at + 1, wanted.g) && near(at + 2, wanted.b);
+      if (isIt && data[at + 3] > 20 && data[at + 3] < 100) found += 1;
+    }
+    return found;
+  }
+
   return {
     isWhole,
+    shaded,
     rows,
     faint,
     wide,

@@ -59,6 +59,18 @@ class Told(unittest.TestCase):
         accessibility.check(self, self.browser)
         self.assertEqual(self.browser.complaints(), [])
 
+    def test_the_standard_error_is_an_area(self):
+        def evaluation(step, error):
+            figures = {"loss": 2.0 - step / 10, "loss_standard_error": error, "perplexity": 7.0, "token_accuracy": 0.5}
+            counts = {"examples": 4, "tokens": 40, "buckets": [], "seconds": 0.1, "best": True, "preference": None}
+            return {"Event": {"evaluation": {"step": step, **figures, **counts}}}
+
+        for error, is_there in ((0.3, True), (0.0, False)):
+            self.job(
+                ["Running", {"Steps": 4}, evaluation(4, error), {"Steps": 4}, evaluation(8, error), SAVE, "Succeed"]
+            )
+            self.assertEqual(self.browser.run("look.shaded()") > 1000, is_there, self.browser.run("look.shaded()"))
+
     def test_a_long_run_is_drawn(self):
         job = self.job(["Running", {"Steps": 5000}, SAVE, "Succeed"])
         self.assertIn("up to step 5000", self.browser.text())
