@@ -1,6 +1,5 @@
 //! The web page: what the API tells, for people with a browser. Its files are in the program, its data comes from
-//! `api::Inside`, where tokens are checked as everywhere; nothing that is asked here changes
-//! anything.
+//! `api::Inside`, where tokens are checked as everywhere; nothing that is asked here changes anything.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
