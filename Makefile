@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 CARGO_FLAGS := --workspace --features hone-client/cli
 
-.PHONY: help tools libtorch build demo sft-dpo run test web-test lint interop soak load k8s fuzz bench
+.PHONY: help tools libtorch build demo sft-dpo run test web-test lint interop soak load k8s fuzz bench descriptors
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -31,17 +31,20 @@ test: build ## all tests, with the S3 server and grpcurl they use
 	@python3 scripts/fetch.py model rows grpcurl seaweedfs
 	cargo test $(CARGO_FLAGS)
 
-web-test: build ## the web page in Chromium, over real runs; PICTURES=docs/pictures takes those of docs/web.md
-	@tests/web/run.sh
-
-lint: libtorch ## format, protos, dependencies, clippy and docs with warnings denied
+.PHONY: web-test: build ## the web page in Chromium, over real runs; PICTURES=docs/pictures takes those of docs/web.md @tests/web/run.sh lint: libtorch format, protos, dependencies, clippy and docs with warnings denied links,
 	@python3 scripts/fetch.py buf
 	@test -x .cache/bin/cargo-deny || cargo install cargo-deny@0.20.2 --locked --root .cache
 	cargo fmt --all --check
 	.cache/bin/cargo-deny --log-level error check bans licenses sources
 	cd proto && ../.cache/bin/buf lint && ../.cache/bin/buf format -d --exit-code
+	scripts/spec_schema.py --check
+	scripts/check_links.py
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
+
+descriptors: ## write the public protos as one descriptor set, hone.binpb
+	@python3 scripts/fetch.py buf
+	cd proto && ../.cache/bin/buf build --path hone/v1 --as-file-descriptor-set --output ../hone.binpb
 
 interop: build ## compare with transformers, PEFT and TRL in a Python environment of its own
 	@python3 scripts/fetch.py model
