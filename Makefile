@@ -46,8 +46,8 @@ descriptors: ## write the public protos as one descriptor set, hone.binpb
 	@python3 scripts/fetch.py buf
 	cd proto && ../.cache/bin/buf build --path hone/v1 --as-file-descriptor-set --output ../hone.binpb
 
-interop: build ## compare with transformers, PEFT and TRL in a Python environment of its own
-	@python3 scripts/fetch.py model
+interop: build ## compare with transformers, PEFT and TRL, and try docs and examples, in a Python environment of its own
+	@python3 scripts/fetch.py model buf
 	tests/interop/run.sh
 
 soak: build ## a hundred random faults in one run, which must end as if there had been none

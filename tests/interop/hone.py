@@ -67,7 +67,7 @@ def export(model, out, *, trained=None, layout="hugging_face", kind="float32"):
 
 
 @contextlib.contextmanager
-def service(data_dir, *flags):
+def service(data_dir, *flags, listen="127.0.0.1:0"):
     """A running server that keeps everything in `data_dir`; yields a Service and stops the server at the end."""
     data_dir.mkdir(parents=True, exist_ok=True)
     port_file = data_dir / "port"
@@ -75,7 +75,7 @@ def service(data_dir, *flags):
     log = data_dir / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            [binary("hone-server"), "--listen", "127.0.0.1:0", "--port-file", port_file, "--data-dir", data_dir, *flags],
+            [binary("hone-server"), "--listen", listen, "--port-file", port_file, "--data-dir", data_dir, *flags],
             stdout=output,
             stderr=output,
         )
