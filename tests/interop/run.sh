@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compares hone with transformers, PEFT and TRL, and runs what the documents tell Python users to. `make interop` calls it, with hone built and the model fetched.
+# Compares hone with transformers, PEFT and TRL, and runs the documents' commands. `make interop` calls it, with hone built and
+# the model fetched.
 # Arguments go to pytest: tests/interop/run.sh -k gguf
 set -euo pipefail
 cd "$(dirname "$0")/../.."
