@@ -31,7 +31,10 @@ test: build ## all tests, with the S3 server and grpcurl they use
 	@python3 scripts/fetch.py model rows grpcurl seaweedfs
 	cargo test $(CARGO_FLAGS)
 
-.PHONY: web-test: build ## the web page in Chromium, over real runs; PICTURES=docs/pictures takes those of docs/web.md @tests/web/run.sh lint: libtorch format, protos, dependencies, clippy and docs with warnings denied links,
+web-test: build ## the web page in Chromium, over real runs; PICTURES=docs/pictures takes those of docs/web.md
+	@tests/web/run.sh
+
+lint: libtorch ## format, protos, links, dependencies, clippy and docs with warnings denied
 	@python3 scripts/fetch.py buf
 	@test -x .cache/bin/cargo-deny || cargo install cargo-deny@0.20.2 --locked --root .cache
 	cargo fmt --all --check

@@ -39,17 +39,16 @@ def test_every_spec_in_the_documents_fits_the_schema(schema):
     """Those that stand as JSON, and those that docs/api.md puts together in the shell."""
     written = [block for page in hone.ROOT.glob("docs/*.md") for block in pages.blocks(page, "json")]
     specs = [spec for spec in map(json.loads, written) if "base_model" in spec]
-    lines = re.findall(r"^((?:SPEC|LORA|CANDIDATES)\w*)=.*$", pages.read("docs/api.md"), flags=re.MULTILINE)
-    shell = [line for line in pages.read("docs/api.md").splitlines() if line.partition("=")[0] in lines]
-    shell = [f"{line}\nprintf '%s\\n' \"${line.partition('=')[0]}\"" for line in shell]
-    told = pages.paste("\n".join(shell), MODEL="model-1", ROWS="ds-1", SOURCE="file:///c").splitlines()
-    specs += [spec for spec in map(json.loads, told) if "base_model" in spec]
+    shell = re.findall(r"^(((?:SPEC|LORA|CANDIDATES)\w*)=.*)$", pages.read("docs/api.md"), flags=re.MULTILINE)
+    shell = "\n".join(f"{line}\nprintf '%s\\n' \"${name}\"" for line, name in shell)
+    told = pages.paste(shell, MODEL="model-1", ROWS="ds-1", SOURCE="file:///c").splitlines()
+    specs += [spec for spec in map(json.loads, told) if "base_model" in spec]  # the others are parts of these
     assert len(specs) >= 7
     for spec in specs:
         schema.validate(spec)
 
 
-def test_specs_in_force_fit_the_schema(service, schema):
+def test_specs_in_force_fit_the_schema(service, schema, tmp_path):
     """What the server makes of a spec, every default filled in, is a spec again."""
     model = service.upload_model(MODELS / "llama")
     rows = service.upload_rows(FIXTURES / "sft/rows.jsonl")
@@ -60,15 +59,29 @@ def test_specs_in_force_fit_the_schema(service, schema):
         {"generate": {"data": {"rows": [rows]}}},
         {"export": {}},
     ]:
-        spec = in_force(service, {"base_model": {"uri": model}, **task})
-        schema.validate(spec)
+        schema.validate(in_force(service, {"base_model": {"uri": model}, **task}, tmp_path / "spec.json"))
 
 
-def in_force(service, spec, tmp=None):
-    """A spec as the server reads it, without a job."""
-    import tempfile
+def in_force(service, spec, path):
+    """A spec as the server reads it; no job is made."""
+    path.write_text(json.dumps(spec))
+    return json.loads(service.cli("jobs", "create", "--validate-only", "--spec", path))["spec"]
 
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(spec, file)
-        file.flush()
-        return json.loads(service.cli("jobs", "create", "--validate-only", "--spec", file.name))["spec"]
+
+def test_every_command_of_the_tutorial_works_as_pasted(service, tmp_path):
+    """With a tiny model and rows in place of the real ones; its first commands build and fetch what is here."""
+    with (FIXTURES / "sft/rows.jsonl").open() as file:
+        pairs = [(row["prompt"], row["completion"]) for row in map(json.loads, file)]
+    for name, part in [("train", pairs[:80]), ("heldout", pairs[80:])]:
+        rows = [[{"role": "user", "content": asked}, {"role": "assistant", "content": said}] for asked, said in part]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    told = pages.paste(
+        "\n".join(pages.blocks("docs/tutorial.md", "sh")[1:]),
+        HONE_SERVER=service.url,
+        MODEL=str(MODELS / "llama"),
+        TRAIN=str(tmp_path / "train.jsonl"),
+        HELDOUT=str(tmp_path / "heldout.jsonl"),
+        TMPDIR=str(tmp_path),
+    )
+    for words in ["over_length_dropped", "hardest row", "dpo against base", "pairs told apart", "model.safetensors"]:
+        assert words in told, told
