@@ -62,6 +62,35 @@ def test_specs_in_force_fit_the_schema(service, schema, tmp_path):
         schema.validate(in_force(service, {"base_model": {"uri": model}, **task}, tmp_path / "spec.json"))
 
 
+ROWS = ["file:///rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"sft": {}},
+        {"sft": {"data": {"train": ROWS}}, "export": {}},
+        {"sft": {"data": {"train": ROWS}, "max_steps": 1, "epochs": 1}},
+        {"sft": {"data": {"train": ROWS, "max_length": 1}}},
+        {"sft": {"data": {"train": ROWS, "eval_fraction": 1}}},
+        {"sft": {"daata": {"train": ROWS}}},
+        {"sft": {"data": {"train": ROWS}, "adapter": {"lora": {"rank": "8.5"}}}},
+        {"dpo": {"data": {"train": ROWS}, "beta": 0}},
+        {"generate": {"data": {"rows": ROWS}, "sampling": {"top_p": 1.5}}},
+        {"export": {"format": "GGUF"}},
+    ],
+    ids=json.dumps,
+)
+def test_schema_and_server_refuse_the_same(service, schema, tmp_path, wrong):
+    """Names, types, ranges, what is required and what excludes what."""
+    spec, path = {"base_model": {"uri": "file:///model"}}, tmp_path / "spec.json"
+    in_force(service, {**spec, "sft": {"data": {"train": ROWS}}}, path)
+    assert not schema.is_valid({**spec, **wrong})
+    with pytest.raises(hone.HoneError):
+        in_force(service, {**spec, **wrong}, path)
+
+
 def in_force(service, spec, path):
     """A spec as the server reads it; no job is made."""
     path.write_text(json.dumps(spec))
