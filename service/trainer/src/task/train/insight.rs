@@ -233,7 +233,7 @@ mod tests {
         assert!((1..=3).contains(&told.len()) && told.last().unwrap().scale.unwrap() > 60.0, "{told:?}");
 
         let mut nothing = Noise::default();
-        let signal = |n: usize| if n % 2 == 0 { 1.0 } else { -1.0 };
+        let signal = |n: usize| if n.is_multiple_of(2) { 1.0 } else { -1.0 };
         let told: Vec<_> =
             (0..200).filter_map(|n| nothing.observe(NoiseSample { noise: 9.0, signal: signal(n) })).collect();
         assert!(told.len() == 1 && told[0].scale.is_none() && told[0].steps == NoiseScale::WINDOW as u64, "{told:?}");
