@@ -38,9 +38,9 @@ use crate::tls::Acceptor;
 use crate::tokens::Tokens;
 
 pub mod access;
-pub mod answering;
+mod answering;
 mod api;
-mod attempts;
+pub mod attempts;
 pub mod caller;
 mod changes;
 mod checkpoints;
