@@ -391,3 +391,37 @@ async fn a_reader_that_leaves_is_no_error() {
     let done = child.wait_with_output().await.expect("hone ends");
     assert_eq!((text(&done.stderr), done.status.code()), ("", Some(0)));
 }
+
+#[tokio::test]
+async fn numbers_go_to_files_for_other_tools() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = folder.path().to_str().expect("a path");
+    let script = Script::ending_in(pb::JobState::Succeeded);
+    let done = script.hone(&["export-metrics", JOB_ID, "--csv", to, "--tensorboard", to, "--follow"]).await;
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let csv = std::fs::read_to_string(folder.path().join(format!("{JOB_ID}.csv"))).expect("numbers");
+    assert_eq!(csv.lines().filter(|line| line.contains(",train/loss,")).count() as u64, STEPS);
+    let mut files = std::fs::read_dir(folder.path().join(JOB_ID)).expect("a folder for the job");
+    let file = files.next().expect("a file").expect("a file").file_name().into_string().expect("a name");
+    assert!(file.starts_with("events.out.tfevents."), "{file}");
+    let refused = script.hone(&["export-metrics", JOB_ID]).await;
+    assert_eq!(refused.status.code(), Some(2), "it is to be said where to");
+}
+
+#[tokio::test]
+async fn shells_and_manuals_are_served_without_a_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hone = |arguments: Vec<String>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hone"));
+        command.args(arguments).env("HONE_SERVER", "http://127.0.0.1:1").output()
+    };
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let done = hone(vec!["completions".into(), shell.into()]).await.expect("hone runs");
+        assert!(done.status.success() && text(&done.stdout).contains("export-metrics"), "{shell}: {done:?}");
+    }
+    let done = hone(vec!["man".into(), folder.path().display().to_string()]).await.expect("hone runs");
+    assert!(done.status.success(), "{done:?}");
+    for page in ["hone.1", "hone-train-sft.1", "hone-export-metrics.1"] {
+        assert!(folder.path().join(page).is_file(), "{page}");
+    }
+}

@@ -15,6 +15,7 @@ mod generation;
 mod grpcurl;
 mod layers;
 mod load;
+mod local;
 mod memory;
 mod once;
 mod preview;

@@ -59,6 +59,18 @@ class Told(unittest.TestCase):
         accessibility.check(self, self.browser)
         self.assertEqual(self.browser.complaints(), [])
 
+    def test_noise_and_the_turn_are_told_in_words(self):
+        noise = {"step": 4, "noise_scale": 130.0, "standard_error": 20.0, "signal_share": 0.11}
+        noise |= {"examples_per_step": 16, "measured_steps": 16, "advice": "most of a step's gradient is noise"}
+        turn = {"step": 8, "turned_at_step": 4, "held_out_change": 0.2, "standard_error": 0.05}
+        turn |= {"training_loss_then": 1.5, "training_loss_now": 0.75}
+        told = [{"Event": {"gradient_noise": noise}}, {"Steps": 4}, {"Event": {"overfitting": turn}}]
+        self.job(["Running", {"Steps": 4}, *told, SAVE, "Succeed"])
+        text = self.browser.text()
+        for words in ["130 ± 20 examples", "11.0%", "most of a step's gradient is noise", "by heart since step 4"]:
+            self.assertIn(words, text)
+        accessibility.check(self, self.browser)
+
     def test_the_standard_error_is_an_area(self):
         def evaluation(step, error):
             figures = {"loss": 2.0 - step / 10, "loss_standard_error": error, "perplexity": 7.0, "token_accuracy": 0.5}

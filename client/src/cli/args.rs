@@ -12,6 +12,7 @@ use crate::dpo::DpoArgs;
 use crate::export::ExportArgs;
 use crate::generate::GenerateArgs;
 use crate::labels::label;
+use crate::metrics::MetricsArgs;
 use crate::sft::SftArgs;
 use crate::training::DataArgs;
 
@@ -76,6 +77,18 @@ Examples:
 
 Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
 
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  hone completions bash > ~/.local/share/bash-completion/completions/hone
+  hone completions zsh > \"${fpath[1]}/_hone\"
+  hone completions fish > ~/.config/fish/completions/hone.fish";
+
+const METRICS_EXAMPLES: &str = "\
+Examples:
+  hone export-metrics job-… job-… --tensorboard runs && tensorboard --logdir runs
+  hone export-metrics job-… --tensorboard runs --follow
+  hone export-metrics job-… --csv numbers";
+
 /// Fine-tune language models: upload, preview, train, follow every step, take the checkpoints home.
 #[derive(Debug, Parser)]
 #[command(name = "hone", version, after_help = AFTER_HELP)]
@@ -131,6 +144,20 @@ pub(crate) enum Command {
     Checkpoints(CheckpointsCommand),
     /// Draw a job's loss curve as a PNG.
     Plot(PlotArgs),
+    /// Write a job's numbers for other tools: CSV, or TensorBoard's event files.
+    #[command(after_help = METRICS_EXAMPLES)]
+    ExportMetrics(MetricsArgs),
+    /// Print the script by which a shell completes this program's commands.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each command.
+    Man {
+        /// The folder, such as ~/.local/share/man/man1.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,6 +12,13 @@ pub(crate) struct ConnectArgs {
     /// Address of the server, http:// or https://.
     #[arg(long, global = true, env = "HONE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:7400")]
     server: String,
+    /// Start a server for this command alone, with what it knows in --data-dir; it ends with the command. Jobs that have not
+    /// ended go on the next time. Goes before --server.
+    #[arg(long, global = true)]
+    pub(crate) local: bool,
+    /// Folder of the server that --local starts.
+    #[arg(long, global = true, value_name = "DIR", default_value = ".hone")]
+    pub(crate) data_dir: PathBuf,
     /// File that holds the token of the caller; the token itself may be in HONE_TOKEN, which goes first.
     #[arg(long, global = true, env = "HONE_TOKEN_FILE", value_name = "PATH")]
     token_file: Option<PathBuf>,
@@ -33,6 +40,11 @@ pub(crate) struct ConnectArgs {
 }
 
 impl ConnectArgs {
+    /// How a server is reached that asks nobody who he is.
+    pub(crate) fn local(url: String) -> ConnectOptions {
+        ConnectOptions::new(url)
+    }
+
     /// How the server is reached.
     pub(crate) fn options(self) -> Result<ConnectOptions> {
         let mut options = ConnectOptions::new(self.server).allow_plaintext_token(self.allow_plaintext_token);

@@ -98,6 +98,11 @@ pub(crate) async fn follow(job: &JobHandle, after: u64, out: &Output) -> Result<
 }
 
 fn tell_it_goes_on(job_id: &str, last_sequence: u64, out: &Output) {
+    if out.local {
+        let text =
+            "The job saves and waits, since its server ends with this command; it goes on with the next --local.";
+        return out.note_with(text, json!({ "job_id": job_id, "last_sequence": last_sequence.to_string() }));
+    }
     let after = if last_sequence > 0 { format!(" --after {last_sequence}") } else { String::new() };
     let text = format!(
         "The job goes on without you.\n  watch it:  hone jobs watch {job_id}{after}\n  cancel it: hone jobs cancel {job_id}"

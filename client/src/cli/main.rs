@@ -24,8 +24,10 @@ mod info;
 mod jobs;
 mod json;
 mod labels;
+mod local;
 mod locate;
 mod lora;
+mod metrics;
 mod models;
 mod narrate;
 mod optim;
@@ -35,7 +37,9 @@ mod preview;
 mod report;
 mod scores;
 mod sft;
+mod shell;
 mod table;
+mod tensorboard;
 mod train;
 mod training;
 mod transfers;
@@ -45,13 +49,15 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
+use connect::ConnectArgs;
 use failure::Failure;
 use follow::Ending;
+use local::LocalServer;
 use output::Output;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let out = Output::of_this_process(cli.json);
+    let out = Output::of_this_process(cli.json, cli.connect.local);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return out.end(Err(Failure::input(format!("cannot start: {error}")))),
@@ -63,18 +69,38 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli, out: &Output) -> Result<Ending, Failure> {
-    let client = hone_client::Client::connect(cli.connect.options()?).await?;
-    match cli.command {
-        Command::Info => info::run(&client, out).await,
-        Command::Model(command) => models::run(command, &client, out).await,
-        Command::Data(command) => datasets::run(command, &client, out).await,
-        Command::Train(command) => train::run(command, &client, out).await,
-        Command::Evaluate(args) => compare::evaluate(*args, &client, out).await,
-        Command::Compare(args) => compare::compare(*args, &client, out).await,
-        Command::Generate(args) => generate::run(*args, &client, out).await,
-        Command::Export(args) => export::run(*args, &client, out).await,
-        Command::Jobs(command) => jobs::run(command, &client, out).await,
-        Command::Checkpoints(command) => checkpoints::run(command, &client, out).await,
-        Command::Plot(command) => plot::run(command, &client, out).await,
+    match &cli.command {
+        Command::Completions { shell } => return shell::completions(*shell, out),
+        Command::Man { folder } => return shell::man(folder, out),
+        _ => {}
+    }
+    if !cli.connect.local {
+        let client = hone_client::Client::connect(cli.connect.options()?).await?;
+        return ask(cli.command, &client, out).await;
+    }
+    let server = LocalServer::start(&cli.connect.data_dir).await?;
+    let ended = match hone_client::Client::connect(ConnectArgs::local(server.url())).await {
+        Ok(client) => ask(cli.command, &client, out).await,
+        Err(error) => Err(error.into()),
+    };
+    server.stop().await;
+    ended
+}
+
+async fn ask(command: Command, client: &hone_client::Client, out: &Output) -> Result<Ending, Failure> {
+    match command {
+        Command::Completions { .. } | Command::Man { .. } => unreachable!("no server was asked"),
+        Command::Info => info::run(client, out).await,
+        Command::Model(command) => models::run(command, client, out).await,
+        Command::Data(command) => datasets::run(command, client, out).await,
+        Command::Train(command) => train::run(command, client, out).await,
+        Command::Evaluate(args) => compare::evaluate(*args, client, out).await,
+        Command::Compare(args) => compare::compare(*args, client, out).await,
+        Command::Generate(args) => generate::run(*args, client, out).await,
+        Command::Export(args) => export::run(*args, client, out).await,
+        Command::Jobs(command) => jobs::run(command, client, out).await,
+        Command::Checkpoints(command) => checkpoints::run(command, client, out).await,
+        Command::Plot(command) => plot::run(command, client, out).await,
+        Command::ExportMetrics(args) => metrics::run(args, client, out).await,
     }
 }

@@ -14,6 +14,8 @@ use crate::json;
 pub(crate) struct Output {
     /// JSON for programs.
     pub(crate) json: bool,
+    /// The server ends with this command.
+    pub(crate) local: bool,
     /// Somebody watches: both outputs are a terminal, so that a progress bar makes sense.
     pub(crate) live: bool,
     /// Colours of standard output.
@@ -26,7 +28,7 @@ pub(crate) struct Output {
 
 impl Output {
     /// What this process was given.
-    pub(crate) fn of_this_process(json: bool) -> Self {
+    pub(crate) fn of_this_process(json: bool, local: bool) -> Self {
         let terminal = std::io::stdout().is_terminal();
         let error_terminal = std::io::stderr().is_terminal();
         let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -34,6 +36,7 @@ impl Output {
         let coloured = named("NO_COLOR").is_none() && !dumb && !json;
         Self {
             json,
+            local,
             live: terminal && error_terminal && !dumb && !json,
             paint: Paint { on: coloured && terminal },
             error_paint: Paint { on: coloured && error_terminal },

@@ -61,7 +61,7 @@ pub(crate) struct Submission {
     #[arg(long, value_name = "FILE", help_heading = "Job")]
     job_file: Option<PathBuf>,
     /// Create the job and leave; do not follow it.
-    #[arg(long, help_heading = "Job")]
+    #[arg(long, conflicts_with = "local", help_heading = "Job")]
     detach: bool,
     /// Check everything and print the spec with every default filled in; create no job.
     #[arg(long, conflicts_with_all = ["detach", "job_file"], help_heading = "Job")]

@@ -1,4 +1,5 @@
-//! What a run shows of itself while it goes on: how noisy its gradients are, and when it begins to learn by heart.
+//! What a run shows of itself while it goes on: how noisy its gradients are, when it begins to learn by heart, and the rows
+//! that it finds hard.
 
 use serde::{Deserialize, Serialize};
 
@@ -37,4 +38,51 @@ pub struct Overfitting {
     pub training_loss_then: f64,
     /// The training loss of the newest such steps.
     pub training_loss_now: f64,
+}
+
+/// The held-out rows that the model finds hardest, the hardest first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HardExamples {
+    /// Steps taken before the evaluation that found them.
+    pub step: u64,
+    /// The rows: those of the highest loss per token, in dpo of the lowest margin.
+    pub examples: Vec<HardExample>,
+}
+
+/// A row that the model finds hard. Texts are cut at 2000 characters.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HardExample {
+    /// Object the row is in.
+    pub object: String,
+    /// Number of the row in it, from 1.
+    pub row: u64,
+    /// What is given to the model; empty where every token is scored.
+    pub prompt: String,
+    /// What is scored; in dpo the chosen answer.
+    pub expected: String,
+    /// In dpo the rejected answer.
+    pub rejected: Option<String>,
+    /// Mean negative log-likelihood of the scored tokens, in nats; in dpo of the chosen answer's. Absent when not finite.
+    pub loss: Option<f64>,
+    /// In dpo the reward of the chosen answer less that of the rejected one. Absent when not finite.
+    pub margin: Option<f64>,
+    /// The loss, in dpo the margin, at the evaluation before. Absent at the first of an attempt.
+    pub before: Option<f64>,
+    /// The least likely of the scored tokens, the least likely first; at most 5.
+    pub surprises: Vec<Surprise>,
+    /// What the model writes itself, the likeliest token each time; there after the last step only.
+    pub answer: String,
+}
+
+/// A token that the model found unlikely.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Surprise {
+    /// Its number in what is scored, from 1.
+    pub token: u64,
+    /// The token.
+    pub expected: String,
+    /// The one that the model found likeliest in its place.
+    pub preferred: String,
+    /// Negative log-likelihood of the token, in nats.
+    pub nll: f64,
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Warning;
 
+mod check;
 mod data;
 mod evaluation;
 mod export;
@@ -22,6 +23,8 @@ mod schedule;
 mod score;
 mod training;
 
+use check::Check;
+pub use check::Violation;
 pub use data::{Data, Mix, MixUntil, OverLength};
 pub use evaluation::{EarlyStopping, Evaluation, Metric};
 pub use export::{ExportFormat, ExportTask, WeightType};
@@ -33,28 +36,6 @@ pub use sampling::Sampling;
 pub use schedule::{Decay, DecayShape, Plateau, Schedule, ScheduleKind, Warmup};
 pub use score::{Candidate, CompareTask, EvaluateTask, RowKind, ScoredRows, Scoring};
 pub use training::{ActivationCheckpointing, Adapter, Batch, Checkpoints, Length, Order, Precision, Training};
-
-/// One field that is wrong, as a path in the request, and what is allowed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Violation {
-    /// Path of the field in the request message, such as `spec.sft.data.max_length`.
-    pub field: String,
-    /// What is wrong with it and what is allowed.
-    pub description: String,
-}
-
-impl Violation {
-    /// A violation of `field`. A description that quotes something long is cut.
-    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
-        const LONGEST: usize = 300;
-        let mut description = description.into();
-        if description.len() > LONGEST {
-            description.truncate(description.floor_char_boundary(LONGEST));
-            description.push('…');
-        }
-        Self { field: field.into(), description }
-    }
-}
 
 /// The effective spec of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -242,39 +223,6 @@ pub mod limits {
     pub const MAX_VIOLATIONS: usize = 32;
     /// Longest chat template, in bytes.
     pub const MAX_TEMPLATE_BYTES: usize = 256 * 1024;
-}
-
-/// Collects violations under a path.
-struct Check<'a> {
-    path: &'a str,
-    found: Vec<Violation>,
-}
-
-impl Check<'_> {
-    fn that(&mut self, ok: bool, field: &str, allowed: impl Into<String>) {
-        if !ok && self.found.len() < limits::MAX_VIOLATIONS {
-            let field = if self.path.is_empty() { field.to_owned() } else { format!("{}.{field}", self.path) };
-            self.found.push(Violation::new(field, allowed));
-        }
-    }
-
-    fn within(&mut self, value: f64, range: std::ops::RangeInclusive<f64>, field: &str) {
-        let ok = range.contains(&value);
-        self.that(ok, field, format!("is {value}; must be from {} to {}", range.start(), range.end()));
-    }
-
-    /// Rows that have to be given.
-    fn sources(&mut self, rows: &[String], field: &str) {
-        self.that(!rows.is_empty(), field, "is required: at least one dataset id, file:// or s3:// URI");
-        let most = limits::MAX_SOURCES;
-        self.that(rows.len() <= most, field, format!("has {} sources; at most {most}", rows.len()));
-        self.that(rows.iter().all(|source| !source.is_empty()), field, "has an empty entry");
-    }
-
-    fn template(&mut self, template: Option<&String>) {
-        let size = template.map_or(0, String::len);
-        self.that(size <= limits::MAX_TEMPLATE_BYTES, "data.chat_template", "must be at most 256 KiB");
-    }
 }
 
 impl JobSpec {

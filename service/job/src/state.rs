@@ -49,6 +49,23 @@ pub enum Trigger {
     AttemptRetried,
 }
 
+impl std::fmt::Display for Trigger {
+    /// What it does to a job, after "cannot".
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Trigger::AttemptStarted => "be started",
+            Trigger::TrainerRunning => "begin its task",
+            Trigger::PauseRequested => "be paused",
+            Trigger::ResumeRequested => "be resumed",
+            Trigger::CancelRequested => "be cancelled",
+            Trigger::TrainerStopped => "stop",
+            Trigger::TrainerSucceeded => "succeed",
+            Trigger::AttemptFailed => "fail",
+            Trigger::AttemptRetried => "be tried again",
+        })
+    }
+}
+
 impl State {
     /// Every state, for tests and listings.
     pub const ALL: [State; 9] = [

@@ -103,6 +103,9 @@ pub struct Flags {
     /// Names of variables that trainers get of the server's environment, beside those they need as a rule.
     #[arg(long, env = "HONE_TRAINER_ENV", value_name = "NAME", value_delimiter = ',')]
     pub trainer_env: Vec<String>,
+    /// Stop in good order when standard input ends: with whoever started the server and holds the other end.
+    #[arg(long, env = "HONE_STOP_WITH_STDIN")]
+    pub stop_with_stdin: bool,
     /// Serve other machines although nobody is asked who he is.
     #[arg(long, env = "HONE_ALLOW_UNAUTHENTICATED")]
     pub allow_unauthenticated: bool,

@@ -56,8 +56,20 @@ async fn preview(max_memory_bytes: u64) -> anyhow::Result<()> {
     Ok(hone_server::answer_preview(max_memory_bytes, StorageOptions::from_env()).await?)
 }
 
+/// Ends with standard input, whatever is said on it. The thread that reads is none of tokio's, for which the process would
+/// wait when it leaves.
+async fn end_of_input() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
+}
+
 #[tokio::main]
 async fn serve(flags: Flags) -> anyhow::Result<()> {
+    let input_ends = flags.stop_with_stdin;
     let listen = flags.listen;
     let options = flags.into_options(StorageOptions::from_env())?;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
@@ -65,6 +77,7 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let shutdown = async move {
         tokio::select! {
+            () = end_of_input(), if input_ends => tracing::info!("standard input has ended: stopping"),
             _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
             _ = interrupt.recv() => tracing::info!("SIGINT: stopping; press Ctrl-C again to leave at once"),
         }

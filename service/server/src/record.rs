@@ -149,7 +149,7 @@ pub enum End {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The state does not allow it.
-    #[error("a job in state {state} cannot do this ({trigger:?})")]
+    #[error("a job in state {state} cannot {trigger}")]
     State {
         /// State of the job.
         state: State,

@@ -91,7 +91,9 @@ impl Error {
 
     /// The failure of the job that this error is: its class, where it happened, what to try.
     pub fn failure(&self) -> Failure {
-        let failure = Failure::new(self.reason(), self.to_string());
+        let mut failure = Failure::new(self.reason(), self.to_string());
+        // Storage that fails may be there again soon; what is not in it is not.
+        failure.retryable &= !self.is_about_something_missing();
         let located = match self.location() {
             Some(location) => failure.at(location),
             None => failure,
@@ -100,6 +102,10 @@ impl Error {
             Some(remedy) => located.try_this(remedy),
             None => located,
         }
+    }
+
+    fn is_about_something_missing(&self) -> bool {
+        matches!(self, Error::Storage(error) if error.is_not_found())
     }
 
     fn reason(&self) -> Reason {

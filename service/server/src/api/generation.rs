@@ -121,8 +121,10 @@ fn pieces(answerers: Answerers, question: Question, stopping: CancellationToken)
         };
         loop {
             let news = tokio::select! {
-                news = answer.next() => Some(news),
+                // First, since what a model says when the server stops is not why the answer ends.
+                biased;
                 () = stopping.cancelled() => None,
+                news = answer.next() => Some(news),
             };
             match news.ok_or_else(Problem::stopping)? {
                 News::Waiting(waiting) => yield pb::GenerateResponse { waiting, ..Default::default() },

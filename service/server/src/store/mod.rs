@@ -41,7 +41,7 @@ pub enum Error {
         job_id: String,
     },
     /// Too many jobs wait.
-    #[error("{max_queued} jobs are waiting already, which is the limit")]
+    #[error("as many jobs wait already as may: {max_queued}")]
     QueueFull {
         /// The limit.
         max_queued: u32,

@@ -43,6 +43,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "curves.js",
         "data.js",
         "hard.js",
+        "insight.js",
         "checkpoints.js",
         "scores.js",
         "uplot/uPlot.esm.js",

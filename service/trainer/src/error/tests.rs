@@ -32,6 +32,17 @@ fn memory_that_libtorch_cannot_have_is_out_of_memory() {
 }
 
 #[test]
+fn what_is_not_in_storage_is_not_tried_again_and_what_cannot_be_reached_is() {
+    let (uri, step) = ("s3://b/model".to_string(), storage::Step::Get);
+    let missing = Error::Storage(storage::Error::NotFound { uri, step }).failure();
+    assert_eq!((missing.reason, missing.retryable), (Reason::Storage, false));
+    let place = hone_data::storage::Storage::open_path(std::path::Path::new("/nowhere")).unwrap();
+    let away = object_store::Error::Generic { store: "S3", source: "a broken connection".into() };
+    let away = Error::Storage(place.failure(storage::Step::Get, away)).failure();
+    assert_eq!((away.reason, away.retryable), (Reason::Storage, true));
+}
+
+#[test]
 fn panics_are_classed_by_what_they_say() {
     let check = |message: &str, reason: Reason| {
         let error = Error::from_panic(&message.to_string());
@@ -63,7 +74,8 @@ fn failures_say_where_and_what_to_try() {
         let failure = error.failure();
         assert_eq!((failure.reason, failure.location.as_str()), (reason, location), "{failure}");
         assert!(!failure.remedy.is_empty(), "{failure}");
-        assert_eq!(failure.retryable, reason.retryable());
+        // What is missing is the exception, which the test above is about.
+        assert!(!failure.retryable || reason.retryable());
     };
     let note = RowNote { object: "file:///rows.jsonl".into(), row: 7, note: "expected an object".into() };
     let malformed = dataset::Error::Malformed { count: 1, notes: vec![note] };

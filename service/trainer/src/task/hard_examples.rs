@@ -3,7 +3,7 @@
 use hone_data::pack::{Prefixes, pack};
 use hone_data::tokenize::{Document, Example, IGNORE_INDEX};
 use hone_data::tokenizer::Tokenizer;
-use hone_job::event::{HardExample, Surprise};
+use hone_job::insight::{HardExample, Surprise};
 use tch::Kind;
 
 use super::evaluate::{RowFigure, finite};

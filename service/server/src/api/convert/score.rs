@@ -1,7 +1,7 @@
 //! What models make of rows, as messages.
 
 use hone_job::answer::{AnswerReport, ShownAnswer};
-use hone_job::event::{HardExample, HardExamples, Surprise};
+use hone_job::insight::{HardExample, HardExamples, Surprise};
 use hone_job::score::{BucketDifference, Interval, ModelScore, RowScore, ScoreDifference, ScoreReport, ShownRow};
 use hone_proto::v1 as pb;
 

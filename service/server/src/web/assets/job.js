@@ -23,6 +23,7 @@ import {
   word,
 } from "./format.js";
 import { hardExamples } from "./hard.js";
+import { insight } from "./insight.js";
 import { scores } from "./scores.js";
 import { badge, took } from "./standing.js";
 import { fresh, take } from "./state.js";
@@ -90,6 +91,7 @@ class View {
     warnings: section("Warnings"),
     failures: section("Failures of attempts"),
     exported: section("Export"),
+    insight: section("Insight"),
     hard: section("Hard examples"),
     data: section("Dataset"),
     checkpoints: section("Checkpoints"),
@@ -109,13 +111,28 @@ class View {
       warnings,
       failures,
       exported,
+      insight: learned,
       hard,
       data,
       checkpoints: saved,
       log,
       spec,
     } = this.#parts;
-    const order = [result, scores, answers, this.#run, warnings, failures, exported, hard, data, saved, log, spec];
+    const order = [
+      result,
+      scores,
+      answers,
+      this.#run,
+      learned,
+      warnings,
+      failures,
+      exported,
+      hard,
+      data,
+      saved,
+      log,
+      spec,
+    ];
     page.replaceChildren(
       this.#title,
       this.#id,
@@ -168,6 +185,7 @@ class View {
     );
     show("failures", earlier.length > 0 && earlier.map((one) => failure(one, `Attempt ${one.attempt}`)));
     show("exported", state.exported && exported(state.exported));
+    show("insight", insight(state));
     show("hard", state.hard && hardExamples(state.hard));
     show("data", dataReports(state.reports));
     show("log", state.log.length > 0 && log(state.log));

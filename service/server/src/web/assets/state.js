@@ -12,6 +12,8 @@ export function fresh() {
     failures: [],
     log: [],
     hard: null,
+    noise: null,
+    turn: null,
     plan: null,
     scores: null,
     answers: null,
@@ -90,6 +92,14 @@ const CHANGES = {
   hardExamples(state, hard) {
     state.hard = hard;
     return ["hard"];
+  },
+  gradientNoise(state, noise) {
+    state.noise = noise;
+    return ["insight"];
+  },
+  overfitting(state, turn) {
+    state.turn = turn;
+    return ["insight"];
   },
   checkpointSaved(state, saved, event) {
     note(state, event, `checkpoint ${saved.checkpointId}`, "");

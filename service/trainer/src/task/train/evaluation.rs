@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use hone_data::tokenize::Example;
-use hone_job::event::{Evaluation, Event, HardExample, HardExamples, Warning};
+use hone_job::event::{Evaluation, Event, Warning};
+use hone_job::insight::{HardExample, HardExamples};
 use hone_job::spec::{JobSpec, Metric, ScheduleKind, Training};
 
 use super::Run;

@@ -136,13 +136,14 @@ fn every_evaluation_shows_the_rows_that_the_model_finds_hardest() {
             assert_eq!(example.before.is_some(), number > 0);
         }
     }
-    let loss_of = |one: &hone_job::event::HardExamples, row: u64| {
+    let loss_of = |one: &hone_job::insight::HardExamples, row: u64| {
         one.examples.iter().find(|example| example.row == row).and_then(|example| example.loss)
     };
     for example in &found[2].examples {
         assert_eq!(example.before, loss_of(&found[1], example.row));
     }
-    let answered = |one: &hone_job::event::HardExamples| one.examples.iter().any(|example| !example.answer.is_empty());
+    let answered =
+        |one: &hone_job::insight::HardExamples| one.examples.iter().any(|example| !example.answer.is_empty());
     assert_eq!(found.iter().map(answered).collect::<Vec<_>>(), [false, false, true]);
     assert_eq!(shown(&case(0).run(None).1), []);
 }
