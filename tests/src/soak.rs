@@ -188,6 +188,11 @@ impl Run {
 
     /// Waits until the run has come so much further than it ever was. Gives the step that it reached.
     async fn after_more_steps(&mut self, steps: u64) -> u64 {
+        self.after_more_steps_or(steps, |_| false).await
+    }
+
+    /// The same, or until something happens.
+    async fn after_more_steps_or(&mut self, steps: u64, ends: impl Fn(&Event) -> bool) -> u64 {
         let target = self.step + steps;
         let job = self.job().await;
         let after = job.get().await.expect("a job").last_sequence;
@@ -198,6 +203,7 @@ impl Run {
             match event.event {
                 Some(Event::TrainStep(step)) => self.step = self.step.max(step.step),
                 Some(Event::StateChanged(change)) if change.to() == JobState::Failed => panic!("{}", change.detail),
+                Some(other) if ends(&other) => break,
                 _ => {}
             }
         }
@@ -222,7 +228,9 @@ impl Run {
             Fault::StorageAway => {
                 self.proxy.refuse(true);
                 self.proxy.cut();
-                self.after_more_steps(3).await;
+                // A trainer that was told to leave by the fault before may leave only now; the next one takes no step while it
+                // cannot read its checkpoint.
+                self.after_more_steps_or(3, |event| matches!(event, Event::Failure(_))).await;
                 self.proxy.refuse(false);
             }
             Fault::StorageCut => self.proxy.cut(),
