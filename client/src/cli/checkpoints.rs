@@ -1,6 +1,6 @@
 //! `checkpoints`: what a job has saved, and taking it home.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chrono::Local;
 use hone_client::{Client, Error, JobHandle, v1};
@@ -12,6 +12,18 @@ use crate::human::{ago, bytes, count, date, printable};
 use crate::output::Output;
 use crate::table::Table;
 use crate::transfers::TransferBar;
+
+/// What a job made, once it is done and where somebody wants it.
+pub(crate) async fn take_home(
+    ending: Ending,
+    job_id: Option<String>,
+    to: Option<PathBuf>,
+    client: &Client,
+    out: &Output,
+) -> Result<Ending, Failure> {
+    let (Ending::Done, Some(job), Some(to)) = (ending, job_id, to) else { return Ok(ending) };
+    run(CheckpointsCommand::Download { job, checkpoint: None, to, best: false }, client, out).await
+}
 
 pub(crate) async fn run(command: CheckpointsCommand, client: &Client, out: &Output) -> Result<Ending, Failure> {
     match command {

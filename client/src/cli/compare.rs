@@ -82,10 +82,7 @@ struct ScoringArgs {
 
 impl ScoringArgs {
     async fn rows(&self, client: &Client, out: &Output) -> Result<v1::ScoredRows, Failure> {
-        let chat_template = match &self.chat_template {
-            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, error))?),
-            None => None,
-        };
+        let chat_template = self.chat_template.as_deref().map(locate::text).transpose()?;
         Ok(self.scored_rows(locate::rows(&self.data, client, out).await?, chat_template))
     }
 

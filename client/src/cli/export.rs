@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 use hone_client::{Client, v1};
 
-use crate::args::CheckpointsCommand;
 use crate::choice::{export_format, weight_type};
 use crate::failure::Failure;
 use crate::follow::Ending;
@@ -56,11 +55,7 @@ pub(crate) async fn run(args: ExportArgs, client: &Client, out: &Output) -> Resu
     let (model, checkpoint) =
         locate::model_and_checkpoint(args.model.as_deref(), args.checkpoint.as_deref(), client, out).await?;
     let (ending, job_id) = submit(args.spec(model, checkpoint), &args.submission, client, out).await?;
-    if let (Ending::Done, Some(job), Some(to)) = (ending, job_id, args.to) {
-        let download = CheckpointsCommand::Download { job, checkpoint: None, to, best: false };
-        return checkpoints::run(download, client, out).await;
-    }
-    Ok(ending)
+    checkpoints::take_home(ending, job_id, args.to, client, out).await
 }
 
 #[cfg(test)]

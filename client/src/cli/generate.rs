@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 use hone_client::{Client, v1};
 
-use crate::args::CheckpointsCommand;
 use crate::choice::precision;
 use crate::failure::Failure;
 use crate::follow::Ending;
@@ -131,17 +130,10 @@ pub(crate) async fn run(args: GenerateArgs, client: &Client, out: &Output) -> Re
     let (model, checkpoint) =
         locate::model_and_checkpoint(args.model.as_deref(), args.checkpoint.as_deref(), client, out).await?;
     let rows = locate::rows(&args.data, client, out).await?;
-    let chat_template = match &args.chat_template {
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, error))?),
-        None => None,
-    };
+    let chat_template = args.chat_template.as_deref().map(locate::text).transpose()?;
     let spec = args.spec(model, checkpoint, rows, chat_template);
     let (ending, job_id) = submit(spec, &args.submission, client, out).await?;
-    if let (Ending::Done, Some(job), Some(to)) = (ending, job_id, args.to) {
-        let download = CheckpointsCommand::Download { job, checkpoint: None, to, best: false };
-        return checkpoints::run(download, client, out).await;
-    }
-    Ok(ending)
+    checkpoints::take_home(ending, job_id, args.to, client, out).await
 }
 
 #[cfg(test)]

@@ -10,6 +10,11 @@ use crate::human::bytes;
 use crate::output::Output;
 use crate::transfers::TransferBar;
 
+/// The text of a local file.
+pub(crate) fn text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, error))
+}
+
 /// The model that `given` names.
 pub(crate) async fn model(given: &str, client: &Client, out: &Output) -> Result<String, Failure> {
     match local(given, "model-")? {

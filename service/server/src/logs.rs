@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use hone_data::storage::Secret;
+
 /// Largest log; one that has grown larger is cut.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -13,6 +15,12 @@ const KEPT_BYTES: u64 = 4 << 20;
 
 /// The line in place of those that are left out.
 const LEFT_OUT: &[u8] = b"(hone: lines are left out here, since the log had grown too large)\n";
+
+/// What a process wrote, without the secrets in it: its last words become part of events and errors.
+pub(crate) fn without_secrets(words: String, secrets: &[Secret]) -> String {
+    let secrets = secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty());
+    secrets.fold(words, |words, secret| words.replace(secret, "(a secret)"))
+}
 
 /// The logs of all attempts.
 #[derive(Debug, Clone)]

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Inner, Model, Program, lock};
 use crate::executor::environment;
+use crate::logs;
 
 /// Lines of its last words that are told.
 const LAST_LINES: usize = 20;
@@ -93,9 +94,7 @@ impl Process {
             }
         }
         let status = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
-        let words = words.await.unwrap_or_default();
-        let secrets = all.program.secrets.iter().map(hone_data::storage::Secret::expose).filter(|one| !one.is_empty());
-        let words = secrets.fold(words, |words, secret| words.replace(secret, "(a secret)"));
+        let words = logs::without_secrets(words.await.unwrap_or_default(), &all.program.secrets);
         tracing::warn!(model = model.uri, %status, words, "the process of a model ended");
         let message = format!("the process of the model ended: {status}\n{words}");
         Some(Failure::new(Reason::TrainerCrashed, message.trim_end()).at(&model.uri))

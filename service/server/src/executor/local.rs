@@ -286,8 +286,7 @@ impl Log {
     }
 
     fn last_words(&self) -> String {
-        let secrets = self.secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty());
-        secrets.fold(last_words(&self.path), |words, secret| words.replace(secret, "(a secret)"))
+        logs::without_secrets(last_words(&self.path), &self.secrets)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::model::{Adapter, Decoder};
 
 /// Answers that are written at once where nobody says.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// What a model wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]

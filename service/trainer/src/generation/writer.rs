@@ -6,6 +6,7 @@ use hone_data::tokenizer::Tokenizer;
 use hone_job::spec::Sampling;
 use serde::{Deserialize, Serialize};
 
+use super::answers::AT_ONCE;
 use super::{AnswerFile, Beginning, Generator, Prompt, Prompter, answer_all};
 use crate::device::Compute;
 use crate::error::Error;
@@ -58,7 +59,7 @@ impl Writer {
             file.add(number, &WrittenAnswer { prompt, answer: answer.text, tokens: answer.tokens })
         };
         let mut generator = Generator::new(&self.model, &self.tokenizer);
-        answer_all(&mut generator, beginnings, 8, &mut || true, &mut told)?;
+        answer_all(&mut generator, beginnings, AT_ONCE, &mut || true, &mut told)?;
         Ok(())
     }
 }
