@@ -12,6 +12,8 @@ mod libraries;
 mod linear;
 mod mapped;
 mod op_times;
+#[cfg(test)]
+mod random;
 mod rows;
 
 pub use attention::{Group, document_attention, rotary_attention, varlen_flash};

@@ -3,15 +3,16 @@
 use tch::{Device, Kind, Tensor};
 
 use super::*;
+use crate::random::Random;
 
 const HEADS: i64 = 6;
 const KEY_HEADS: i64 = 2;
 const DIM: i64 = 4;
 
 fn case(tokens: i64, kind: Kind) -> [Tensor; 3] {
-    tch::manual_seed(7);
+    let mut random = Random::new(7);
     [HEADS, KEY_HEADS, KEY_HEADS].map(|heads| {
-        Tensor::randn([tokens, heads, DIM], (Kind::Float, Device::Cpu)).to_kind(kind).set_requires_grad(true)
+        random.next(&[tokens, heads, DIM]).to_kind(kind).set_requires_grad(true)
     })
 }
 

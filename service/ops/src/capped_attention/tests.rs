@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::*;
+use crate::random::Random;
 
 const HEADS: i64 = 6;
 const KEY_HEADS: i64 = 2;
@@ -12,9 +13,9 @@ const SOFT_CAP: SoftCap = SoftCap { scale: 0.7, cap: 2.0 };
 
 /// Queries `[2, len, H, D]`, and keys and values `[2, past + len, K, D]`.
 fn case(len: i64, past: i64, kind: Kind) -> [Tensor; 3] {
-    tch::manual_seed(11);
+    let mut random = Random::new(11);
     [(len, HEADS), (past + len, KEY_HEADS), (past + len, KEY_HEADS)].map(|(len, heads)| {
-        Tensor::randn([2, len, heads, DIM], (Kind::Float, Device::Cpu)).to_kind(kind).set_requires_grad(true)
+        random.next(&[2, len, heads, DIM]).to_kind(kind).set_requires_grad(true)
     })
 }
 

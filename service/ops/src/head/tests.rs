@@ -3,11 +3,13 @@
 use tch::{Device, Kind, Tensor};
 
 use super::*;
+use crate::random::Random;
 
 fn case(kind: Kind) -> (Tensor, Tensor, Tensor) {
-    tch::manual_seed(5);
-    let rand = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind);
-    (rand(&[11, 6]).set_requires_grad(true), rand(&[17, 6]), Tensor::randint(17, [11], (Kind::Int64, Device::Cpu)))
+    let mut random = Random::new(5);
+    let mut rand = |size: &[i64]| random.next(size).to_kind(kind);
+    let targets = (Tensor::arange(11, (Kind::Int64, Device::Cpu)) * 7).remainder(17);
+    (rand(&[11, 6]).set_requires_grad(true), rand(&[17, 6]), targets)
 }
 
 /// Logits held whole, loss in the wide type.

@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::*;
+use crate::random::Random;
 
 struct Case {
     x: Tensor,
@@ -16,8 +17,8 @@ const ROWS: [i64; 2] = [0, 8];
 
 /// A stack of three parts (6 + 2 + 4 rows); the first and the last have adapters of rank 2 and 3.
 fn case(kind: Kind, master: Kind) -> Case {
-    let rand = |size: &[i64], kind| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind);
-    tch::manual_seed(3);
+    let mut random = Random::new(3);
+    let mut rand = |size: &[i64], kind| random.next(size).to_kind(kind);
     Case {
         x: rand(&[5, 7], kind).set_requires_grad(true),
         weight: rand(&[12, 7], kind),
@@ -149,7 +150,8 @@ fn a_plain_layer_equals_its_formula_and_an_adapter_of_zeros_changes_no_bit_of_it
     // Large and small enough for both ways of multiplication.
     for size in [5, 400] {
         for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5), (Kind::BFloat16, 0.05)] {
-            let rand = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind);
+            let mut random = Random::new(4);
+            let mut rand = |size: &[i64]| random.next(size).to_kind(kind);
             let inputs = [rand(&[size, size]), rand(&[2 * size, size]), rand(&[2 * size])];
             let [x, weight, bias] = inputs.map(|input| input.set_requires_grad(true));
             let (got, want) = (linear(&x, &weight, Some(&bias)), x.linear(&weight, Some(&bias)));
