@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is tests, and clippy takes only their functions for such")]
 
+mod benchmark;
 mod canaries;
 mod cli;
 mod compare;

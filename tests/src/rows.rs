@@ -80,6 +80,7 @@ pub fn kind(event: &v1::JobEvent) -> String {
         Event::HardExamples(_) => "hard_examples",
         Event::Scores(_) => "scores",
         Event::Answers(_) => "answers",
+        Event::Benchmark(_) => "benchmark",
         Event::GradientNoise(_) => "gradient_noise",
         Event::Overfitting(_) => "overfitting",
         Event::Resumed(_) => "resumed",

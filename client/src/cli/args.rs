@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use hone_client::v1;
 
+use crate::benchmark::BenchmarkArgs;
 use crate::choice::{job_state, loss_on};
 use crate::compare::{CompareArgs, EvaluateArgs};
 use crate::connect::ConnectArgs;
@@ -77,6 +78,14 @@ Examples:
 
 Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
 
+const BENCHMARK_EXAMPLES: &str = "\
+Examples:
+  hone benchmark sft --model model-… --train rows.jsonl
+  hone benchmark sft --model model-… --train ds-… --rank 32 --try-precision bfloat16 --try-tokens 4096,16384 --write spec.json
+  hone benchmark dpo --model model-… --train pairs.jsonl --timed-steps 10
+
+Exit codes: 0 the job succeeded, 1 an error, 2 usage, 3 the job failed, 4 it was cancelled, 130 Ctrl-C; the job goes on.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   hone completions bash > ~/.local/share/bash-completion/completions/hone
@@ -131,6 +140,12 @@ pub(crate) enum Command {
     /// as long as it is asked.
     #[command(after_help = GENERATE_EXAMPLES)]
     Generate(Box<GenerateArgs>),
+    /// Measure how fast training is with several settings: precision, micro-batch size, activation checkpointing, attention.
+    ///
+    /// Takes the flags of `hone train` and creates a job, which trains nothing and recommends settings; benchmark.json is its
+    /// only checkpoint.
+    #[command(subcommand, after_help = BENCHMARK_EXAMPLES)]
+    Benchmark(BenchmarkCommand),
     /// Write what was trained as files that other tools load: merged, as a Hugging Face folder or for llama.cpp.
     ///
     /// Creates a job and follows it; its files are its only checkpoint.
@@ -235,6 +250,14 @@ pub(crate) struct PreviewArgs {
     /// Rows to show, 0 to 100.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) rows: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchmarkCommand {
+    /// Supervised fine-tuning with several settings.
+    Sft(Box<BenchmarkArgs<SftArgs>>),
+    /// Learning from pairs with several settings.
+    Dpo(Box<BenchmarkArgs<DpoArgs>>),
 }
 
 #[derive(Debug, Subcommand)]

@@ -61,6 +61,10 @@ const ACTIVATION_CHECKPOINTING: &[Word] = &[
     ("on", "always"),
     ("off", "never"),
 ];
+const ATTENTION: &[Word] = &[
+    ("flash", "scores are never held whole; on a GPU for bfloat16 alone"),
+    ("math", "the plain formula: scores of a whole document are held in memory"),
+];
 const DIVERGENCE: &[Word] = &[
     ("reverse_kl", "the log-ratio itself, as in DPO"),
     ("forward_kl", ""),
@@ -182,6 +186,11 @@ pub(crate) fn activation_checkpointing() -> impl TypedValueParser<Value = v1::Ac
     choice(ACTIVATION_CHECKPOINTING, "ACTIVATION_CHECKPOINTING_", v1::ActivationCheckpointing::from_str_name)
 }
 
+/// How attention is computed.
+pub(crate) fn attention() -> impl TypedValueParser<Value = v1::AttentionKernel> {
+    choice(ATTENTION, "ATTENTION_KERNEL_", v1::AttentionKernel::from_str_name)
+}
+
 /// What holds a policy to its reference.
 pub(crate) fn divergence() -> impl TypedValueParser<Value = v1::Divergence> {
     choice(DIVERGENCE, "DIVERGENCE_", v1::Divergence::from_str_name)
@@ -217,6 +226,11 @@ fn choice<T: Clone + Send + Sync + 'static>(
 /// The name of an enum's value for a word: `ORDER_SEQUENTIAL`.
 fn value_name(prefix: &str, word: &str) -> String {
     format!("{prefix}{}", word.to_uppercase().replace('-', "_"))
+}
+
+/// The word for the name of an enum's value: `sequential`.
+pub(crate) fn name_of(name: &str, prefix: &str) -> String {
+    name.trim_start_matches(prefix).to_lowercase()
 }
 
 #[cfg(test)]

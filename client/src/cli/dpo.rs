@@ -75,6 +75,7 @@ impl DpoArgs {
             precision: parts.precision,
             seed: parts.seed,
             order: parts.order,
+            attention: parts.attention,
             losses: self.loss.clone(),
             beta: self.beta,
             label_smoothing: self.label_smoothing,

@@ -116,6 +116,7 @@ fn folder_of(job: &v1::Job) -> &'static str {
     match job.spec.as_ref().and_then(|spec| spec.task.as_ref()) {
         Some(Task::Evaluate(_) | Task::Compare(_)) => "scores",
         Some(Task::Generate(_)) => "answers",
+        Some(Task::Benchmark(_)) => "benchmark",
         Some(Task::Export(_)) => "exported",
         Some(Task::Sft(_) | Task::Dpo(_)) | None => "adapter",
     }

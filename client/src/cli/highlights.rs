@@ -2,6 +2,7 @@
 
 use hone_client::v1;
 use v1::adapter_spec::Kind;
+use v1::benchmark_task::Training;
 use v1::job_spec::Task;
 use v1::reference_policy::Policy;
 use v1::schedule_spec::Warmup;
@@ -36,6 +37,11 @@ pub(crate) fn of(spec: &v1::JobSpec) -> Vec<(&'static str, String)> {
             lines.extend(task.data.as_ref().map(|data| ("rows", printable(&data.rows.join(", ")))));
             None
         }
+        Some(Task::Benchmark(task)) => match &task.training {
+            Some(Training::Sft(sft)) => Some(("benchmark sft", sft.clone(), Vec::new())),
+            Some(Training::Dpo(dpo)) => Some(("benchmark dpo", shared_with_sft(dpo), preference(dpo))),
+            None => None,
+        },
         Some(Task::Export(task)) => {
             lines.extend(task.checkpoint.as_ref().map(|uri| ("trained", printable(uri))));
             lines.push(("task", export(task)));

@@ -84,7 +84,8 @@ fn with_length(mut spec: v1::JobSpec, epochs: Option<f64>, max_steps: Option<u64
         Some(Task::Dpo(task)) => {
             task.length = epochs.map(dpo_task::Length::Epochs).or(max_steps.map(dpo_task::Length::MaxSteps));
         }
-        Some(Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_)) | None => {}
+        Some(Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_) | Task::Benchmark(_))
+        | None => {}
     }
     spec
 }

@@ -6,6 +6,7 @@
 
 mod args;
 mod bar;
+mod benchmark;
 mod chat;
 mod checkpoints;
 mod choice;
@@ -97,6 +98,7 @@ async fn ask(command: Command, client: &hone_client::Client, out: &Output) -> Re
         Command::Evaluate(args) => compare::evaluate(*args, client, out).await,
         Command::Compare(args) => compare::compare(*args, client, out).await,
         Command::Generate(args) => generate::run(*args, client, out).await,
+        Command::Benchmark(command) => benchmark::run(command, client, out).await,
         Command::Export(args) => export::run(*args, client, out).await,
         Command::Jobs(command) => jobs::run(command, client, out).await,
         Command::Checkpoints(command) => checkpoints::run(command, client, out).await,

@@ -5,9 +5,9 @@ use chrono::FixedOffset;
 use hone_client::v1;
 use v1::job_event::Event;
 
-use crate::highlights;
 use crate::human::{bytes, clock, count, counted, duration, loss, percent, printable, rate, short_count};
 use crate::output::Paint;
+use crate::{benchmark, highlights};
 use crate::{report, scores};
 
 /// Least time between two lines on steps, in seconds.
@@ -95,6 +95,7 @@ impl Narrator {
             Some(Event::HardExamples(found)) => scores::hardest(found, paint),
             Some(Event::Scores(report)) => scores::text(report, paint),
             Some(Event::Answers(report)) => scores::answers(report, paint),
+            Some(Event::Benchmark(report)) => benchmark::text(report, paint),
             Some(Event::GradientNoise(found)) => noise(found, paint),
             Some(Event::Overfitting(found)) => overfitting(found, paint),
             Some(Event::ExportReport(report)) => export_text(report, paint),

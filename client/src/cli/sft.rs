@@ -38,6 +38,7 @@ impl SftArgs {
             precision: parts.precision,
             seed: parts.seed,
             order: parts.order,
+            attention: parts.attention,
             loss_on: self.loss_on.unwrap_or_default().into(),
             neftune_noise_alpha: self.neftune_noise_alpha,
         };

@@ -7,29 +7,41 @@ use hone_client::{Client, v1};
 use serde_json::json;
 
 use crate::args::TrainCommand;
-use crate::dpo::{BASE, INITIAL};
+use crate::dpo::{BASE, DpoArgs, INITIAL};
 use crate::failure::Failure;
 use crate::follow::{Ending, follow};
 use crate::labels::label;
 use crate::output::Output;
+use crate::sft::SftArgs;
 use crate::training::{Located, TrainingArgs};
 use crate::{jobs, locate};
 
 pub(crate) async fn run(command: TrainCommand, client: &Client, out: &Output) -> Result<Ending, Failure> {
     match command {
         TrainCommand::Sft(args) => {
-            let located = locate(&args.training, client, out).await?;
-            Ok(submit(args.spec(located)?, &args.training.submission, client, out).await?.0)
+            let spec = sft_spec(&args, client, out).await?;
+            Ok(submit(spec, &args.training.submission, client, out).await?.0)
         }
         TrainCommand::Dpo(args) => {
-            let located = locate(&args.training, client, out).await?;
-            let reference = match args.reference.as_deref() {
-                None | Some(INITIAL | BASE) => None,
-                Some(named) => Some(locate::checkpoint(named, client).await?),
-            };
-            Ok(submit(args.spec(located, reference)?, &args.training.submission, client, out).await?.0)
+            let spec = dpo_spec(&args, client, out).await?;
+            Ok(submit(spec, &args.training.submission, client, out).await?.0)
         }
     }
+}
+
+/// The spec that flags ask for, once what is local was uploaded.
+pub(crate) async fn sft_spec(args: &SftArgs, client: &Client, out: &Output) -> Result<v1::JobSpec, Failure> {
+    args.spec(locate(&args.training, client, out).await?)
+}
+
+/// The same for pairs.
+pub(crate) async fn dpo_spec(args: &DpoArgs, client: &Client, out: &Output) -> Result<v1::JobSpec, Failure> {
+    let located = locate(&args.training, client, out).await?;
+    let reference = match args.reference.as_deref() {
+        None | Some(INITIAL | BASE) => None,
+        Some(named) => Some(locate::checkpoint(named, client).await?),
+    };
+    args.spec(located, reference)
 }
 
 async fn locate(args: &TrainingArgs, client: &Client, out: &Output) -> Result<Located, Failure> {

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use hone_client::v1;
 
-use crate::choice::{activation_checkpointing, early_stopping_metric, mix_until, order, over_length, precision};
+use crate::choice::{
+    activation_checkpointing, attention, early_stopping_metric, mix_until, order, over_length, precision,
+};
 use crate::failure::Failure;
 use crate::lora::LoraArgs;
 use crate::optim::{OptimizerArgs, ScheduleArgs};
@@ -51,6 +53,9 @@ pub(crate) struct TrainingArgs {
     /// Number format of weights and activations. Default: bfloat16 on a GPU, float32 on a CPU.
     #[arg(long, value_name = "FORMAT", value_parser = precision(), help_heading = "Training")]
     precision: Option<v1::Precision>,
+    /// How attention is computed. Default: the fastest kernel of the device.
+    #[arg(long, value_name = "KERNEL", value_parser = attention(), help_heading = "Training")]
+    attention: Option<v1::AttentionKernel>,
     /// Order of the training rows. Default shuffled.
     #[arg(long, value_parser = order(), help_heading = "Training")]
     order: Option<v1::Order>,
@@ -147,6 +152,7 @@ pub(crate) struct Parts {
     pub(crate) evaluation: Option<v1::EvaluationSpec>,
     pub(crate) checkpoints: Option<v1::CheckpointSpec>,
     pub(crate) precision: i32,
+    pub(crate) attention: i32,
     pub(crate) seed: Option<u64>,
     pub(crate) order: i32,
 }
@@ -194,6 +200,7 @@ impl TrainingArgs {
             precision: self.precision.unwrap_or_default().into(),
             seed: self.seed,
             order: self.order.unwrap_or_default().into(),
+            attention: self.attention.unwrap_or_default().into(),
         })
     }
 }

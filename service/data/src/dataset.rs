@@ -72,6 +72,7 @@ impl Options {
         match task {
             Task::Sft(sft) => Some(Self::new(&sft.training.data, sft.loss_on)),
             Task::Dpo(dpo) => Some(Self::new(&dpo.training.data, Form::Preference)),
+            Task::Benchmark(benchmark) => Self::of(&benchmark.training),
             Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_) => None,
         }
     }

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::AnswerReport;
+use crate::benchmark::BenchmarkReport;
 use crate::failure::Failure;
 use crate::insight::{GradientNoise, HardExamples, Overfitting};
 use crate::score::{AnswerMetrics, ScoreReport};
@@ -66,6 +67,8 @@ pub enum Event {
     GradientNoise(GradientNoise),
     /// The held-out rows got worse while the training rows got better.
     Overfitting(Overfitting),
+    /// How fast training is with several settings.
+    Benchmark(BenchmarkReport),
     /// The attempt failed.
     Failure(Failure),
     /// The job's outcome.
@@ -87,7 +90,7 @@ pub struct StateChanged {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
     /// Name: `loading_model`, `reading_data`, `scoring_reference`, `initialising`, `training`, `evaluating`, `scoring`,
-    /// `answering`, `merging`, `saving`.
+    /// `answering`, `measuring`, `merging`, `saving`.
     pub name: String,
     /// What exactly, for people: bytes read, rows read.
     pub detail: String,

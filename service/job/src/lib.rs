@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod ask;
+pub mod benchmark;
 pub mod checkpoint;
 pub mod event;
 pub mod failure;

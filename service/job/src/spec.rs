@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Warning;
 
+mod benchmark;
 mod check;
 mod data;
 mod evaluation;
@@ -23,6 +24,7 @@ mod schedule;
 mod score;
 mod training;
 
+pub use benchmark::BenchmarkTask;
 use check::Check;
 pub use check::Violation;
 pub use data::{Data, Mix, MixUntil, OverLength};
@@ -35,7 +37,9 @@ pub use preference::{Divergence, DpoTask, Preference, PreferenceLoss, Reference,
 pub use sampling::Sampling;
 pub use schedule::{Decay, DecayShape, Plateau, Schedule, ScheduleKind, Warmup};
 pub use score::{Candidate, CompareTask, EvaluateTask, RowKind, ScoredRows, Scoring};
-pub use training::{ActivationCheckpointing, Adapter, Batch, Checkpoints, Length, Order, Precision, Training};
+pub use training::{
+    ActivationCheckpointing, Adapter, AttentionKernel, Batch, Checkpoints, Length, Order, Precision, Training,
+};
 
 /// The effective spec of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +80,8 @@ pub enum Task {
     Generate(GenerateTask),
     /// A trained model as files that other tools load.
     Export(ExportTask),
+    /// Training with several settings, to see which is fastest.
+    Benchmark(BenchmarkTask),
 }
 
 impl Task {
@@ -88,14 +94,24 @@ impl Task {
             Task::Compare(_) => "compare",
             Task::Generate(_) => "generate",
             Task::Export(_) => "export",
+            Task::Benchmark(_) => "benchmark",
         }
     }
 
-    /// The parts that every training task has; none of a task that does not train.
+    /// Where a request has the fields of the task that reads rows and models, such as `spec.sft`.
+    pub fn path(&self) -> String {
+        match self {
+            Task::Benchmark(task) => format!("spec.benchmark.{}", task.training.name()),
+            task => format!("spec.{}", task.name()),
+        }
+    }
+
+    /// The parts that every training task has; none of a task that neither trains nor measures training.
     pub fn training(&self) -> Option<&Training> {
         match self {
             Task::Sft(task) => Some(&task.training),
             Task::Dpo(task) => Some(&task.training),
+            Task::Benchmark(task) => task.training.training(),
             Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_) => None,
         }
     }
@@ -105,6 +121,7 @@ impl Task {
         match self {
             Task::Sft(task) => Some(&mut task.training),
             Task::Dpo(task) => Some(&mut task.training),
+            Task::Benchmark(task) => task.training.training_mut(),
             Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_) => None,
         }
     }
@@ -119,6 +136,7 @@ impl Task {
                 vec![("data.rows", &data.rows)]
             }
             Task::Generate(GenerateTask { data, .. }) => vec![("data.rows", &data.rows)],
+            Task::Benchmark(task) => task.training.rows(),
             Task::Export(_) => Vec::new(),
         }
     }
@@ -133,6 +151,7 @@ impl Task {
                 vec![&mut data.rows]
             }
             Task::Generate(GenerateTask { data, .. }) => vec![&mut data.rows],
+            Task::Benchmark(task) => task.training.rows_mut(),
             Task::Export(_) => Vec::new(),
         }
     }
@@ -156,6 +175,7 @@ impl Task {
                     add(&format!("candidates[{index}].checkpoint"), candidate.checkpoint.as_ref());
                 }
             }
+            Task::Benchmark(task) => return task.training.checkpoints(),
             Task::Sft(_) | Task::Dpo(_) => {}
         }
         found
@@ -248,21 +268,23 @@ impl JobSpec {
         let mut found = check.found;
         let path = format!("spec.{}", self.task.name());
         let mut check = Check { path: &path, found: Vec::new() };
-        if let Some(training) = self.task.training() {
-            training.validate(&mut check);
-        }
         match &self.task {
             Task::Sft(task) => {
+                task.training.validate(&mut check);
                 check.within(task.neftune_noise_alpha, 0.0..=100.0, "neftune_noise_alpha");
                 let metric = task.training.evaluation.early_stopping.map_or(Metric::Loss, |stopping| stopping.metric);
                 let known = metric == Metric::Loss;
                 check.that(known, "evaluation.early_stopping.metric", format!("{} is for dpo", metric.name()));
             }
-            Task::Dpo(task) => task.preference.validate(&mut check),
+            Task::Dpo(task) => {
+                task.training.validate(&mut check);
+                task.preference.validate(&mut check);
+            }
             Task::Evaluate(task) => task.validate(&mut check),
             Task::Compare(task) => task.validate(&mut check),
             Task::Generate(task) => task.validate(&mut check),
             Task::Export(task) => task.validate(&mut check),
+            Task::Benchmark(task) => task.validate(self, &mut check),
         }
         found.extend(check.found);
         found.truncate(limits::MAX_VIOLATIONS);

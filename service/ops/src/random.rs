@@ -3,19 +3,20 @@
 
 use tch::{Device, Kind, Tensor};
 
-pub struct Random {
+pub(crate) struct Random {
     seed: f64,
 }
 
 impl Random {
-    pub fn new(seed: u32) -> Self {
+    pub(crate) fn new(seed: u32) -> Self {
         Random { seed: seed.into() }
     }
 
     /// Spread evenly over ±√3, so that their variance is 1. float64
-    pub fn next(&mut self, size: &[i64]) -> Tensor {
+    pub(crate) fn values(&mut self, size: &[i64]) -> Tensor {
         self.seed += 1.0;
-        let x = Tensor::arange(size.iter().product::<i64>(), (Kind::Double, Device::Cpu)) * 12.9898 + self.seed * 78.233;
+        let x =
+            Tensor::arange(size.iter().product::<i64>(), (Kind::Double, Device::Cpu)) * 12.9898 + self.seed * 78.233;
         ((x.sin() * 43_758.545_3).frac() * 3f64.sqrt()).view(size)
     }
 }

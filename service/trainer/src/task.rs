@@ -13,6 +13,8 @@ use crate::link::{Command, End, Link, Welcome};
 use crate::workspace::Workspace;
 
 mod activations;
+mod attempt;
+mod benchmark;
 mod compare;
 mod early_stopping;
 pub mod evaluate;
@@ -89,6 +91,7 @@ fn attempt(welcome: &Welcome, link: &Link, workspace: &Workspace) -> Result<End,
         Task::Evaluate(task) => compare::evaluate(welcome, task, workspace, observer),
         Task::Compare(task) => compare::compare(welcome, task, workspace, observer),
         Task::Generate(task) => generate::generate(welcome, task, workspace, observer),
+        Task::Benchmark(task) => benchmark::benchmark(welcome, task, workspace, observer),
         Task::Export(task) => export::export(welcome, task, workspace, &*observer),
     }
 }

@@ -1,5 +1,7 @@
 //! What every training task has: rows, what is trained, how, for how long, and what is kept.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Check, Data, Evaluation, Lora, LoraInit, Optimizer, Schedule};
@@ -32,6 +34,9 @@ pub struct Training {
     pub seed: u64,
     /// Order of the rows.
     pub order: Order,
+    /// How attention is computed.
+    #[serde(default)]
+    pub attention: AttentionKernel,
 }
 
 /// What is trained.
@@ -151,6 +156,19 @@ pub enum Precision {
     Bfloat16,
 }
 
+/// How attention is computed. What comes out differs by rounding alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionKernel {
+    /// Flash attention where the device has it, else what LibTorch chooses. The default.
+    #[default]
+    Auto,
+    /// Flash attention: scores are never held whole (arXiv 2205.14135).
+    Flash,
+    /// The plain formula: scores of a whole document are held in memory.
+    Math,
+}
+
 /// Order of the training rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -163,6 +181,9 @@ pub enum Order {
 }
 
 impl Training {
+    /// Tokens that a micro-batch may hold.
+    pub const MICRO_BATCHES: RangeInclusive<u32> = 16..=1_048_576;
+
     /// Settings for training on `train` with every default.
     pub fn on(train: Vec<String>) -> Self {
         Self {
@@ -178,6 +199,7 @@ impl Training {
             precision: Precision::default(),
             seed: 42,
             order: Order::default(),
+            attention: AttentionKernel::default(),
         }
     }
 
@@ -198,7 +220,9 @@ impl Training {
         let has_held_out_rows = !self.data.eval.is_empty() || self.data.eval_fraction > 0.0;
         self.schedule.validate(has_held_out_rows, check);
         check.within(f64::from(self.batch.examples_per_step), 1.0..=65536.0, "batch.examples_per_step");
-        check.within(f64::from(self.batch.tokens_per_micro_batch), 16.0..=1_048_576.0, "batch.tokens_per_micro_batch");
+        let (least, most) = Self::MICRO_BATCHES.into_inner();
+        let tokens = f64::from(self.batch.tokens_per_micro_batch);
+        check.within(tokens, f64::from(least)..=f64::from(most), "batch.tokens_per_micro_batch");
         match self.length {
             Length::Epochs(epochs) => {
                 check.that(

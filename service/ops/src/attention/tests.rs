@@ -11,9 +11,8 @@ const DIM: i64 = 4;
 
 fn case(tokens: i64, kind: Kind) -> [Tensor; 3] {
     let mut random = Random::new(7);
-    [HEADS, KEY_HEADS, KEY_HEADS].map(|heads| {
-        random.next(&[tokens, heads, DIM]).to_kind(kind).set_requires_grad(true)
-    })
+    [HEADS, KEY_HEADS, KEY_HEADS]
+        .map(|heads| random.values(&[tokens, heads, DIM]).to_kind(kind).set_requires_grad(true))
 }
 
 /// 0 where i may see j, else minus infinity.

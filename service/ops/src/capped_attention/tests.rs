@@ -14,9 +14,8 @@ const SOFT_CAP: SoftCap = SoftCap { scale: 0.7, cap: 2.0 };
 /// Queries `[2, len, H, D]`, and keys and values `[2, past + len, K, D]`.
 fn case(len: i64, past: i64, kind: Kind) -> [Tensor; 3] {
     let mut random = Random::new(11);
-    [(len, HEADS), (past + len, KEY_HEADS), (past + len, KEY_HEADS)].map(|(len, heads)| {
-        random.next(&[2, len, heads, DIM]).to_kind(kind).set_requires_grad(true)
-    })
+    [(len, HEADS), (past + len, KEY_HEADS), (past + len, KEY_HEADS)]
+        .map(|(len, heads)| random.values(&[2, len, heads, DIM]).to_kind(kind).set_requires_grad(true))
 }
 
 /// The formula, with whole matrices of scores.

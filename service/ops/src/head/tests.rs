@@ -7,7 +7,7 @@ use crate::random::Random;
 
 fn case(kind: Kind) -> (Tensor, Tensor, Tensor) {
     let mut random = Random::new(5);
-    let mut rand = |size: &[i64]| random.next(size).to_kind(kind);
+    let mut rand = |size: &[i64]| random.values(size).to_kind(kind);
     let targets = (Tensor::arange(11, (Kind::Int64, Device::Cpu)) * 7).remainder(17);
     (rand(&[11, 6]).set_requires_grad(true), rand(&[17, 6]), targets)
 }

@@ -18,7 +18,7 @@ const ROWS: [i64; 2] = [0, 8];
 /// A stack of three parts (6 + 2 + 4 rows); the first and the last have adapters of rank 2 and 3.
 fn case(kind: Kind, master: Kind) -> Case {
     let mut random = Random::new(3);
-    let mut rand = |size: &[i64], kind| random.next(size).to_kind(kind);
+    let mut rand = |size: &[i64], kind| random.values(size).to_kind(kind);
     Case {
         x: rand(&[5, 7], kind).set_requires_grad(true),
         weight: rand(&[12, 7], kind),
@@ -151,7 +151,7 @@ fn a_plain_layer_equals_its_formula_and_an_adapter_of_zeros_changes_no_bit_of_it
     for size in [5, 400] {
         for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5), (Kind::BFloat16, 0.05)] {
             let mut random = Random::new(4);
-            let mut rand = |size: &[i64]| random.next(size).to_kind(kind);
+            let mut rand = |size: &[i64]| random.values(size).to_kind(kind);
             let inputs = [rand(&[size, size]), rand(&[2 * size, size]), rand(&[2 * size])];
             let [x, weight, bias] = inputs.map(|input| input.set_requires_grad(true));
             let (got, want) = (linear(&x, &weight, Some(&bias)), x.linear(&weight, Some(&bias)));

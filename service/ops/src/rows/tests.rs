@@ -10,7 +10,7 @@ const KINDS: [(Kind, f64); 3] = [(Kind::Double, 1e-13), (Kind::Float, 2e-6), (Ki
 const WIDTHS: [i64; 4] = [1, 31, 64, 100];
 
 fn random(size: &[i64], kind: Kind) -> Tensor {
-    (Random::new(size.len() as u32).next(size) * 3.0).to_kind(kind)
+    (Random::new(size.len() as u32).values(size) * 3.0).to_kind(kind)
 }
 
 fn close(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) {

@@ -207,7 +207,7 @@ impl JobApi {
         {
             return Ok(convert::job(made));
         }
-        let prefix = format!("spec.{}.", spec.task.name());
+        let prefix = format!("{}.", spec.task.path());
         let inputs = self
             .inputs
             .check(&caller, &spec, "spec.base_model.uri", &prefix, violations, Code::InvalidArgument)

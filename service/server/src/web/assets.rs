@@ -32,6 +32,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "dom.js",
         "format.js",
         "answers.js",
+        "benchmark.js",
         "api.js",
         "events.js",
         "chart.js",

@@ -33,6 +33,8 @@ pub(super) fn event_json(mut event: Event) -> String {
         | Event::GradientNoise(_)
         | Event::Overfitting(_)
         | Event::Answers(_)
+        // Its rates are of times above zero, or zero.
+        | Event::Benchmark(_)
         | Event::HardExamples(_)
         // Its shares are absent or ratios of finite norms.
         | Event::ExportReport(_)

@@ -3,6 +3,7 @@
 //! Tensor shapes: T tokens of all documents, L tokens of one, H query heads, K key/value heads, D head dim, E hidden size.
 //! A document never sees another. What depends on the documents alone is prepared once a pass, in [`Sight`].
 
+use hone_job::spec::AttentionKernel;
 use hone_ops::{Group, SoftCap};
 use tch::{Device, Kind, Tensor};
 
@@ -117,21 +118,17 @@ impl Attention {
     }
 }
 
-/// Who sees whom in a batch, in the form that the device's kernel wants.
-#[derive(Debug)]
-pub(super) struct Sight<'a> {
-    batch: &'a Batch,
-    way: Way,
-}
-
-#[derive(Debug)]
-enum Way {
+/// How scores become an output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Kernel {
     /// One variable-length flash call: CUDA, half precision.
-    Flash,
-    /// The flash kernel of the CPU, run by run; with the groups of layers that have a window beside those that have none.
-    Runs { full: Vec<Group>, windowed: Vec<Group> },
-    /// Plain attention, run by run: CUDA in float32.
-    Plain,
+    VarlenFlash,
+    /// The flash kernel of the CPU, run by run.
+    CpuFlash,
+    /// LibTorch's own choice of kernel, run by run: CUDA in float32.
+    Chosen,
+    /// The plain formula, run by run.
+    Math,
     /// Bounded scores, in tiles.
     SoftCapped(SoftCap),
 }
@@ -139,63 +136,83 @@ enum Way {
 /// The flash kernel of CUDA takes no wider heads.
 const FLASH_MAX_HEAD_DIM: i64 = 256;
 
-impl<'a> Sight<'a> {
-    /// `window` is the one that layers have, if any has one.
-    pub(super) fn new(
-        batch: &'a Batch,
+impl Kernel {
+    /// What is asked for, where the device has it. A model that bounds its scores takes its own kernel whatever is asked.
+    pub(super) fn of(
+        asked: AttentionKernel,
+        device: Device,
         head_dim: i64,
-        window: Option<i64>,
         soft_cap: Option<SoftCap>,
         kind: Kind,
-    ) -> Sight<'a> {
-        let device = batch.input_ids.device();
-        let way = match (soft_cap, device) {
-            (Some(cap), _) => Way::SoftCapped(cap),
-            (None, Device::Cpu) => Way::Runs {
-                full: groups(batch, None, kind),
-                windowed: window.map_or_else(Vec::new, |window| groups(batch, Some(window), kind)),
-            },
-            _ if has_varlen_flash(head_dim, kind) => Way::Flash,
-            _ => Way::Plain,
+    ) -> Option<Kernel> {
+        let is_half = matches!(kind, Kind::Half | Kind::BFloat16);
+        let has_varlen_flash = is_half && head_dim % 8 == 0 && head_dim <= FLASH_MAX_HEAD_DIM;
+        let flash = match device {
+            Device::Cpu => Some(Kernel::CpuFlash),
+            _ => has_varlen_flash.then_some(Kernel::VarlenFlash),
         };
-        Sight { batch, way }
+        match (soft_cap, asked) {
+            (Some(cap), _) => Some(Kernel::SoftCapped(cap)),
+            (None, AttentionKernel::Auto) => flash.or(Some(Kernel::Chosen)),
+            (None, AttentionKernel::Flash) => flash,
+            (None, AttentionKernel::Math) => Some(Kernel::Math),
+        }
+    }
+
+    /// Its name in reports.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kernel::VarlenFlash => "flash_varlen",
+            Kernel::CpuFlash => "flash_cpu",
+            Kernel::Chosen => "sdpa",
+            Kernel::Math => "math",
+            Kernel::SoftCapped(_) => "soft_capped",
+        }
+    }
+}
+
+/// Who sees whom in a batch, in the form that the kernel wants.
+#[derive(Debug)]
+pub(super) struct Sight<'a> {
+    batch: &'a Batch,
+    kernel: Kernel,
+    /// What the flash kernel of the CPU takes: the groups of layers that have no window, and of those that have one.
+    groups: [Vec<Group>; 2],
+}
+
+impl<'a> Sight<'a> {
+    /// `window` is the one that layers have, if any has one.
+    pub(super) fn new(batch: &'a Batch, kernel: Kernel, window: Option<i64>, kind: Kind) -> Sight<'a> {
+        let groups = match kernel {
+            Kernel::CpuFlash => {
+                let windowed = window.map_or_else(Vec::new, |window| groups(batch, Some(window), kind));
+                [groups(batch, None, kind), windowed]
+            }
+            _ => Default::default(),
+        };
+        Sight { batch, kernel, groups }
     }
 
     /// The runs that the flash kernel of the CPU takes, where that is the way.
     fn groups(&self, window: Option<i64>) -> Option<&[Group]> {
-        match &self.way {
-            Way::Runs { windowed, .. } if window.is_some() => Some(windowed),
-            Way::Runs { full, .. } => Some(full),
-            _ => None,
-        }
+        (self.kernel == Kernel::CpuFlash).then(|| &self.groups[usize::from(window.is_some())][..])
     }
 
     /// `q [T, H, D]`, `k` and `v [T, K, D]` -> `[T, H, D]`
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>) -> Tensor {
-        match &self.way {
-            Way::Flash => flash(self.batch, q, k, v, window),
-            Way::Runs { full, windowed } => {
-                hone_ops::document_attention(q, k, v, if window.is_some() { windowed } else { full })
-            }
-            Way::Plain => plain(self.batch, q, k, v, window),
-            Way::SoftCapped(cap) => softcap::attend(*cap, &self.batch.runs, q, k, v, window),
+        match self.kernel {
+            Kernel::VarlenFlash => flash(self.batch, q, k, v, window),
+            Kernel::CpuFlash => hone_ops::document_attention(q, k, v, &self.groups[usize::from(window.is_some())]),
+            Kernel::Chosen => run_by_run(self.batch, q, k, v, window, |q, k, v, mask, is_causal| {
+                Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, is_causal, None, true)
+            }),
+            Kernel::Math => run_by_run(self.batch, q, k, v, window, |q, k, v, mask, is_causal| {
+                let none = None::<&Tensor>;
+                Tensor::internal_scaled_dot_product_attention_math(q, k, v, mask, 0.0, is_causal, none, None, true).0
+            }),
+            Kernel::SoftCapped(cap) => softcap::attend(cap, &self.batch.runs, q, k, v, window),
         }
     }
-}
-
-/// Name of the kernel that [`Sight`] chooses.
-pub(super) fn kernel_name(device: Device, head_dim: i64, soft_cap: Option<SoftCap>, kind: Kind) -> &'static str {
-    match device {
-        _ if soft_cap.is_some() => "soft_capped",
-        Device::Cpu => "flash_cpu",
-        _ if has_varlen_flash(head_dim, kind) => "flash_varlen",
-        _ => "sdpa",
-    }
-}
-
-/// Whether the flash kernel of CUDA takes such heads.
-fn has_varlen_flash(head_dim: i64, kind: Kind) -> bool {
-    matches!(kind, Kind::Half | Kind::BFloat16) && head_dim % 8 == 0 && head_dim <= FLASH_MAX_HEAD_DIM
 }
 
 fn groups(batch: &Batch, window: Option<i64>, kind: Kind) -> Vec<Group> {
@@ -239,8 +256,16 @@ fn visible(tokens: i64, past: i64, window: Option<i64>, kind: Kind, device: Devi
     Tensor::zeros([tokens, past + tokens], (kind, device)).masked_fill(&unseen, f64::NEG_INFINITY)
 }
 
-/// Attention by LibTorch's own choice of kernel, run by run.
-fn plain(batch: &Batch, q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>) -> Tensor {
+/// Attention of each run of documents by itself: `attend` is given `[N, H, L, D]` and what to add to the scores, or else that
+/// they are causal.
+fn run_by_run(
+    batch: &Batch,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    window: Option<i64>,
+    attend: impl Fn(&Tensor, &Tensor, &Tensor, Option<&Tensor>, bool) -> Tensor,
+) -> Tensor {
     let sizes: Vec<i64> = batch.runs.iter().map(|run| run.count * run.len).collect();
     // Splitting all at once has one backward step; a slice for each run would have one as wide as the batch each.
     let queries = q.split_with_sizes(&sizes, 0);
@@ -258,8 +283,7 @@ fn plain(batch: &Batch, q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>)
             let (q, k, v) = (heads(&queries[i]), seen(k, &keys[i]), seen(v, &values[i]));
             let mask = mask(run, window, q.kind(), q.device());
             let causal = mask.is_none();
-            let out = Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, causal, None, true);
-            out.transpose(1, 2).flatten(0, 1)
+            attend(&q, &k, &v, mask.as_ref(), causal).transpose(1, 2).flatten(0, 1)
         })
         .collect();
     Tensor::cat(&parts, 0)
@@ -270,13 +294,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_plain_way_equals_the_kernel_of_runs() {
+    fn every_kernel_gives_the_same() {
         let batch = Batch::new(&[0; 10], &[0; 10], &[4, 2, 2, 2], Device::Cpu);
         let rand = |heads: i64, seed| crate::model::tiny::random(&[10, heads, 8], seed) * 3.0;
         let (q, k, v) = (rand(4, 1), rand(2, 2), rand(2, 3));
         for window in [None, Some(3)] {
-            let got = Sight::new(&batch, 8, window, None, Kind::Float).attend(&q, &k, &v, window);
-            assert!(got.allclose(&plain(&batch, &q, &k, &v, window), 1e-5, 1e-6, false));
+            let [flash, chosen, math] = [Kernel::CpuFlash, Kernel::Chosen, Kernel::Math]
+                .map(|kernel| Sight::new(&batch, kernel, window, Kind::Float).attend(&q, &k, &v, window));
+            assert!(flash.allclose(&math, 1e-5, 1e-6, false) && chosen.allclose(&math, 1e-5, 1e-6, false));
         }
+    }
+
+    #[test]
+    fn a_kernel_is_taken_where_the_device_has_it() {
+        let of = |asked, device, head_dim, kind| {
+            Kernel::of(asked, device, head_dim, None, kind).map_or("none", Kernel::name)
+        };
+        let gpu = Device::Cuda(0);
+        assert_eq!(of(AttentionKernel::Auto, Device::Cpu, 64, Kind::Float), "flash_cpu");
+        assert_eq!(of(AttentionKernel::Math, Device::Cpu, 64, Kind::Float), "math");
+        assert_eq!(of(AttentionKernel::Auto, gpu, 64, Kind::BFloat16), "flash_varlen");
+        assert_eq!(of(AttentionKernel::Auto, gpu, 64, Kind::Float), "sdpa");
+        assert_eq!(of(AttentionKernel::Flash, gpu, 64, Kind::Float), "none");
+        assert_eq!(of(AttentionKernel::Flash, gpu, 264, Kind::BFloat16), "none");
+        let cap = Some(SoftCap { scale: 0.1, cap: 50.0 });
+        let capped = Kernel::of(AttentionKernel::Math, Device::Cpu, 64, cap, Kind::Float);
+        assert_eq!(capped.map_or("none", Kernel::name), "soft_capped");
     }
 }

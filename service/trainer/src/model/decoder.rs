@@ -9,9 +9,10 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use hone_data::pack::Prefixes;
+use hone_job::spec::AttentionKernel;
 use tch::{Device, Kind, Tensor};
 
-use super::attention::{self, Attention, Sight};
+use super::attention::{Attention, Kernel, Sight};
 use super::batch::Batch;
 use super::cache::{Cache, Continuation};
 use super::config::Config;
@@ -46,6 +47,7 @@ pub struct Decoder {
     /// `[V, E]`; the embedding itself when the two are tied.
     lm_head: Tensor,
     rotary: Rotary,
+    kernel: Kernel,
 }
 
 #[derive(Debug)]
@@ -107,9 +109,17 @@ impl Decoder {
         self.kind
     }
 
-    /// Which attention kernel a pass takes, for reports.
+    /// Which attention kernel a pass over packed documents takes, for reports.
     pub fn attention_kernel(&self) -> &'static str {
-        attention::kernel_name(self.device(), self.config.head_dim, softcap::of(&self.config), self.kind())
+        self.kernel.name()
+    }
+
+    /// Takes another attention kernel from now on. Says whether the device has it for this model; where not, all stays as it is.
+    pub fn set_attention(&mut self, asked: AttentionKernel) -> bool {
+        let soft_cap = softcap::of(&self.config);
+        let found = Kernel::of(asked, self.device(), self.config.head_dim, soft_cap, self.kind);
+        self.kernel = found.unwrap_or(self.kernel);
+        found.is_some()
     }
 
     /// Whether the prompt of a pair may go through the model once: not where the rotation follows from a text's length, since
@@ -162,7 +172,7 @@ impl Decoder {
     /// What all layers are given: who sees whom, and by how much heads are turned.
     pub(super) fn surroundings<'a>(&self, batch: &'a Batch) -> (Sight<'a>, Tables) {
         let window = self.config.windows.iter().flatten().next().copied();
-        let sight = Sight::new(batch, self.config.head_dim, window, softcap::of(&self.config), self.kind());
+        let sight = Sight::new(batch, self.kernel, window, self.kind());
         (sight, self.rotary.tables(&batch.position_ids, batch.lengths()))
     }
 
@@ -310,7 +320,19 @@ impl Builder<'_> {
         self.config.tie_word_embeddings = tied;
         let rotary = Rotary::new(&self.config.rope, self.kind, embed_tokens.device());
         let embed_scale = self.config.family.scaled_embeddings.then(|| rounded((hidden as f64).sqrt(), self.kind));
-        Ok(Decoder { config: self.config, kind: self.kind, embed_tokens, embed_scale, layers, norm, lm_head, rotary })
+        let (soft_cap, asked) = (softcap::of(&self.config), AttentionKernel::Auto);
+        let kernel = Kernel::of(asked, embed_tokens.device(), self.config.head_dim, soft_cap, self.kind);
+        Ok(Decoder {
+            kernel: kernel.unwrap_or(Kernel::Chosen),
+            config: self.config,
+            kind: self.kind,
+            embed_tokens,
+            embed_scale,
+            layers,
+            norm,
+            lm_head,
+            rotary,
+        })
     }
 
     fn layer(&mut self, layer: i64) -> Result<Layer, Error> {

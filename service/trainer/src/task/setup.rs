@@ -62,9 +62,14 @@ pub(super) fn prepare(
     tokenizer.check_fits(config.vocab_size as u64)?;
     let data = Reading::start(training, task, &config, tokenizer.clone(), workspace, observer)?;
     let load = if is_full { Decoder::load_to_train } else { Decoder::load };
-    let model = load(&weights_path, compute.kind, compute.device, &mut |done, total| {
+    let mut model = load(&weights_path, compute.kind, compute.device, &mut |done, total| {
         teller.tell_sometimes(|| format!("{} of {} read", mebibytes(done), mebibytes(total)));
     })?;
+    if !model.set_attention(training.attention) {
+        let what =
+            "flash attention is there on a CPU, and on a GPU for bfloat16; leave the field out, or set precision";
+        return Err(Error::Input { place: format!("{}.attention", task.path()), what: what.into() });
+    }
     let dataset = data.finish(workspace)?;
     report_dataset(&dataset, observer.as_ref());
     Ok(Prepared { model, weights_path, model_path, tokenizer, dataset })
@@ -72,7 +77,7 @@ pub(super) fn prepare(
 
 /// The checkpoint that a full-parameter run starts from, found whole and of the base model's shape.
 fn whole_model(task: &Task, uri: &str, path: PathBuf, base: &Path, workspace: &Workspace) -> Result<PathBuf, Error> {
-    let place = || format!("spec.{}.init_from", task.name());
+    let place = || format!("{}.init_from", task.path());
     if !pretrained::is_model(&path) {
         let what = format!(
             "{uri} is no whole model, which is what a run with adapter.full starts from; export an adapter first"
@@ -111,7 +116,7 @@ pub(super) fn initial_adapter(
     };
     let folder = workspace.local(uri, &|_, _| {})?;
     if pretrained::is_model(&folder) {
-        let place = format!("spec.{}.init_from", task.name());
+        let place = format!("{}.init_from", task.path());
         let what = format!("{uri} is a whole model, not an adapter; name it as base_model");
         return Err(Error::Input { place, what });
     }

@@ -382,7 +382,7 @@ impl Run {
 }
 
 /// What of the trained values has which rate and decay.
-fn groups(trained: &Trained, training: &Training) -> Vec<Group> {
+pub(super) fn groups(trained: &Trained, training: &Training) -> Vec<Group> {
     let len = trained.num_parameters();
     match trained {
         Trained::Adapter(adapter) => {
@@ -404,7 +404,7 @@ fn objective(
     let task = match &welcome.spec.task {
         Task::Sft(task) => return Ok(Objective::Likelihood { noise_alpha: task.neftune_noise_alpha }),
         Task::Dpo(task) => task,
-        Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_) => {
+        Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_) | Task::Benchmark(_) => {
             unreachable!("this task makes nothing small")
         }
     };

@@ -49,7 +49,12 @@ impl Usage {
     }
 }
 
-/// The most memory this process had so far: VmHWM of `/proc/self/status`; 0 where there is none.
+/// Counts the most memory anew from now on. Says whether the system can.
+pub(super) fn reset_peak_memory() -> bool {
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+/// The most memory this process had so far, or since it was counted anew: VmHWM of `/proc/self/status`; 0 where there is none.
 pub fn peak_memory_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kibibytes =

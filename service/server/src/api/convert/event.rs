@@ -68,6 +68,7 @@ fn content(event: Event) -> EventOneof {
         Event::GradientNoise(found) => EventOneof::GradientNoise(gradient_noise(found)),
         Event::Overfitting(found) => EventOneof::Overfitting(overfitting(found)),
         Event::Answers(report) => EventOneof::Answers(score::answers(report)),
+        Event::Benchmark(report) => EventOneof::Benchmark(spec::benchmark_report(report)),
         Event::Scores(report) => EventOneof::Scores(score::report(report)),
         Event::ExportReport(report) => EventOneof::ExportReport(export_report(report)),
         Event::Failure(found) => EventOneof::Failure(failure(found)),

@@ -2,13 +2,14 @@
 
 use hone_job::spec::limits::MAX_VIOLATIONS;
 use hone_job::spec::{
-    ActivationCheckpointing, Adapter, Batch, Checkpoints, Data, DpoTask, JobSpec, Length, LossOn, Mix, MixUntil, Order,
-    OverLength, Precision, Resources, SftTask, Task, Training, Violation,
+    ActivationCheckpointing, Adapter, AttentionKernel, Batch, Checkpoints, Data, DpoTask, JobSpec, Length, LossOn, Mix,
+    MixUntil, Order, OverLength, Precision, Resources, SftTask, Task, Training, Violation,
 };
 use hone_proto::v1 as pb;
 use pb::adapter_spec::Kind as AdapterKind;
 use pb::job_spec::Task as TaskOneof;
 
+mod benchmark;
 mod evaluation;
 mod export;
 mod generate;
@@ -17,6 +18,7 @@ mod optim;
 mod preference;
 mod score;
 
+pub(in crate::api) use benchmark::report as benchmark_report;
 pub(in crate::api) use generate::sampling;
 
 /// What sft's default learning rates are multiplied by for dpo: its losses' gradients are larger.
@@ -28,7 +30,7 @@ pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Viola
     let mut reader = Reader { violations: Vec::new() };
     let has_task = spec.task.is_some();
     if !has_task {
-        reader.wrong("spec.task", "is required: one task, sft, dpo, evaluate, compare, generate or export");
+        reader.wrong("spec.task", "is required: one task, sft, dpo, evaluate, compare, generate, export or benchmark");
     }
     let task = match spec.task.unwrap_or_else(|| TaskOneof::Sft(pb::SftTask::default())) {
         TaskOneof::Sft(sft) => Task::Sft(reader.sft("spec.sft", sft)),
@@ -37,6 +39,7 @@ pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Viola
         TaskOneof::Compare(compare) => Task::Compare(reader.compare("spec.compare", compare)),
         TaskOneof::Generate(generate) => Task::Generate(reader.generate("spec.generate", generate)),
         TaskOneof::Export(export) => Task::Export(reader.export("spec.export", export)),
+        TaskOneof::Benchmark(benchmark) => Task::Benchmark(reader.benchmark("spec.benchmark", benchmark)),
     };
     let converted = JobSpec {
         display_name: spec.display_name,
@@ -96,6 +99,7 @@ struct Parts {
     precision: i32,
     seed: Option<u64>,
     order: i32,
+    attention: i32,
 }
 
 /// Collects what the domain's types cannot hold: numbers of enums that nobody knows.
@@ -141,6 +145,7 @@ impl Reader {
             precision: task.precision,
             seed: task.seed,
             order: task.order,
+            attention: task.attention,
         };
         SftTask { training: self.training(path, parts, 1.0), loss_on, neftune_noise_alpha }
     }
@@ -164,6 +169,7 @@ impl Reader {
             precision: task.precision,
             seed: task.seed,
             order: task.order,
+            attention: task.attention,
         };
         DpoTask { training: self.training(path, parts, DPO_RATE_SCALE), preference }
     }
@@ -188,6 +194,7 @@ impl Reader {
             precision: self.choice(format!("{path}.precision"), parts.precision, precision),
             seed: parts.seed.unwrap_or(defaults.seed),
             order: self.choice(format!("{path}.order"), parts.order, order),
+            attention: self.choice(format!("{path}.attention"), parts.attention, attention),
         }
     }
 
@@ -237,6 +244,31 @@ fn activation_checkpointing(value: pb::ActivationCheckpointing) -> ActivationChe
         pb::ActivationCheckpointing::Unspecified | pb::ActivationCheckpointing::Auto => ActivationCheckpointing::Auto,
         pb::ActivationCheckpointing::On => ActivationCheckpointing::On,
         pb::ActivationCheckpointing::Off => ActivationCheckpointing::Off,
+    }
+}
+
+fn activation_checkpointing_message(value: ActivationCheckpointing) -> pb::ActivationCheckpointing {
+    match value {
+        ActivationCheckpointing::Auto => pb::ActivationCheckpointing::Auto,
+        ActivationCheckpointing::On => pb::ActivationCheckpointing::On,
+        ActivationCheckpointing::Off => pb::ActivationCheckpointing::Off,
+    }
+}
+
+fn attention(value: pb::AttentionKernel) -> AttentionKernel {
+    match value {
+        pb::AttentionKernel::Unspecified => AttentionKernel::Auto,
+        pb::AttentionKernel::Flash => AttentionKernel::Flash,
+        pb::AttentionKernel::Math => AttentionKernel::Math,
+    }
+}
+
+/// Which one `Auto` is depends on the device; a training job's plan says it.
+fn attention_message(value: AttentionKernel) -> pb::AttentionKernel {
+    match value {
+        AttentionKernel::Auto => pb::AttentionKernel::Unspecified,
+        AttentionKernel::Flash => pb::AttentionKernel::Flash,
+        AttentionKernel::Math => pb::AttentionKernel::Math,
     }
 }
 
@@ -318,6 +350,7 @@ pub(super) fn message(spec: JobSpec) -> pb::JobSpec {
         Task::Compare(task) => TaskOneof::Compare(score::compare_message(task)),
         Task::Generate(task) => TaskOneof::Generate(generate::generate_message(task)),
         Task::Export(task) => TaskOneof::Export(export::message(task)),
+        Task::Benchmark(task) => TaskOneof::Benchmark(benchmark::message(task)),
     };
     pb::JobSpec {
         display_name: spec.display_name,
@@ -347,6 +380,7 @@ fn sft_message(task: SftTask) -> pb::SftTask {
         precision: parts.precision,
         seed: parts.seed,
         order: parts.order,
+        attention: parts.attention,
         neftune_noise_alpha: Some(task.neftune_noise_alpha),
         loss_on: loss_on_message(task.loss_on).into(),
     }
@@ -370,6 +404,7 @@ fn dpo_message(task: DpoTask) -> pb::DpoTask {
         precision: parts.precision,
         seed: parts.seed,
         order: parts.order,
+        attention: parts.attention,
         ..preference::message(task.preference)
     }
 }
@@ -384,12 +419,7 @@ fn parts(training: Training) -> Parts {
         batch: Some(pb::BatchSpec {
             examples_per_step: Some(training.batch.examples_per_step),
             tokens_per_micro_batch: Some(training.batch.tokens_per_micro_batch),
-            activation_checkpointing: match training.batch.activation_checkpointing {
-                ActivationCheckpointing::Auto => pb::ActivationCheckpointing::Auto,
-                ActivationCheckpointing::On => pb::ActivationCheckpointing::On,
-                ActivationCheckpointing::Off => pb::ActivationCheckpointing::Off,
-            }
-            .into(),
+            activation_checkpointing: activation_checkpointing_message(training.batch.activation_checkpointing).into(),
         }),
         length: Some(training.length),
         evaluation: Some(evaluation::message(training.evaluation)),
@@ -405,6 +435,7 @@ fn parts(training: Training) -> Parts {
             Order::Sequential => pb::Order::Sequential,
         }
         .into(),
+        attention: attention_message(training.attention).into(),
     }
 }
 

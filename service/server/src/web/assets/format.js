@@ -73,7 +73,7 @@ export function isFinal(state) {
   return ["JOB_STATE_CANCELLED", "JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED"].includes(state);
 }
 
-const TASKS = ["sft", "dpo", "evaluate", "compare", "generate", "export"];
+const TASKS = ["sft", "dpo", "evaluate", "compare", "generate", "export", "benchmark"];
 
 /// What a spec asks for: the task's name and its settings.
 export function task(spec) {

@@ -1,6 +1,7 @@
 // One job, followed live.
 
 import { answers } from "./answers.js";
+import { benchmark } from "./benchmark.js";
 import { get, jobPath } from "./api.js";
 import { charts } from "./charts.js";
 import { checkpoints } from "./checkpoints.js";
@@ -88,6 +89,7 @@ class View {
     result: section("Result"),
     scores: section("Scores"),
     answers: section("Answers"),
+    benchmark: section("Benchmark"),
     warnings: section("Warnings"),
     failures: section("Failures of attempts"),
     exported: section("Export"),
@@ -108,6 +110,7 @@ class View {
       result,
       scores,
       answers,
+      benchmark: measured,
       warnings,
       failures,
       exported,
@@ -122,6 +125,7 @@ class View {
       result,
       scores,
       answers,
+      measured,
       this.#run,
       learned,
       warnings,
@@ -170,6 +174,7 @@ class View {
     show("result", state.result && result(state.result, task(spec).name));
     show("scores", state.scores && scores(state.scores, task(spec).name));
     show("answers", state.answers && answers(state.answers));
+    show("benchmark", state.benchmark && benchmark(state.benchmark));
     show(
       "warnings",
       state.warnings.length > 0 &&

@@ -17,6 +17,7 @@ export function fresh() {
     plan: null,
     scores: null,
     answers: null,
+    benchmark: null,
     exported: null,
     result: null,
     phase: null,
@@ -149,6 +150,10 @@ const CHANGES = {
       `${best}; ${number(stop.evaluations)} evaluations since were not better`,
     );
     return ["log"];
+  },
+  benchmark(state, report) {
+    state.benchmark = report;
+    return ["benchmark"];
   },
   answers(state, answers) {
     state.answers = answers;

@@ -3,19 +3,16 @@
 //! LibTorch panics where it gets no memory. First activations are made again in place of kept, which changes no result; then
 //! micro-batches are halved, which moves sums by a rounding.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 
 use hone_data::tokenize::Example;
 use hone_job::event::{Event, Warning};
-use hone_job::failure::Reason;
 
 use super::{Evaluated, Run};
 use crate::error::Error;
 use crate::optim::NoiseSample;
+use crate::task::attempt::{attempt, is_about_memory};
 use crate::task::objective::Gradients;
-
-type Panic = Box<dyn Any + Send>;
 
 impl Run {
     /// Most tokens that go through the model at once.
@@ -86,15 +83,6 @@ impl Run {
         let message = format!("memory ran out in {what}, which is tried again: {taken}");
         self.observer.report(Event::Warning(Warning { code: "out_of_memory".into(), message }));
     }
-}
-
-/// Does something that LibTorch may panic in. A panic where gradients are off leaves them off.
-fn attempt<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
-    catch_unwind(AssertUnwindSafe(|| tch::with_grad(work)))
-}
-
-fn is_about_memory(error: &Error) -> bool {
-    error.failure().reason == Reason::OutOfMemory
 }
 
 /// Tokens of the longest example.
