@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use hone_job::event::{DatasetReport, LengthBucket, ReasonCount, RowNote};
 use hone_job::spec::OverLength;
 
+use crate::examples::Examples;
 use crate::tokenize::{Document, Example};
 
 /// Most rows listed for a reason; all are counted.
@@ -194,13 +195,13 @@ impl Tally {
     }
 
     /// The report on a split whose examples are these.
-    pub fn report(&self, split: &str, examples: &[Example]) -> DatasetReport {
+    pub fn report(&self, split: &str, examples: &Examples) -> DatasetReport {
         DatasetReport {
             split: split.to_string(),
             rows_read: self.rows_read,
             examples: examples.len() as u64,
-            tokens: examples.iter().map(Example::num_tokens).sum(),
-            trained_tokens: examples.iter().map(Example::num_targets).sum(),
+            tokens: examples.num_tokens(),
+            trained_tokens: examples.num_targets(),
             reasons: self.reasons.values().cloned().collect(),
             length_histogram: self
                 .buckets

@@ -52,8 +52,9 @@ pub async fn preview(
 ) -> Result<Preview, Error> {
     let (mix, uris) = (options.mix.clone(), sources.train.iter().map(|source| source.uri.clone()).collect());
     let found = examine(sources, tokenizer.clone(), options, progress).await?;
-    let first = found.train.examples.iter().take(num_rows);
-    let rows = first.map(|example| preview_row(example, &tokenizer)).collect::<Result<_, _>>();
+    let examples = &found.train.examples;
+    let first = (0..examples.len().min(num_rows)).map(|index| examples.get(index)).collect::<Result<Vec<_>, _>>()?;
+    let rows = first.iter().map(|example| preview_row(example, &tokenizer)).collect::<Result<_, _>>();
     let mut reports = vec![found.train.report("train")];
     if let Some(mix) = mix {
         found.train.mixture(&mix, uris, &mut reports[0])?;

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::path::PathBuf;
 
-use hone_data::{cache, dataset, source, storage, template, tokenizer};
+use hone_data::{cache, dataset, examples, source, storage, template, tokenizer};
 use hone_job::failure::{Failure, Reason};
 
 use crate::{checkpoint, model, peft};
@@ -23,6 +23,9 @@ pub enum Error {
     /// The rows cannot be trained on.
     #[error(transparent)]
     Data(#[from] dataset::Error),
+    /// An example cannot be fetched.
+    #[error(transparent)]
+    Examples(#[from] examples::Error),
     /// Object storage failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -117,7 +120,9 @@ impl Error {
             Error::Data(dataset::Error::Source(source::Error::Storage(_)))
             | Error::Storage(_)
             | Error::Checkpoint(_) => Reason::Storage,
-            Error::Data(dataset::Error::Interrupted(_)) => Reason::Internal,
+            Error::Data(dataset::Error::Interrupted(_) | dataset::Error::Examples(_)) | Error::Examples(_) => {
+                Reason::Internal
+            }
             Error::Data(_) | Error::Template(_) | Error::Input { .. } => Reason::InvalidData,
             // The trainer reads nothing of this machine but what it has fetched, and writes nothing but what it will upload.
             Error::Io { .. } => Reason::Storage,
@@ -139,7 +144,7 @@ impl Error {
             Error::Io { path, .. } => Some(path.display().to_string()),
             Error::NonFinite { step, .. } => Some(format!("step {step}")),
             Error::Overflow { tensor, .. } => Some(tensor.clone()),
-            Error::Template(_) | Error::Device(_) | Error::Thread(_) | Error::Panic(_) => None,
+            Error::Template(_) | Error::Examples(_) | Error::Device(_) | Error::Thread(_) | Error::Panic(_) => None,
         }
     }
 
@@ -165,6 +170,9 @@ impl Error {
             }
             Error::Data(dataset::Error::OverLength { .. }) => {
                 "raise max_length, or set over_length to drop or truncate"
+            }
+            Error::Examples(_) | Error::Data(dataset::Error::Examples(_)) => {
+                "free space in the trainer's folder for temporary files, or let TMPDIR name another"
             }
             Error::Data(_) => "preview the dataset: it names every row that cannot be used",
             Error::Peft(_) | Error::Checkpoint(checkpoint::Error::OtherBaseModel { .. }) => {
@@ -233,7 +241,7 @@ fn data_location(error: &dataset::Error) -> Option<String> {
             Some(format!("{object}:{row}"))
         }
         E::Mix(_) => Some("data.mix".into()),
-        E::Template(_) | E::Interrupted(_) => None,
+        E::Template(_) | E::Interrupted(_) | E::Examples(_) => None,
     }
 }
 

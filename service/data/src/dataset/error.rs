@@ -4,7 +4,7 @@ use std::fmt;
 
 use hone_job::event::{ReasonCount, RowNote};
 
-use crate::{mix, source, template};
+use crate::{examples, mix, source, template};
 
 /// Why there is nothing to train on.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,9 @@ pub enum Error {
         /// What became of them.
         reasons: Vec<ReasonCount>,
     },
+    /// There is no room for the examples.
+    #[error(transparent)]
+    Examples(#[from] examples::Error),
     /// Reading ended without an answer.
     #[error("reading the rows broke off: {0}")]
     Interrupted(String),

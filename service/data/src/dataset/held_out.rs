@@ -93,7 +93,7 @@ async fn all(
     if report.examples == 0 {
         return Err(Error::NoUsableRows { split: SPLIT, rows_read: report.rows_read, reasons: report.reasons });
     }
-    Ok((split.examples, report))
+    Ok((split.examples.all()?, report))
 }
 
 /// Whether the first row that can be read has answers to choose from.

@@ -1,6 +1,7 @@
 //! Whole files through the front door: what is kept, what is counted, what fails and how it says so.
 
 use std::io::Write;
+use std::sync::Mutex;
 
 use hone_job::spec::{LossOn, MixUntil};
 use proptest::prelude::*;
@@ -51,8 +52,9 @@ async fn examples_come_in_reading_order_whatever_the_threads() {
     let rows = file(&texts(1000));
     let one = load(&rows, None, Options { threads: 1, ..options() }).await.unwrap();
     let many = load(&rows, None, Options { threads: 7, ..options() }).await.unwrap();
-    assert_eq!(one.train, many.train);
-    assert!(one.train.iter().enumerate().all(|(n, example)| example.row == n as u64 + 1));
+    let (one_by_one, together) = (one.train.all().unwrap(), many.train.all().unwrap());
+    assert_eq!(one_by_one, together);
+    assert!(one_by_one.iter().enumerate().all(|(n, example)| example.row == n as u64 + 1));
     assert_eq!((one.train_report.rows_read, one.train_report.examples), (1000, 1000));
     assert!(one.eval.is_empty() && one.eval_report.is_none());
 }
@@ -116,7 +118,7 @@ async fn held_out_rows_stay_where_they_are_when_rows_are_added() {
         assert_eq!(found.train.len() + found.eval.len(), count);
         assert_eq!(accounted(&found.train_report), count as u64);
         assert_eq!(accounted(found.eval_report.as_ref().unwrap()), found.eval.len() as u64);
-        found.eval.into_iter().map(|example| example.row).collect::<Vec<_>>()
+        found.eval.all().unwrap().into_iter().map(|example| example.row).collect::<Vec<_>>()
     };
     let (few, many) = (held_out(200).await, held_out(300).await);
     assert!((20..60).contains(&few.len()), "{few:?}");
@@ -129,7 +131,7 @@ async fn samples_are_bounded_and_what_is_left_out_is_counted() {
     let options = Options { max_train_examples: Some(30), max_eval_examples: Some(10), ..options() };
     let found = load(&rows, Some(&rows), options).await.unwrap();
     assert_eq!((found.train.len(), found.eval.len()), (30, 10));
-    assert!(found.train.is_sorted_by_key(|example| example.row));
+    assert!(found.train.all().unwrap().is_sorted_by_key(|example| example.row));
     assert_eq!(accounted(&found.train_report), 100);
 }
 
@@ -170,7 +172,7 @@ async fn duplicates_are_counted_and_dropped_on_request() {
         "{found:?}"
     );
     let dropped = load(&rows, None, Options { drop_duplicates: true, ..options() }).await.unwrap();
-    let rows: Vec<u64> = dropped.train.iter().map(|example| example.row).collect();
+    let rows: Vec<u64> = dropped.train.all().unwrap().iter().map(|example| example.row).collect();
     assert_eq!(rows, [1, 2, 3]);
     assert_eq!(count(&dropped.train_report, reason::DUPLICATE_DROPPED), 3);
     assert_eq!(count(&dropped.train_report, reason::DUPLICATE), 0);
@@ -228,7 +230,7 @@ async fn mixed_sources_give_their_shares_and_are_reported() {
     assert!(of_many.examples_per_epoch.abs_diff(2 * of_few.examples) <= 2, "{of_many:?}");
     assert_eq!(found.epoch_len() as u64, of_many.examples_per_epoch + of_few.examples_per_epoch);
     let taken = found.sequence(Order::Shuffled, 1, Cursor::default()).next_step(found.epoch_len());
-    let from_few = taken.iter().filter(|&&index| found.train[index].object.as_ref() == of_few.uri).count();
+    let from_few = taken.iter().filter(|&&index| found.train.place(index).0.as_ref() == of_few.uri).count();
     assert_eq!(from_few as u64, of_few.examples_per_epoch);
     let all = load(MixUntil::AllExhausted).await;
     assert_eq!(all.train_report.sources[0].examples_per_epoch, of_many.examples);
@@ -307,7 +309,7 @@ proptest! {
         let split = |rows: Vec<Value>| {
             let found = examined(&rows, Options { eval_fraction, ..options() });
             let said = |split: Split| -> Vec<Vec<u32>> {
-                split.examples.into_iter().map(|example| example.documents[0].input_ids.clone()).collect()
+                split.examples.all().unwrap().into_iter().map(|example| example.documents[0].input_ids.clone()).collect()
             };
             (said(found.train), found.eval.map(said).unwrap_or_default())
         };

@@ -287,7 +287,7 @@ impl From<dataset::Error> for Problem {
                 Self::new(Code::NotFound, "OBJECT_NOT_FOUND", message).about("uri", uri)
             }
             dataset::Error::Template(_) => Self::new(Code::InvalidArgument, "TEMPLATE_INVALID", message),
-            dataset::Error::Interrupted(_) => Self::internal(message),
+            dataset::Error::Interrupted(_) | dataset::Error::Examples(_) => Self::internal(message),
             _ => Self::new(Code::FailedPrecondition, "DATA_INVALID", message),
         }
     }

@@ -73,9 +73,8 @@ struct Bench<'a> {
     model_path: PathBuf,
     weights_path: PathBuf,
     device: Device,
-    examples: Vec<Example>,
-    /// Places of the examples of each step; the first is not timed.
-    steps: Vec<Vec<usize>>,
+    /// Each step's examples with their places; the first is not timed.
+    steps: Vec<(Vec<usize>, Vec<Example>)>,
     objective: Objective,
     loaded: Option<Loaded>,
 }
@@ -101,7 +100,11 @@ impl<'a> Bench<'a> {
         let prepared = prepare(training, &task.training, base_model, workspace, compute, &observer)?;
         let Prepared { model, weights_path, model_path, tokenizer: _, dataset } = prepared;
         let mut rows = dataset.sequence(training.order, training.seed, Cursor::default());
-        let steps = (0..=task.steps).map(|_| rows.next_step(training.batch.examples_per_step as usize)).collect();
+        let mut step = || {
+            let indices = rows.next_step(training.batch.examples_per_step as usize);
+            Ok((indices.clone(), dataset.train.of(&indices)?))
+        };
+        let steps = (0..=task.steps).map(|_| step()).collect::<Result<_, Error>>()?;
         let none = ReferenceLogps::none;
         let objective = match &*task.training {
             Task::Dpo(dpo) => Objective::Preference(PairObjective {
@@ -121,7 +124,6 @@ impl<'a> Bench<'a> {
             model_path,
             weights_path,
             device: compute.device,
-            examples: dataset.train,
             steps,
             objective,
             loaded: None,
@@ -190,10 +192,10 @@ impl<'a> Bench<'a> {
 
     /// A step as training takes it, whose update changes nothing.
     fn step(&self, loaded: &mut Loaded, number: usize, tokens_per_micro_batch: usize, activations: Activations) {
-        let indices = &self.steps[number];
+        let (indices, examples) = &self.steps[number];
         let step = Step {
             indices,
-            examples: indices.iter().map(|&index| &self.examples[index]).collect(),
+            examples: examples.iter().collect(),
             tokens_per_micro_batch,
             activations,
             seed: self.training.seed,
@@ -211,15 +213,14 @@ impl<'a> Bench<'a> {
     /// Micro-batches of all timed steps at this size.
     fn micro_batches(&self, tokens: u32) -> u32 {
         let prefixes = self.loaded.as_ref().map_or(hone_data::pack::Prefixes::Shared, |loaded| loaded.model.prefixes());
-        let of_step = |indices: &Vec<usize>| {
-            let examples: Vec<&Example> = indices.iter().map(|&index| &self.examples[index]).collect();
-            pack(&examples, tokens as usize, prefixes).len() as u32
+        let of_step = |(_, examples): &(_, Vec<Example>)| {
+            pack(&examples.iter().collect::<Vec<_>>(), tokens as usize, prefixes).len() as u32
         };
         self.steps.iter().skip(1).map(of_step).sum()
     }
 
     fn timed(&self) -> impl Iterator<Item = &Example> {
-        self.steps.iter().skip(1).flatten().map(|&index| &self.examples[index])
+        self.steps.iter().skip(1).flat_map(|(_, examples)| examples)
     }
 
     /// The model in a precision: the one that is loaded, or read anew.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bytes::Bytes;
+use hone_data::examples::Examples;
 use hone_data::pack::pack;
 use hone_data::storage::Location;
 use hone_data::tokenize::Example;
@@ -141,19 +142,19 @@ impl<'a> ReferencePolicy<'a> {
     /// Its log-probabilities of these answers: those stored, or computed and stored. A store that fails costs a warning.
     pub(super) fn logps(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         store: &Location,
         workspace: &Workspace,
         observer: &dyn Observer,
-    ) -> ReferenceLogps {
-        let object = store.join(&format!("{}.safetensors", self.name(examples)));
+    ) -> Result<ReferenceLogps, Error> {
+        let object = store.join(&format!("{}.safetensors", self.name(examples)?));
         let phase = |detail: String| {
             observer.report(Event::Phase(Phase { name: "scoring_reference".into(), detail }));
         };
         match workspace.runtime().block_on(object.get()).map(|bytes| read(&bytes, examples.len())) {
             Ok(Ok(logps)) => {
                 phase(format!("{} pairs, read from {}", examples.len(), object.uri));
-                return ReferenceLogps(logps);
+                return Ok(ReferenceLogps(logps));
             }
             Ok(Err(what)) => {
                 let message = format!("{} is damaged ({what}) and computed anew", object.uri);
@@ -162,30 +163,33 @@ impl<'a> ReferencePolicy<'a> {
             // Most often it is not there yet. What else is wrong with the store shows when it is written to.
             Err(_) => {}
         }
-        let logps = self.compute(examples, &|done| phase(format!("{done} of {} pairs", examples.len())));
+        let logps = self.compute(examples, &|done| phase(format!("{done} of {} pairs", examples.len())))?;
         if let Err(error) = workspace.runtime().block_on(object.put(write(&logps))) {
             let message = format!("what the reference says is not kept for other runs: {error}");
             observer.report(Event::Warning(Warning { code: "reference_not_stored".into(), message }));
         }
-        ReferenceLogps(logps)
+        Ok(ReferenceLogps(logps))
     }
 
     /// Digest of the policy and of the answers.
-    fn name(&self, examples: &[Example]) -> String {
+    fn name(&self, examples: &Examples) -> Result<String, Error> {
         let mut digest = self.fingerprint.clone();
-        for document in examples.iter().flat_map(|example| &example.documents) {
-            digest.update((document.len() as u64).to_le_bytes());
-            document.input_ids.iter().for_each(|id| digest.update(id.to_le_bytes()));
-            document.labels.iter().for_each(|label| digest.update(label.to_le_bytes()));
+        for index in 0..examples.len() {
+            for document in &examples.get(index)?.documents {
+                digest.update((document.len() as u64).to_le_bytes());
+                document.input_ids.iter().for_each(|id| digest.update(id.to_le_bytes()));
+                document.labels.iter().for_each(|label| digest.update(label.to_le_bytes()));
+            }
         }
-        hex::encode(digest.finalize())
+        Ok(hex::encode(digest.finalize()))
     }
 
-    fn compute(&self, examples: &[Example], progress: &dyn Fn(usize)) -> Tensor {
+    fn compute(&self, examples: &Examples, progress: &dyn Fn(usize)) -> Result<Tensor, Error> {
         let logps = Tensor::zeros([examples.len() as i64, 2], (Kind::Float, tch::Device::Cpu));
-        for (number, chunk) in examples.chunks(PAIRS_AT_ONCE).enumerate() {
-            let first = number * PAIRS_AT_ONCE;
+        for first in (0..examples.len()).step_by(PAIRS_AT_ONCE) {
             progress(first);
+            let chunk = (first..examples.len().min(first + PAIRS_AT_ONCE)).collect::<Vec<_>>();
+            let chunk = examples.of(&chunk)?;
             let chunk: Vec<&Example> = chunk.iter().collect();
             for micro_batch in pack(&chunk, TOKENS_AT_ONCE, self.model.get().prefixes()) {
                 let scores = tch::no_grad(|| {
@@ -195,7 +199,7 @@ impl<'a> ReferencePolicy<'a> {
                 let _ = logps.shallow_clone().index_copy_(0, &(places(&micro_batch) + first as i64), &rows);
             }
         }
-        logps
+        Ok(logps)
     }
 }
 

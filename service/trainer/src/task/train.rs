@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use hone_data::examples::Examples;
 use hone_data::order::Sequence;
 use hone_data::tokenize::Example;
 use hone_data::tokenizer::Tokenizer;
@@ -72,7 +73,7 @@ struct Run {
     objective: Objective,
     optimizer: Optimizer,
     schedule: Schedule,
-    train: Vec<Example>,
+    train: Examples,
     eval: Vec<Example>,
     rows: Sequence,
     progress: Progress,
@@ -138,7 +139,8 @@ impl Run {
             }
         };
         let schedule = Schedule::new(&training.schedule, training.optimizer.learning_rate, total_steps);
-        let eval_every_steps = eval_every_steps(training, &dataset.eval, total_steps);
+        let eval = dataset.eval.all()?;
+        let eval_every_steps = eval_every_steps(training, &eval, total_steps);
         check_plateau(&spec, &schedule, eval_every_steps, total_steps, observer.as_ref())?;
         check_early_stopping(training, eval_every_steps, total_steps, observer.as_ref());
         let saver = Saver::new(
@@ -160,7 +162,7 @@ impl Run {
             saved: (progress.step, Instant::now()),
             resumed_from: resumed.map(|_| id_of_step(progress.step)),
             train: dataset.train,
-            eval: dataset.eval,
+            eval,
             activations,
             tokenizer,
             row_figures: Vec::new(),
@@ -224,7 +226,8 @@ impl Run {
     fn step(&mut self) -> Result<(), Error> {
         let start = Instant::now();
         let indices = self.rows.next_step(self.training().batch.examples_per_step as usize);
-        let (gradients, noise) = self.gradients_within_memory(&indices);
+        let examples = self.train.of(&indices)?;
+        let (gradients, noise) = self.gradients_within_memory(&indices, &examples);
         let learning_rate = self.schedule.learning_rate(self.progress.step) * self.progress.plateau.scale();
         let grad_norm = clip(self.trained.flat_grad(), self.training().optimizer.max_grad_norm);
         let is_sound = gradients.loss.is_finite() && grad_norm.is_finite();
@@ -238,15 +241,15 @@ impl Run {
         self.observe_noise(noise);
         match is_sound {
             true => Ok(()),
-            false => self.tell_skipped(&indices),
+            false => self.tell_skipped(&examples),
         }
     }
 
     /// Adds up the gradients of a step's loss. Of an adapter, whose values are few, it is measured how noisy they are.
-    fn gradients(&self, indices: &[usize]) -> (Gradients, Option<NoiseSample>) {
+    fn gradients(&self, indices: &[usize], examples: &[Example]) -> (Gradients, Option<NoiseSample>) {
         let step = Step {
             indices,
-            examples: indices.iter().map(|&index| &self.train[index]).collect(),
+            examples: examples.iter().collect(),
             tokens_per_micro_batch: self.tokens_per_micro_batch() as usize,
             activations: self.activations,
             seed: self.training().seed,
@@ -413,7 +416,8 @@ fn objective(
     let [train, eval] = if preference.needs_reference() {
         let policy = ReferencePolicy::open(task, prepared, base_model_fingerprint, workspace, compute)?;
         let store = workspace.open(&welcome.reference_uri)?;
-        [&dataset.train, &dataset.eval].map(|examples| policy.logps(examples, &store, workspace, observer))
+        let logps = |examples| policy.logps(examples, &store, workspace, observer);
+        [logps(&dataset.train)?, logps(&dataset.eval)?]
     } else {
         [&dataset.train, &dataset.eval].map(|examples| ReferenceLogps::none(examples.len()))
     };

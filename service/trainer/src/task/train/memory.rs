@@ -21,9 +21,13 @@ impl Run {
     }
 
     /// Adds up the gradients of a step's loss, with as little memory as it takes.
-    pub(super) fn gradients_within_memory(&mut self, indices: &[usize]) -> (Gradients, Option<NoiseSample>) {
+    pub(super) fn gradients_within_memory(
+        &mut self,
+        indices: &[usize],
+        examples: &[Example],
+    ) -> (Gradients, Option<NoiseSample>) {
         loop {
-            let panic = match attempt(|| self.gradients(indices)) {
+            let panic = match attempt(|| self.gradients(indices, examples)) {
                 Ok(found) => return found,
                 Err(panic) => panic,
             };
@@ -33,7 +37,7 @@ impl Run {
                 resume_unwind(panic);
             }
             let what = format!("step {} ({error})", self.progress.step + 1);
-            let longest = longest(indices.iter().map(|&index| &self.train[index]));
+            let longest = longest(examples);
             let goes_on = if self.activations.keep_least() {
                 let taken = "activations are made again in the backward pass from now on, as with \
                              batch.activation_checkpointing on";

@@ -18,9 +18,9 @@ const MAX_ROWS: usize = 20;
 
 impl Run {
     /// Tells of a step whose update was skipped, or gives the run up.
-    pub(super) fn tell_skipped(&self, indices: &[usize]) -> Result<(), Error> {
+    pub(super) fn tell_skipped(&self, examples: &[Example]) -> Result<(), Error> {
         let Progress { step, skipped_steps, skipped_in_a_row, .. } = self.progress;
-        let rows = rows(indices.iter().map(|&index| &self.train[index]));
+        let rows = rows(examples.iter());
         let too_many = skipped_steps as f64 > MAX_SKIPPED_SHARE * self.total_steps as f64 + MAX_SKIPPED_IN_A_ROW as f64;
         if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW || too_many {
             return Err(Error::NonFinite { step, skipped: skipped_steps, rows });
