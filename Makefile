@@ -50,7 +50,7 @@ descriptors: ## write the public protos as one descriptor set, hone.binpb
 	cd proto && ../.cache/bin/buf build --path hone/v1 --as-file-descriptor-set --output ../hone.binpb
 
 interop: build ## compare with transformers, PEFT and TRL, and try docs and examples, in a Python environment of its own
-	@python3 scripts/fetch.py model buf
+	@python3 scripts/fetch.py model buf oteltap
 	tests/interop/run.sh
 
 soak: build ## a hundred random faults in one run, which must end as if there had been none
@@ -61,7 +61,7 @@ load: build ## a thousand watchers, a queue of 200 jobs and 16 uploads of 1 GiB 
 	@$${CARGO_TARGET_DIR:-target}/debug/load
 
 k8s: build ## the manifests against schemas and policies, and a pod of them drained in mid-training; needs root
-	@python3 scripts/fetch.py kubernetes grpcurl seaweedfs
+	@python3 scripts/fetch.py kubernetes grpcurl seaweedfs promtool
 	@python3 tests/k8s/run.py $(PART)
 
 fuzz: libtorch ## feed one parser what nobody would write: TARGET=gguf TIME=60 (seconds); needs nightly

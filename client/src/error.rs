@@ -173,6 +173,9 @@ pub struct RpcError {
     pub retry_after: Option<Duration>,
     /// What the server says to try: the texts of its Help detail.
     pub help: Vec<String>,
+    /// The trace that the call belongs to, 32 hexadecimal digits, to be found where the server's telemetry goes; empty when the
+    /// server told none.
+    pub trace_id: String,
 }
 
 /// A field of a request and what is wrong with it.
@@ -206,6 +209,7 @@ impl RpcError {
                 .map(|one| FieldViolation { field: one.field.clone(), description: one.description.clone() })
                 .collect(),
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
+            trace_id: details.request_info().map(|info| info.request_id.clone()).unwrap_or_default(),
             help: help.iter().map(|link| link.description.clone()).filter(|text| !text.is_empty()).collect(),
         }
     }

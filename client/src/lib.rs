@@ -40,6 +40,8 @@
 //! - **Saying who calls.** [`ConnectOptions::token`] goes with every call, over TLS to other machines, and is never printed.
 //! - **Waiting.** Every unary call has a deadline, every stream a longest silence; see [`ConnectOptions`].
 //! - **Damaged files.** A downloaded checkpoint appears only when every byte of it is verified.
+//! - **Traces.** Every call carries a `traceparent`, and its errors name the trace ([`RpcError::trace_id`]); with the feature
+//!   `telemetry` a call is part of the caller's current `tracing` span.
 //! - **Telling errors apart.** An [`Error`] means that something could not be asked; a job that failed is an [`Outcome`].
 //!
 //! The types of requests and answers are the generated ones of [`v1`]; enum values that this client does not know pass
@@ -54,6 +56,7 @@ mod job;
 mod options;
 mod retry;
 mod token;
+mod trace;
 mod transfer;
 mod watch;
 

@@ -8,6 +8,7 @@ use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
 use crate::error::{Error, Result};
+use crate::trace;
 
 /// A token; its text is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Puts a token on every call.
+/// Puts a token on every call, and the trace that it belongs to.
 #[derive(Debug, Clone)]
 pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -67,6 +68,7 @@ impl Interceptor for Bearer {
         if let Some(value) = &self.0 {
             request.metadata_mut().insert("authorization", value.clone());
         }
+        trace::put(request.metadata_mut());
         Ok(request)
     }
 }

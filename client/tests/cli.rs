@@ -79,6 +79,7 @@ impl Script {
             // Two seconds apart, so that no line is thinned out.
             time: Some(prost_types::Timestamp { seconds: 2 * sequence as i64, nanos: 0 }),
             attempt: 1,
+            trace_id: String::new(),
             event: Some(event),
         });
         let events: Vec<_> = numbered.collect();

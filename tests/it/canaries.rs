@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use hone_client::{Client, ConnectOptions, Token, v1};
-use hone_tests::{Hello, Script, Server, Setup, binary, events_of, run};
+use hone_tests::{Collector, Hello, Script, Server, Setup, binary, events_of, run};
 use tokio::process::Command;
 
 /// Files below a folder.
@@ -38,7 +38,7 @@ async fn client_with(server: &Server, token: &str) -> Client {
 fn talkative(setup: &Setup) -> PathBuf {
     let path = setup.path("talkative");
     let script = format!(
-        "#!/bin/sh\n[ \"$1\" = run ] || exit 1\nenv > {}\necho \"mine: $HONE_SECRET, its: $AWS_SECRET_ACCESS_KEY\" >&2\nexit 3\n",
+        "#!/bin/sh\n[ \"$1\" = run ] || exit 1\nenv > {}\necho \"mine: $HONE_SECRET, its: $AWS_SECRET_ACCESS_KEY, its: $OTEL_EXPORTER_OTLP_HEADERS\" >&2\nexit 3\n",
         setup.path("environment").display()
     );
     std::fs::write(&path, script).unwrap();
@@ -51,11 +51,15 @@ async fn secrets_are_in_no_log_event_error_or_table() {
     let setup = Setup::default();
     let trainer = talkative(&setup);
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let collector = Collector::start().await;
     let variables = [
         ("AWS_ACCESS_KEY_ID", "key"),
         ("AWS_SECRET_ACCESS_KEY", "canary-of-the-store"),
         ("HONE_S3_ENDPOINT", &format!("http://{silent}")),
         ("DATABASE_PASSWORD", "canary-of-the-machine"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=canary-of-the-collector"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let setup = setup.with_trainer(trainer).environment(variables).flag("--allow-uri", "file:///,s3://");
@@ -67,7 +71,7 @@ async fn secrets_are_in_no_log_event_error_or_table() {
     let job = client.create_job(v1::JobSpec { max_retries: Some(0), ..server.spec() }).await.unwrap();
     told.push(format!("{:?}", events_of(&job).await));
     told.push(format!("{:?}", job.get().await.unwrap()));
-    assert!(told[0].contains("mine: (a secret), its: (a secret)"), "{}", told[0]);
+    assert!(told[0].contains("mine: (a secret), its: (a secret), its: api-key=(a secret)"), "{}", told[0]);
     // A store that does not answer.
     let preview = v1::PreviewDatasetRequest {
         base_model: Some(v1::BaseModel { uri: "s3://bucket/model".into() }),
@@ -96,6 +100,7 @@ async fn secrets_are_in_no_log_event_error_or_table() {
 
     let setup = server.setup().clone();
     server.stop().await;
+    assert!(collector.keys().contains(&"canary-of-the-collector".to_owned()), "it is sent, and searched for");
     // What the trainer itself wrote is its own; the server's words, its store, and all it keeps are searched.
     let own = [setup.path("environment"), setup.data_dir().join("logs")];
     let kept = files(&setup.path("")).into_iter().filter(|path| !own.iter().any(|own| path.starts_with(own)));
@@ -103,7 +108,14 @@ async fn secrets_are_in_no_log_event_error_or_table() {
     assert!(written.iter().any(|(path, bytes)| path.ends_with("server.log") && bytes.len() > 10_000));
     assert!(written.iter().any(|(path, _)| path.ends_with("data/hone.db")));
     written.push(("answers".into(), told.join("\n").into_bytes()));
-    for canary in [token.as_str(), stranger, attempt.as_str(), "canary-of-the-store", "canary-of-the-machine"] {
+    for canary in [
+        token.as_str(),
+        stranger,
+        attempt.as_str(),
+        "canary-of-the-store",
+        "canary-of-the-machine",
+        "canary-of-the-collector",
+    ] {
         for (path, bytes) in &written {
             assert!(!holds(bytes, canary), "{canary} is in {}", path.display());
         }

@@ -54,10 +54,11 @@ async fn crates_depend_in_one_direction() {
         ("hone-proto", vec![]),
         ("hone-job", vec![]),
         ("hone-ops", vec![]),
+        ("hone-telemetry", vec![]),
         ("hone-client", vec!["hone-proto"]),
-        ("hone-data", vec!["hone-job"]),
-        ("hone-server", vec!["hone-data", "hone-job", "hone-proto"]),
-        ("hone-trainer", vec!["hone-data", "hone-job", "hone-ops", "hone-proto"]),
+        ("hone-data", vec!["hone-job", "hone-telemetry"]),
+        ("hone-server", vec!["hone-data", "hone-job", "hone-proto", "hone-telemetry"]),
+        ("hone-trainer", vec!["hone-data", "hone-job", "hone-ops", "hone-proto", "hone-telemetry"]),
     ]);
     let members = members().await;
     // What tests the whole may use the whole.

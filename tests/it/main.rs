@@ -26,6 +26,7 @@ mod s3;
 mod soak;
 mod start;
 mod supervisor;
+mod telemetry;
 mod tls;
 mod train;
 mod uploads;

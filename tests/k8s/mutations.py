@@ -40,9 +40,14 @@ def in_kind(kind, change):
     return lambda case: change(only(case.objects, kind))
 
 
+def settings_map(case):
+    """The map of the settings."""
+    return next(one for one in of_kind(case.objects, "ConfigMap") if "HONE_LISTEN" in one["data"])
+
+
 def setting(name, value):
     """Another setting."""
-    return lambda case: of_kind(case.objects, "ConfigMap")[0]["data"].update({name: value})
+    return lambda case: settings_map(case)["data"].update({name: value})
 
 
 def more(one):
@@ -134,6 +139,22 @@ MUTATIONS = (
     ("the_network_is_closed", "s3", "the metadata service",
      in_kind("NetworkPolicy", drop("spec", "egress", 1, "to", 0, "ipBlock", "except"))),
     ("the_network_is_closed", "s3", "no way to the bucket", from_bucket_only),
+    ("the_network_is_closed", "otel", "out to every namespace",
+     in_kind("NetworkPolicy", put([{"namespaceSelector": {}}], "spec", "egress", 1, "to"))),
+    ("the_network_is_closed", "otel", "another port than the collector's",
+     in_kind("NetworkPolicy", put([{"port": 22}], "spec", "egress", 1, "ports"))),
+    ("metrics_reach_prometheus", "otel", "another port in the settings", setting("HONE_METRICS_LISTEN", "0.0.0.0:7491")),
+    ("metrics_reach_prometheus", "otel", "another port in the monitor",
+     in_kind("PodMonitor", put([{"port": "grpc"}], "spec", "podMetricsEndpoints"))),
+    ("metrics_reach_prometheus", "otel", "another pod", in_kind("PodMonitor", put({}, "spec", "selector"))),
+    ("metrics_reach_prometheus", "otel", "everybody reads",
+     in_kind("NetworkPolicy", put([{"namespaceSelector": {}}], "spec", "ingress", 1, "from"))),
+    ("metrics_reach_prometheus", "otel", "an alert that nobody explains",
+     in_kind("PrometheusRule", put("HoneSings", "spec", "groups", 0, "rules", 0, "alert"))),
+    ("metrics_reach_prometheus", "otel", "an alert for nobody",
+     in_kind("PrometheusRule", put({}, "spec", "groups", 0, "rules", 0, "labels"))),
+    ("metrics_reach_prometheus", "cpu", "a port that nobody listens on",
+     in_container(lambda one: one["ports"].append({"name": "metrics", "containerPort": 7490}))),
     ("a_node_can_be_drained", "cpu", "no eviction", in_kind("PodDisruptionBudget", put(0, "spec", "maxUnavailable"))),
     ("a_node_can_be_drained", "cpu", "no pod", in_kind("PodDisruptionBudget", drop("spec", "selector"))),
     ("callers_reach_the_pod", "cpu", "another port", in_kind("Service", put("http", "spec", "ports", 0, "targetPort"))),

@@ -15,6 +15,7 @@ PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 # What the server gives its last calls once the trainers are gone: LAST_CALLS in service/server/src/lib.rs, twice.
 LAST_CALLS = 10
 PREVIEWS = 2
+OPERATOR = "monitoring.coreos.com/v1"
 METADATA_SERVICES = {"169.254.169.254/32", "fd00:ec2::254/128"}
 
 
@@ -32,6 +33,9 @@ def schema_holds(case):
     import kubernetes_validate
 
     for one in case.objects:
+        # The Prometheus operator's own; `metrics_reach_prometheus` and promtool look at what matters in them.
+        if one["apiVersion"] == OPERATOR:
+            continue
         for version in VERSIONS:
             try:
                 kubernetes_validate.validate(one, version, strict=True)
@@ -101,8 +105,8 @@ def probes_ask_the_server(case):
     """All three, over gRPC at the port that it listens on, or by hone-health where it speaks TLS; a start may take a minute."""
     one, values = container(case.objects), settings(case.objects)
     port = int(values["HONE_LISTEN"].rsplit(":", 1)[1])
-    if [entry["containerPort"] for entry in one["ports"]] != [port]:
-        yield f"the container's ports are not {port}"
+    if [entry["containerPort"] for entry in one["ports"] if entry["name"] == "grpc"] != [port]:
+        yield f"the container's port grpc is not {port}"
     for name in PROBES:
         probe = one.get(name, {})
         if "HONE_TLS_CERT" in values:
@@ -203,16 +207,47 @@ def the_network_is_closed(case):
         yield "the policy does not hold for the pod, both ways"
     ports = {entry["name"] for entry in container(case.objects)["ports"]}
     for rule in spec.get("ingress", []):
-        if not rule.get("from") or {port["port"] for port in rule.get("ports", [])} != ports:
-            yield f"open to more than named callers of the port: {rule}"
-    rules = spec.get("egress", [])
-    if bool(rules) != settings(case.objects).get("HONE_STORAGE_ROOT", "").startswith("s3://"):
+        if not rule.get("from") or len(rule.get("ports", [])) != 1 or rule["ports"][0]["port"] not in ports:
+            yield f"open to more than named callers of one port: {rule}"
+    rules, values = spec.get("egress", []), settings(case.objects)
+    has_bucket, has_collector = values.get("HONE_STORAGE_ROOT", "").startswith("s3://"), "HONE_OTLP_ENDPOINT" in values
+    if bool(rules) != (has_bucket or has_collector):
         yield "what may go out is not what the storage root needs"
     for rule in rules:
+        if has_collector and rule.get("to") == [MONITORING] and [port["port"] for port in rule["ports"]] == [4317]:
+            continue
         allowed = {port["port"] for port in rule.get("ports", [])}
-        excepted = {cidr for to in rule.get("to", []) for cidr in to["ipBlock"].get("except", [])}
+        excepted = {cidr for to in rule.get("to", []) for cidr in to.get("ipBlock", {}).get("except", [])}
         if allowed != {53} and (allowed != {443} or not METADATA_SERVICES <= excepted):
             yield f"more than names and a store may be reached: {rule}"
+
+
+MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+
+
+def metrics_reach_prometheus(case):
+    """Where there are metrics, the operator finds their port, Prometheus alone may read them, and every alert says what to do."""
+    listen = settings(case.objects).get("HONE_METRICS_LISTEN")
+    ports = {entry["name"]: entry["containerPort"] for entry in container(case.objects)["ports"]}
+    if listen is None:
+        yield from (f"port {name} is of nobody" for name in ports if name != "grpc")
+        return
+    if ports.get("metrics") != int(listen.rsplit(":", 1)[1]):
+        yield "the port metrics is another one than the server listens on"
+    monitor = only(case.objects, "PodMonitor")["spec"]
+    if not selects(monitor["selector"].get("matchLabels"), case) or [one["port"] for one in monitor["podMetricsEndpoints"]] != ["metrics"]:
+        yield "the operator finds other metrics"
+    for rule in only(case.objects, "NetworkPolicy")["spec"]["ingress"]:
+        if [port["port"] for port in rule["ports"]] == ["metrics"] and rule["from"] != [MONITORING]:
+            yield f"others than Prometheus may read: {rule['from']}"
+    headings = re.findall(r"(?m)^#+ (\w+)$", (ROOT / "docs/operations.md").read_text())
+    for group in only(case.objects, "PrometheusRule")["spec"]["groups"]:
+        for rule in group["rules"]:
+            name = rule["alert"]
+            if name not in headings or rule["annotations"].get("runbook") != f"docs/operations.md#{name.lower()}":
+                yield f"docs/operations.md does not say what to do about {name}"
+            if rule["labels"].get("severity") not in ("critical", "warning"):
+                yield f"{name}: who is to be called?"
 
 
 def a_node_can_be_drained(case):
@@ -227,8 +262,7 @@ def a_node_can_be_drained(case):
 def callers_reach_the_pod(case):
     """The Service means it and its port, and the governing Service is that one."""
     service = only(case.objects, "Service")
-    ports = {entry["name"] for entry in container(case.objects)["ports"]}
-    if not selects(service["spec"].get("selector"), case) or {port["targetPort"] for port in service["spec"]["ports"]} != ports:
+    if not selects(service["spec"].get("selector"), case) or {port["targetPort"] for port in service["spec"]["ports"]} != {"grpc"}:
         yield "the Service leads elsewhere"
     if only(case.objects, "StatefulSet")["spec"].get("serviceName") != service["metadata"]["name"]:
         yield "the StatefulSet has another Service"
@@ -320,6 +354,7 @@ POLICIES = (
     secrets_can_be_renewed,
     the_account_may_nothing,
     the_network_is_closed,
+    metrics_reach_prometheus,
     a_node_can_be_drained,
     callers_reach_the_pod,
     work_outlives_the_pod,

@@ -20,6 +20,7 @@ import drain
 import manifests
 import policies
 import smoke
+import telemetry
 from manifests import OVERLAYS, ROOT
 from mutations import MUTATIONS
 
@@ -55,6 +56,7 @@ def check(report, binaries, _root):
     unseen = {policy.__name__ for policy in policies.POLICIES} - {mutation[0] for mutation in MUTATIONS}
     report("there is a fault for every policy", not unseen, unseen)
     containers.check(report)
+    telemetry.check(report, binaries)
     readme_overlays(report)
 
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod authority;
+mod collector;
 mod faults;
 mod gate;
 mod load;
@@ -22,6 +23,7 @@ mod soak;
 pub mod store_script;
 
 pub use authority::{Authority, Certificate};
+pub use collector::{Collector, NoCollector, Sent};
 pub use faults::{FaultyStore, StoreFault};
 pub use gate::{Arrival, Gate};
 pub use load::{Load, load};

@@ -117,7 +117,8 @@ impl Setup {
         let mut command = Command::new(binary("hone-server"));
         // What is set on this machine must not decide how a test ends.
         for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("HONE_") || name.starts_with("AWS_")) {
+            if name.to_str().is_some_and(|name| ["HONE_", "AWS_", "OTEL_"].iter().any(|start| name.starts_with(start)))
+            {
                 command.env_remove(name);
             }
         }

@@ -24,7 +24,9 @@ pub async fn take(store: &dyn Store, step: usize) {
     match step {
         0 => drop(store.create_upload(upload(), None).await.expect("kept")),
         1 => drop(store.create_job(job(JOB)).await.expect("kept")),
-        2 => drop(change(Change::AttemptStarted { secret_sha256: "s".into() }).await.expect("kept")),
+        2 => drop(
+            change(Change::AttemptStarted { secret_sha256: "s".into(), trace: String::new() }).await.expect("kept"),
+        ),
         3 => drop(change(Change::ProcessStarted { attempt: 1, process: "17".into() }).await.expect("kept")),
         4 => drop(change(reports(1, vec![Body::Running])).await.expect("kept")),
         5 => drop(change(reports(2, (1..=40).map(trained).collect())).await.expect("kept")),
@@ -77,7 +79,7 @@ fn spec(display_name: &str) -> JobSpec {
 }
 
 fn job(id: &str) -> NewJob {
-    let (record, events) = JobRecord::new(id.into(), "default".into(), spec("as asked"), now());
+    let (record, events) = JobRecord::new(id.into(), "default".into(), spec("as asked"), String::new(), now());
     let limits = JobLimits { max_queued: 9, max_of_project: None };
     NewJob { record, events, request: Some(request(id)), inputs: vec![ROWS.into()], limits }
 }

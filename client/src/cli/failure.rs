@@ -71,7 +71,7 @@ impl Failure {
         if let Some(rpc) = self.rpc() {
             add("code", json!(code_name(rpc.code)));
             add("call", json!(rpc.call));
-            for (name, text) in [("object", &rpc.object), ("reason", &rpc.reason)] {
+            for (name, text) in [("object", &rpc.object), ("reason", &rpc.reason), ("trace_id", &rpc.trace_id)] {
                 if !text.is_empty() {
                     add(name, json!(text));
                 }

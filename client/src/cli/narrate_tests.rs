@@ -12,7 +12,7 @@ fn narrator() -> Narrator {
 
 fn at(seconds: f64, event: Event) -> v1::JobEvent {
     let time = Timestamp { seconds: NOW + seconds.floor() as i64, nanos: (seconds.fract() * 1e9) as i32 };
-    v1::JobEvent { sequence: 17, time: Some(time), attempt: 1, event: Some(event) }
+    v1::JobEvent { sequence: 17, time: Some(time), attempt: 1, event: Some(event), ..Default::default() }
 }
 
 fn check(event: Event, expected: &str) {

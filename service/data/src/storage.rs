@@ -20,12 +20,15 @@ use url::Url;
 mod error;
 mod options;
 mod parts;
+mod watched;
 
 use error::Place;
 pub use error::{Error, Step};
 pub use options::{Secret, StorageOptions};
 pub use parts::Parts;
 use parts::{NOTE, PART_BYTES, part_bytes};
+use watched::Connector;
+pub use watched::{Watched, Watcher};
 
 /// Parts of an object on their way at once.
 const PARTS_AT_ONCE: usize = 4;
@@ -44,7 +47,7 @@ impl Storage {
         let unusable = |what: String| Error::Unusable { uri: uri.to_string(), what };
         let url = Url::parse(uri).map_err(|error| unusable(format!("{error}; give a file:// or s3:// URI")))?;
         match url.scheme() {
-            "file" => open_file(uri, &url),
+            "file" => open_file(uri, &url).map(|place| Location { watched: options.watched.clone(), ..place }),
             "s3" => open_s3(uri, &url, options),
             other => Err(unusable(format!("{other}:// is not supported; give a file:// or s3:// URI"))),
         }
@@ -81,7 +84,8 @@ fn open_file(uri: &str, url: &Url) -> Result<Location> {
     // Synced, since a checkpoint that was reported must outlive a power cut.
     let store = LocalFileSystem::new().with_fsync(true).with_automatic_cleanup(true);
     let (uri, endpoint) = (uri.to_string(), String::new());
-    Ok(Location { store: Arc::new(store), multipart: None, path, uri, local: Some(local), endpoint })
+    let watched = Watched::default();
+    Ok(Location { store: Arc::new(store), multipart: None, path, uri, local: Some(local), endpoint, watched })
 }
 
 fn open_s3(uri: &str, url: &Url, options: &StorageOptions) -> Result<Location> {
@@ -99,7 +103,8 @@ fn open_s3(uri: &str, url: &Url, options: &StorageOptions) -> Result<Location> {
         .with_region(&options.s3_region)
         .with_checksum_algorithm(Checksum::SHA256)
         .with_retry(options.retry())
-        .with_client_options(client);
+        .with_client_options(client)
+        .with_http_connector(Connector(options.watched.clone()));
     if let Some(endpoint) = &options.s3_endpoint {
         builder = builder.with_endpoint(endpoint);
     }
@@ -113,7 +118,8 @@ fn open_s3(uri: &str, url: &Url, options: &StorageOptions) -> Result<Location> {
     }
     let store = Arc::new(builder.build().map_err(|error| unusable(error.to_string()))?);
     let endpoint = options.s3_endpoint.clone().unwrap_or_else(|| "not set, so AWS itself".into());
-    Ok(Location { multipart: Some(store.clone()), store, path, uri: uri.to_string(), local: None, endpoint })
+    let (uri, watched) = (uri.to_string(), options.watched.clone());
+    Ok(Location { multipart: Some(store.clone()), store, path, uri, local: None, endpoint, watched })
 }
 
 /// Credentials that AWS puts into a pod; without them the client asks the machine's own metadata service.
@@ -146,6 +152,7 @@ pub struct Location {
     pub uri: String,
     local: Option<PathBuf>,
     endpoint: String,
+    watched: Watched,
 }
 
 /// An object of a listing.
@@ -373,7 +380,11 @@ impl Location {
     /// An error of the store that this place is in, for those who use [`Self::store`] themselves.
     pub fn failure(&self, step: Step, error: object_store::Error) -> Error {
         let place = Place { uri: &self.uri, is_local: self.local.is_some(), endpoint: &self.endpoint };
-        Error::from_store(place, step, error)
+        let error = Error::from_store(place, step, error);
+        if !matches!(error, Error::NotFound { .. }) {
+            self.watched.failed(step);
+        }
+        error
     }
 }
 

@@ -23,6 +23,9 @@ pub struct JobEvent {
     pub time: DateTime<Utc>,
     /// Attempt it belongs to; 0 before the first.
     pub attempt: u32,
+    /// Trace that it belongs to, 32 hexadecimal digits; empty for none.
+    #[serde(default)]
+    pub trace_id: String,
     /// What happened.
     pub event: Event,
 }
@@ -453,6 +456,7 @@ mod tests {
             sequence: 3,
             time: DateTime::UNIX_EPOCH,
             attempt: 1,
+            trace_id: "0af7651916cd43dd8448eb211c80319c".into(),
             event: Event::TrainStep(TrainStep { step: 1, loss: Some(2.5), ..TrainStep::default() }),
         };
         let text = serde_json::to_string(&event).unwrap();

@@ -4,8 +4,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use hone_job::event::ResourceUsage;
 use tokio::sync::watch;
+use tracing::Span;
 
 /// What an attempt is to do. A later one replaces an earlier one, never the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +22,9 @@ pub enum Wish {
     /// Save and leave for good.
     Cancel,
 }
+
+/// Share of the time to leave in from which on it is near.
+const NEAR: f64 = 0.8;
 
 /// Step times that the median is taken of.
 const RECENT_STEPS: usize = 31;
@@ -41,6 +47,11 @@ impl Pulse {
             self.recent_steps.pop_front();
         }
         self.recent_steps.push_back(seconds);
+    }
+
+    /// The longest time of a recent step, in seconds; 0 before the first.
+    fn longest_step_seconds(&self) -> f64 {
+        self.recent_steps.iter().copied().fold(0.0, f64::max)
     }
 
     /// The median time of a recent step, in seconds; 0 before the first.
@@ -72,6 +83,10 @@ pub struct Attempt {
     connection: watch::Sender<Connection>,
     pulse: watch::Sender<Pulse>,
     told_to_leave: AtomicBool,
+    warned_of_grace: AtomicBool,
+    usage: Mutex<Option<ResourceUsage>>,
+    /// The span of its start, until its trainer has dialled.
+    start: Mutex<Option<Span>>,
 }
 
 impl Attempt {
@@ -83,6 +98,9 @@ impl Attempt {
             checkpoints: watch::Sender::new(0),
             pulse: watch::Sender::new(Pulse::default()),
             told_to_leave: AtomicBool::new(false),
+            warned_of_grace: AtomicBool::new(false),
+            usage: Mutex::default(),
+            start: Mutex::default(),
             connection: watch::Sender::new(Connection::default()),
         }
     }
@@ -112,6 +130,29 @@ impl Attempt {
         self.pulse.send_modify(|pulse| pulse.step(seconds));
     }
 
+    /// The trainer uses so much of its machine.
+    pub fn note_usage(&self, usage: &ResourceUsage) {
+        *self.usage.lock().unwrap_or_else(PoisonError::into_inner) = Some(usage.clone());
+    }
+
+    /// The trainer took so long to save. Says, once, when a step and two saves (the one that may be under way, and the last) come
+    /// near what it has to leave in.
+    pub fn note_save(&self, seconds: f64, stop_grace: Duration) {
+        let needed = self.pulse.borrow().longest_step_seconds() + 2.0 * seconds;
+        let is_near = needed > NEAR * stop_grace.as_secs_f64();
+        if is_near && !self.warned_of_grace.swap(true, Ordering::Relaxed) {
+            let (job_id, attempt, save_seconds) = (&self.job_id, self.number, seconds);
+            tracing::warn!(
+                job_id,
+                attempt,
+                save_seconds,
+                needed_seconds = needed,
+                ?stop_grace,
+                "a trainer that is told to leave may be killed before it has saved; allow more time with --stop-grace"
+            );
+        }
+    }
+
     /// The trainer was told to leave, by somebody else than this server.
     pub fn note_told_to_leave(&self) {
         self.told_to_leave.store(true, Ordering::Relaxed);
@@ -132,8 +173,14 @@ impl Attempt {
         self.wish.subscribe()
     }
 
+    /// Keeps the span of the start until the trainer has dialled.
+    pub fn keep_start(&self, span: Span) {
+        *self.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(span);
+    }
+
     /// The trainer has dialled; a connection it had before is void.
     pub fn connect(self: &Arc<Self>) -> Link {
+        drop(self.start.lock().unwrap_or_else(PoisonError::into_inner).take());
         let mut number = 0;
         self.connection.send_modify(|connection| {
             connection.number += 1;
@@ -213,6 +260,14 @@ impl Attempts {
         self.running().len()
     }
 
+    /// What the trainers use of their machine, as they last told.
+    pub fn usage(&self) -> impl Iterator<Item = ResourceUsage> {
+        let running = self.running();
+        let usage =
+            running.values().filter_map(|attempt| attempt.usage.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        usage.collect::<Vec<_>>().into_iter()
+    }
+
     /// Asks all to save and leave.
     pub fn stop_all(&self) {
         for attempt in self.running().values() {
@@ -263,6 +318,19 @@ mod tests {
         assert_eq!(*wishes.borrow(), Wish::Cancel);
         drop(running);
         assert_eq!(attempts.count(), 0);
+    }
+
+    #[test]
+    fn a_save_that_takes_nearly_all_the_time_there_is_to_leave_is_warned_of_once() {
+        let attempts = Arc::new(Attempts::default());
+        let running = attempts.begin("job-1", 1);
+        let grace = Duration::from_secs(100);
+        running.note_step(20.0);
+        let is_warned = |running: &Running| running.warned_of_grace.load(Ordering::Relaxed);
+        running.note_save(29.0, grace);
+        assert!(!is_warned(&running), "78 of 100 s");
+        running.note_save(31.0, grace);
+        assert!(is_warned(&running), "82 of 100 s");
     }
 
     #[tokio::test]

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hone_data::storage::StorageOptions;
+use hone_telemetry::Collector;
 use url::Url;
 
 use crate::access::Access;
 use crate::caller::Role;
+use crate::metrics;
 use crate::tls::Tls;
 use crate::tokens::plain_name;
 use crate::web::Http;
@@ -69,6 +71,17 @@ pub struct Flags {
     /// File to write the web page's `ip:port` into once the server listens.
     #[arg(long, env = "HONE_HTTP_PORT_FILE", value_name = "PATH", requires = "http_listen")]
     pub http_port_file: Option<PathBuf>,
+    /// Address of the metrics for Prometheus, at /metrics, which asks for no token; port 0 takes a free one [default: there are
+    /// none].
+    #[arg(long, env = "HONE_METRICS_LISTEN", value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// File to write the metrics' `ip:port` into once the server listens.
+    #[arg(long, env = "HONE_METRICS_PORT_FILE", value_name = "PATH", requires = "metrics_listen")]
+    pub metrics_port_file: Option<PathBuf>,
+    /// URL of a collector that takes traces and metrics of server and trainers over OTLP/gRPC
+    /// [default: OTEL_EXPORTER_OTLP_ENDPOINT; without that they are sent nowhere].
+    #[arg(long, env = "HONE_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// Folder of the job store, logs and caches.
     #[arg(long, env = "HONE_DATA_DIR", value_name = "DIR", default_value = ".hone")]
     pub data_dir: PathBuf,
@@ -166,6 +179,10 @@ pub struct Options {
     pub port_file: Option<PathBuf>,
     /// The web page; absent where there is none.
     pub http: Option<Http>,
+    /// The metrics for Prometheus; absent where there are none.
+    pub metrics: Option<metrics::Listen>,
+    /// Who takes traces and metrics; absent where they are sent nowhere.
+    pub collector: Option<Collector>,
     /// Folder of the job store, logs and caches; absolute.
     pub data_dir: PathBuf,
     /// Root URI of models, datasets and jobs.
@@ -258,6 +275,10 @@ impl Flags {
         Ok(Options {
             port_file: self.port_file,
             http,
+            metrics: self
+                .metrics_listen
+                .map(|listen| metrics::Listen { listen, port_file: self.metrics_port_file.clone() }),
+            collector: Collector::find(self.otlp_endpoint, |name| std::env::var(name).ok()),
             data_dir,
             storage_root,
             storage,

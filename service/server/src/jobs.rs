@@ -10,8 +10,9 @@ use hone_job::spec::JobSpec;
 use hone_job::state::State;
 use tokio::sync::{Notify, watch};
 
+use crate::metrics::Metrics;
 use crate::record::{Change, JobRecord};
-use crate::store::{self, JobLimits, JobQuery, NewJob, Request, Store};
+use crate::store::{self, Changed, JobLimits, JobQuery, NewJob, Request, Store, Tally};
 
 /// Tells the time; an argument, so that tests need not wait.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -20,6 +21,7 @@ pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 pub struct Jobs {
     store: Arc<dyn Store>,
     clock: Clock,
+    metrics: Metrics,
     /// Per watched job the sequence number of the last event that was made visible. A std mutex: held for moments only.
     visible: Mutex<HashMap<String, watch::Sender<u64>>>,
     queue: Notify,
@@ -27,8 +29,8 @@ pub struct Jobs {
 
 impl Jobs {
     /// The jobs in a store.
-    pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
-        Self { store, clock, visible: Mutex::default(), queue: Notify::new() }
+    pub fn new(store: Arc<dyn Store>, clock: Clock, metrics: Metrics) -> Self {
+        Self { store, clock, metrics, visible: Mutex::default(), queue: Notify::new() }
     }
 
     /// The time.
@@ -36,7 +38,8 @@ impl Jobs {
         (self.clock)()
     }
 
-    /// Creates a job, or returns the one made before under the same request id.
+    /// Creates a job, or returns the one made before under the same request id. `trace` is where its call stands in a trace, as
+    /// W3C's traceparent.
     pub async fn create(
         &self,
         project: String,
@@ -44,9 +47,10 @@ impl Jobs {
         request: Option<Request>,
         inputs: Vec<String>,
         limits: JobLimits,
+        trace: String,
     ) -> store::Result<JobRecord> {
-        let (record, events) = JobRecord::new(hone_job::id::Kind::Job.fresh(), project, spec, self.now());
-        let fresh = record.job_id.clone();
+        let (record, events) = JobRecord::new(hone_job::id::Kind::Job.fresh(), project, spec, trace, self.now());
+        let (fresh, num_events) = (record.job_id.clone(), events.len() as u64);
         let job = self.store.create_job(NewJob { record, events, request, inputs, limits }).await?;
         if job.job_id == fresh {
             tracing::info!(
@@ -55,6 +59,7 @@ impl Jobs {
                 queue_position = job.queue_position,
                 "job created"
             );
+            self.metrics.created(&job, num_events);
             self.queue.notify_one();
         }
         Ok(job)
@@ -75,6 +80,11 @@ impl Jobs {
         self.store.jobs(query).await
     }
 
+    /// How many jobs there are.
+    pub async fn tally(&self) -> store::Result<Tally> {
+        self.store.tally().await
+    }
+
     /// The job that is to start next, which may be to wait for its time.
     pub async fn next_queued(&self) -> store::Result<Option<JobRecord>> {
         self.store.next_queued(self.now()).await
@@ -83,10 +93,12 @@ impl Jobs {
     /// Changes a job: in the store, then for everybody.
     pub async fn change(&self, job_id: &str, change: Change) -> store::Result<JobRecord> {
         let moves = change.moves();
-        let job = self.store.change_job(job_id, change, self.now()).await?;
+        let now = self.now();
+        let Changed { job, events } = self.store.change_job(job_id, change, now).await?;
+        self.metrics.stored(&job, &events, now);
         if moves {
-            let (state, detail) = (job.state, &job.state_detail);
-            tracing::info!(job_id, %state, attempt = job.attempt, step = job.step, detail, "job changed");
+            let (state, detail, trace_id) = (job.state, &job.state_detail, job.trace_id());
+            tracing::info!(job_id, %state, attempt = job.attempt, step = job.step, detail, trace_id, "job changed");
         }
         self.show(job_id, job.last_sequence);
         if job.state == State::Queued {

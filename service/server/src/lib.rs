@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
-use hone_data::storage;
+use hone_data::storage::{self, StorageOptions, Watched};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +30,7 @@ use crate::executor::local::{Dial, Local};
 use crate::jobs::Jobs;
 use crate::layout::Layout;
 use crate::logs::Logs;
+use crate::metrics::{Outlets, Standing};
 use crate::scheduler::Scheduler;
 use crate::store::Store;
 use crate::store::sqlite::{OpenError, Sqlite};
@@ -51,6 +52,7 @@ pub mod executor;
 pub mod jobs;
 mod layout;
 mod logs;
+pub mod metrics;
 mod place;
 pub mod record;
 pub mod scheduler;
@@ -67,6 +69,13 @@ pub mod web;
 #[doc(hidden)]
 pub use api::fuzzing;
 pub use api::preview::answer as answer_preview;
+
+/// Name and version that telemetry goes under.
+const SERVICE: &str = "hone-server";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long the last of telemetry may take to be sent.
+const LAST_TELEMETRY: Duration = Duration::from_secs(2);
 
 /// How long open calls may take to end once the server stops.
 const LAST_CALLS: Duration = Duration::from_secs(5);
@@ -114,6 +123,20 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// The metrics cannot be served.
+    #[error("--metrics-listen {address}: the metrics cannot be served: {source}")]
+    MetricsPage {
+        /// Their address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The metrics cannot be set up.
+    #[error("the metrics cannot be set up: {0}")]
+    Metrics(String),
+    /// What sends telemetry cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] hone_telemetry::Error),
     /// Reflection cannot be set up.
     #[error("reflection cannot be set up: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -147,11 +170,15 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let address = listener.local_addr().map_err(Error::Address)?;
-    let layout = Layout::open(&options.storage_root, &options.storage)?;
+    let outlets = Arc::new(Outlets::open(options.metrics.is_some(), options.collector.as_ref())?);
+    let metrics = outlets.metrics();
+    let watched = Watched::by(metrics.clone());
+    let layout = Layout::open(&options.storage_root, &StorageOptions { watched, ..options.storage.clone() })?;
     layout.probe().await?;
     let tokens = options.token_file.as_deref().map(Tokens::open).transpose()?.map(Arc::new);
-    let jobs = Arc::new(Jobs::new(parts.store.clone(), parts.clock));
+    let jobs = Arc::new(Jobs::new(parts.store.clone(), parts.clock, metrics.clone()));
     let attempts = Arc::new(Attempts::default());
+    outlets.look_at(&attempts);
     let patience = Patience {
         attach_timeout: options.attach_timeout,
         stop_grace: options.stop_grace,
@@ -184,6 +211,17 @@ pub(crate) async fn serve(
         tokio::spawn(changes::keep_looking("the tokens", move || tokens.look_again(), stopping.clone()));
     }
     let tls = acceptor(&options, tls::OF_GRPC, &stopping)?;
+    let standing = Standing { jobs: jobs.clone(), metrics: metrics.clone() };
+    if options.collector.is_some() {
+        tokio::spawn(standing.clone().keep_looking(stopping.clone()));
+    }
+    let mut figures: BoxFuture<'_, _> = match &options.metrics {
+        Some(at) => {
+            let page = metrics::Page::open(at, outlets.registry(), standing).await?;
+            Box::pin(page.serve(stopped.clone()))
+        }
+        None => Box::pin(stopped.clone().cancelled_owned().map(Ok)),
+    };
     let needs_certificate = options.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let options = Arc::new(options);
     let shared = api::Shared {
@@ -192,6 +230,7 @@ pub(crate) async fn serve(
         store: parts.store,
         layout,
         logs,
+        metrics,
         gate: Gate::new(tokens, needs_certificate),
         options: options.clone(),
         stopping: stopping.clone(),
@@ -227,17 +266,33 @@ pub(crate) async fn serve(
     tokio::select! {
         served = &mut serving => return Ok(served?),
         served = &mut page => return served,
+        served = &mut figures => return served,
         () = stop => {}
     }
     // A client that does not let go of its connection does not keep the server alive.
-    if let Ok((served, page)) = tokio::time::timeout(LAST_CALLS, async { tokio::join!(serving, page) }).await {
+    if let Ok((served, page, figures)) =
+        tokio::time::timeout(LAST_CALLS, async { tokio::join!(serving, page, figures) }).await
+    {
         served?;
         page?;
+        figures?;
     }
     shared.tasks.close();
     let _ = tokio::time::timeout(LAST_CALLS, shared.tasks.wait()).await;
+    within(LAST_TELEMETRY, move || outlets.end()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Does what blocks, and waits for it no longer than `patience`. Its thread is none of tokio's, for which the process would
+/// wait when it leaves.
+async fn within(patience: Duration, work: impl FnOnce() + Send + 'static) {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        work();
+        let _ = ended.send(());
+    });
+    let _ = tokio::time::timeout(patience, end).await;
 }
 
 /// What makes handshakes with the files of TLS, which are read again until the server stops.

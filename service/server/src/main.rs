@@ -21,10 +21,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Some(Command::Preview { max_memory_bytes }) => preview(max_memory_bytes),
-        None => {
-            telemetry::init(flags.log_format);
-            serve(flags)
-        }
+        None => serve(flags),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,8 +67,9 @@ async fn end_of_input() {
 #[tokio::main]
 async fn serve(flags: Flags) -> anyhow::Result<()> {
     let input_ends = flags.stop_with_stdin;
-    let listen = flags.listen;
+    let (listen, log_format) = (flags.listen, flags.log_format);
     let options = flags.into_options(StorageOptions::from_env())?;
+    let traces = telemetry::init(log_format, options.collector.as_ref())?;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -89,5 +87,7 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
         });
     };
     // Its message tells the causes already; the chain would tell them twice, the last one as the store's own XML.
-    hone_server::run(listener, options, shutdown).await.map_err(|error| anyhow::anyhow!("{error}"))
+    let ended = hone_server::run(listener, options, shutdown).await.map_err(|error| anyhow::anyhow!("{error}"));
+    telemetry::end(traces).await;
+    ended
 }

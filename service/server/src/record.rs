@@ -38,6 +38,10 @@ pub struct JobRecord {
     pub attempt_over: bool,
     /// SHA-256 of the attempt's secret, hexadecimal. The secret itself is kept nowhere.
     pub secret_sha256: String,
+    /// Where the call that created it stands in a trace, as W3C's traceparent. Empty for none.
+    pub trace: String,
+    /// The same of the attempt named above, which has a trace of its own.
+    pub attempt_trace: String,
     /// What the executor knows the attempt's process by, to find it again after a restart. Empty before it started.
     pub process: String,
     /// Attempts in a row that failed and were followed by another, without a new checkpoint in between.
@@ -67,6 +71,8 @@ pub enum Change {
     AttemptStarted {
         /// SHA-256 of the attempt's secret, hexadecimal.
         secret_sha256: String,
+        /// Where it stands in its trace, as W3C's traceparent.
+        trace: String,
     },
     /// The attempt's process runs.
     ProcessStarted {
@@ -182,11 +188,18 @@ pub enum Refusal {
 
 impl JobRecord {
     /// A job that has just been asked for, and its first events: the spec, and what a person should know about it.
-    pub fn new(job_id: String, project: String, spec: JobSpec, now: DateTime<Utc>) -> (Self, Vec<JobEvent>) {
+    pub fn new(
+        job_id: String,
+        project: String,
+        spec: JobSpec,
+        trace: String,
+        now: DateTime<Utc>,
+    ) -> (Self, Vec<JobEvent>) {
         let warnings = spec.warnings().into_iter().map(Event::Warning);
         let events = [Event::EffectiveSpec(Box::new(spec.clone()))].into_iter().chain(warnings);
-        let events: Vec<JobEvent> =
-            (1..).zip(events).map(|(sequence, event)| JobEvent { sequence, time: now, attempt: 0, event }).collect();
+        let trace_id = trace_id(&trace);
+        let event = |(sequence, event)| JobEvent { sequence, time: now, attempt: 0, trace_id: trace_id.clone(), event };
+        let events: Vec<JobEvent> = (1..).zip(events).map(event).collect();
         let record = Self {
             job_id,
             project,
@@ -201,6 +214,8 @@ impl JobRecord {
             attempt: 0,
             attempt_over: true,
             secret_sha256: String::new(),
+            trace,
+            attempt_trace: String::new(),
             process: String::new(),
             retries: 0,
             retry_time: None,
@@ -219,12 +234,13 @@ impl JobRecord {
     pub fn apply(&mut self, change: Change, now: DateTime<Utc>) -> Result<Vec<JobEvent>, Refusal> {
         let mut events = Vec::new();
         match change {
-            Change::AttemptStarted { secret_sha256 } => {
+            Change::AttemptStarted { secret_sha256, trace } => {
                 self.attempt += 1;
                 self.attempt_over = false;
                 self.last_report = 0;
                 self.process.clear();
                 self.secret_sha256 = secret_sha256;
+                self.attempt_trace = trace;
                 self.retry_time = None;
                 self.start_time.get_or_insert(now);
                 let detail = format!("attempt {} started", self.attempt);
@@ -415,8 +431,20 @@ impl JobRecord {
 
     fn push(&mut self, event: Event, time: DateTime<Utc>, events: &mut Vec<JobEvent>) {
         self.last_sequence += 1;
-        events.push(JobEvent { sequence: self.last_sequence, time, attempt: self.attempt, event });
+        let (sequence, attempt, trace_id) = (self.last_sequence, self.attempt, self.trace_id());
+        events.push(JobEvent { sequence, time, attempt, trace_id, event });
     }
+
+    /// The trace that its events belong to now: that of the attempt, before the first that of the call that created it. Empty
+    /// for none.
+    pub fn trace_id(&self) -> String {
+        trace_id(if self.attempt == 0 { &self.trace } else { &self.attempt_trace })
+    }
+}
+
+/// The trace of a traceparent; empty where there is none.
+pub(crate) fn trace_id(traceparent: &str) -> String {
+    traceparent.split('-').nth(1).unwrap_or_default().to_owned()
 }
 
 /// The attempt ended since its machine or its server goes away.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hone_data::storage::Secret;
 use hone_job::failure::{Failure, Reason};
 use hone_job::state::State;
+use hone_telemetry::TraceContext;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -78,14 +79,16 @@ impl Scheduler {
     async fn start(&self, job: JobRecord) -> store::Result<()> {
         let secret = hone_job::id::fresh_secret();
         let running = self.attempts.begin(&job.job_id, job.attempt + 1);
-        let change = Change::AttemptStarted { secret_sha256: sha256(&secret) };
+        let trace = begin_trace(&job, &running);
+        let trace_id = trace.trace_id();
+        let change = Change::AttemptStarted { secret_sha256: sha256(&secret), trace: trace.to_string() };
         match self.jobs.change(&job.job_id, change).await {
             Ok(_) => {}
             // It was cancelled, or deleted after that, since it was looked up.
             Err(Error::Refused { .. } | Error::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error),
         }
-        tracing::info!(job_id = job.job_id, attempt = running.number, "starting the trainer");
+        tracing::info!(job_id = job.job_id, attempt = running.number, trace_id, "starting the trainer");
         let launch = Launch { job_id: job.job_id, attempt: running.number, secret: Secret::new(secret) };
         self.tasks.spawn(self.clone().attempt(running, launch));
         Ok(())
@@ -144,6 +147,19 @@ impl Scheduler {
         }
         Ok(())
     }
+}
+
+/// Begins the trace of an attempt: its first span is the start, up to the moment that the trainer has dialled, and leads to the
+/// call that created the job. A long attempt is many short spans below it.
+fn begin_trace(job: &JobRecord, running: &Running) -> TraceContext {
+    let (job_id, attempt) = (&job.job_id, running.number);
+    let span = tracing::info_span!(parent: None, "attempt", job_id, attempt, task = job.spec.task.name());
+    if let Ok(call) = job.trace.parse::<TraceContext>() {
+        call.link(&span);
+    }
+    let trace = TraceContext::of(&span).unwrap_or_else(TraceContext::fresh);
+    running.keep_start(span);
+    trace
 }
 
 /// What an attempt of a job in this state is to do.

@@ -78,6 +78,8 @@ pub(crate) fn options(folder: &Path) -> Options {
     Options {
         port_file: None,
         http: None,
+        metrics: None,
+        collector: None,
         data_dir: folder.to_path_buf(),
         access: Access::new(&storage_root, &["file://".into(), "s3://".into()]).unwrap(),
         token_file: None,

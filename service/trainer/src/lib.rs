@@ -17,4 +17,5 @@ pub mod pulse;
 pub mod task;
 pub mod telemetry;
 pub mod tensors;
+pub mod trace;
 pub mod workspace;

@@ -93,6 +93,8 @@ pub struct Welcome {
     pub resume_from: Option<String>,
     /// Folder, as a URI, where what reference policies say is kept for all jobs.
     pub reference_uri: String,
+    /// Place of the attempt in its trace, as W3C's traceparent; empty for none.
+    pub traceparent: String,
 }
 
 /// What the server wants at the next step boundary.

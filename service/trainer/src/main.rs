@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -11,12 +12,13 @@ use hone_data::storage::Secret;
 use hone_job::ask::Said;
 use hone_job::event::{Event, Warning};
 use hone_job::spec::{ExportFormat, Precision, WeightType};
+use hone_telemetry::Collector;
 use hone_trainer::device::{self, Compute};
 use hone_trainer::link::{self, Link};
 use hone_trainer::task::{self, export, score};
 use hone_trainer::telemetry::{self, LogFormat};
 use hone_trainer::workspace::Workspace;
-use hone_trainer::{doctor, error, generation};
+use hone_trainer::{doctor, error, generation, trace};
 
 /// The process of hone that computes.
 #[derive(Parser)]
@@ -73,6 +75,10 @@ struct RunArgs {
     /// Attempt that this process is.
     #[arg(long, env = "HONE_ATTEMPT")]
     attempt: u32,
+    /// URL of a collector that takes traces over OTLP/gRPC [default: OTEL_EXPORTER_OTLP_ENDPOINT; without that they are sent
+    /// nowhere].
+    #[arg(long, env = "HONE_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
     #[command(flatten)]
     cache: CacheArgs,
 }
@@ -165,19 +171,29 @@ struct ScoreArgs {
     out: PathBuf,
 }
 
+/// How long the last spans may take to be sent, once the server knows how the attempt ended.
+const LAST_SPANS: Duration = Duration::from_secs(2);
+
 /// Exit status of a trainer that could not attach.
 const COULD_NOT_ATTACH: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    telemetry::start(cli.log_format);
     match cli.command {
-        Command::Run(args) => run(args),
-        Command::Answer(args) => exit(serve(args)),
-        Command::Doctor { json, quick } => exit(diagnose(json, quick)),
-        Command::Export(args) => exit(write(args)),
-        Command::Generate(args) => exit(answer(args)),
-        Command::Score(args) => exit(rate(args)),
+        Command::Run(args) => run(args, cli.log_format),
+        other => exit(telemetry::start(cli.log_format, None).map_err(Into::into).and_then(|_| without_server(other))),
+    }
+}
+
+/// Everything but an attempt of a job.
+fn without_server(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(_) => unreachable!("it has a server"),
+        Command::Answer(args) => serve(args),
+        Command::Doctor { json, quick } => diagnose(json, quick),
+        Command::Export(args) => write(args),
+        Command::Generate(args) => answer(args),
+        Command::Score(args) => rate(args),
     }
 }
 
@@ -200,11 +216,26 @@ fn with_causes(error: &anyhow::Error) -> String {
     })
 }
 
-fn run(args: RunArgs) -> ExitCode {
+fn run(args: RunArgs, log_format: LogFormat) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return exit(Err(error).context("cannot start threads")),
     };
+    let collector = Collector::find(args.otlp_endpoint.clone(), |name| std::env::var(name).ok());
+    let traces = {
+        let _within = runtime.enter();
+        telemetry::start(log_format, collector.as_ref())
+    };
+    let traces = match traces {
+        Ok(traces) => traces,
+        Err(error) => return exit(Err(error.into())),
+    };
+    let ended = attempt(args, &runtime);
+    traces.end(LAST_SPANS);
+    ended
+}
+
+fn attempt(args: RunArgs, runtime: &tokio::runtime::Runtime) -> ExitCode {
     let Ok(secret) = std::env::var("HONE_SECRET") else {
         tracing::error!("could not attach: HONE_SECRET is not set");
         return ExitCode::from(COULD_NOT_ATTACH);
@@ -219,7 +250,9 @@ fn run(args: RunArgs) -> ExitCode {
             return ExitCode::from(COULD_NOT_ATTACH);
         }
     };
-    tracing::info!(job_id = welcome.job_id, attempt = welcome.attempt, "attached");
+    trace::belongs_to(&welcome.traceparent);
+    let traceparent = &welcome.traceparent;
+    tracing::info!(job_id = welcome.job_id, attempt = welcome.attempt, traceparent, "attached");
     let workspace = Workspace::new(args.cache.open(), runtime.handle().clone());
     runtime.spawn(stop_on_sigterm(link.clone()));
     let end = on_a_thread_of_its_own({

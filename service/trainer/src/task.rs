@@ -10,6 +10,7 @@ use crate::checkpoint::{Folder, Origin, Saved, sha256};
 use crate::device::{self, Compute};
 use crate::error::Error;
 use crate::link::{Command, End, Link, Welcome};
+use crate::trace;
 use crate::workspace::Workspace;
 
 mod activations;
@@ -73,6 +74,9 @@ pub fn run(welcome: &Welcome, link: &Link, workspace: &Workspace) -> End {
         Ok(end) => end,
         Err(error) => {
             let failure = error.failure();
+            let reason = format!("{:?}", failure.reason);
+            let _span =
+                trace::part(tracing::info_span!("failure", otel.status_code = "ERROR", error.type = reason)).entered();
             tracing::error!(reason = ?failure.reason, "{failure}");
             End::Failed(failure)
         }

@@ -1,8 +1,11 @@
-//! What the process says on stderr: log lines, and panics in one line each.
+//! What the process tells while it runs: log lines on stderr, panics in one line each, and spans to a collector.
 
 use std::panic::PanicHookInfo;
 
-use tracing_subscriber::EnvFilter;
+use hone_telemetry::{Collector, Error, Traces, resource};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::error::{first_line, panic_message};
 
@@ -16,15 +19,19 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends log lines to stderr, at level info or what `RUST_LOG` says, and panics too. To be called once, at start.
-pub fn start(format: LogFormat) {
+/// Sends log lines to stderr, at level info or what `RUST_LOG` says, panics too, and spans to the collector, where there is
+/// one; then it is to be called within the runtime. To be called once, at start.
+pub fn start(format: LogFormat, collector: Option<&Collector>) -> Result<Traces, Error> {
+    let traces = Traces::open(collector, resource("hone-trainer", env!("CARGO_PKG_VERSION")))?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match format {
-        LogFormat::Text => lines.with_ansi(false).init(),
-        LogFormat::Json => lines.json().init(),
-    }
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_target(false).with_ansi(false).with_filter(filter).boxed(),
+        LogFormat::Json => lines.with_target(false).json().with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry().with(traces.layer()).with(lines).init();
     std::panic::set_hook(Box::new(panic_line));
+    Ok(traces)
 }
 
 /// One line for a panic. The default hook would print LibTorch's C++ backtrace, a screen of it, as if it were the message.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use object_store::{BackoffConfig, RetryConfig};
 
+use super::Watched;
+
 /// A text that must not be printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -50,6 +52,8 @@ pub struct StorageOptions {
     pub connect_timeout: Duration,
     /// How long a store may stay silent within a transfer. Default 30 s.
     pub read_timeout: Duration,
+    /// Who is told how the store answers. Default: nobody.
+    pub watched: Watched,
 }
 
 impl Default for StorageOptions {
@@ -65,6 +69,7 @@ impl Default for StorageOptions {
             retry_timeout: Duration::from_secs(8),
             connect_timeout: Duration::from_secs(3),
             read_timeout: Duration::from_secs(30),
+            watched: Watched::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ use object_store::aws::AmazonS3;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as ObjectPath;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload, PutResult, UploadPart, WriteMultipart};
+use tracing::Instrument;
 
 use super::{Location, Result, Step};
 
@@ -127,11 +128,13 @@ impl MultipartUpload for Upload {
         let number = self.num_parts;
         self.num_parts += 1;
         let (store, path, id, parts) = (self.store.clone(), self.path.clone(), self.id.clone(), self.parts.clone());
-        Box::pin(async move {
+        let put = async move {
             let part = store.put_part(&path, &id, number, payload).await?;
             parts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((number, part));
             Ok(())
-        })
+        };
+        // It becomes a task of its own, and stays part of what began it.
+        Box::pin(put.in_current_span())
     }
 
     async fn complete(&mut self) -> object_store::Result<PutResult> {

@@ -9,7 +9,7 @@ use hone_job::state::State;
 use hone_proto::v1 as pb;
 use prost_types::Timestamp;
 
-use crate::record::JobRecord;
+use crate::record::{JobRecord, trace_id};
 use crate::store::Upload;
 
 mod event;
@@ -40,6 +40,7 @@ pub(super) fn job(record: JobRecord) -> pb::Job {
         failure: record.failure.map(event::failure),
         result: record.result.filter(|_| record.state == State::Succeeded).map(event::outcome),
         project: record.project,
+        trace_id: trace_id(&record.trace),
     }
 }
 

@@ -51,7 +51,7 @@ pub fn trainer_frames(mut bytes: &[u8]) {
         resources: Default::default(),
         max_retries: 1,
     });
-    let started = Change::AttemptStarted { secret_sha256: String::new() };
+    let started = Change::AttemptStarted { secret_sha256: String::new(), trace: String::new() };
     job.apply(started, DateTime::UNIX_EPOCH).expect("a queued job may start");
     while let Ok(said) = trainer::AttachRequest::decode_length_delimited(&mut bytes) {
         let Some(Said::Report(report)) = said.message else { continue };
@@ -73,5 +73,5 @@ pub fn trainer_frames(mut bytes: &[u8]) {
 }
 
 fn record(spec: JobSpec) -> JobRecord {
-    JobRecord::new("job".into(), "default".into(), spec, DateTime::UNIX_EPOCH).0
+    JobRecord::new("job".into(), "default".into(), spec, String::new(), DateTime::UNIX_EPOCH).0
 }

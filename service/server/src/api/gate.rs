@@ -119,6 +119,11 @@ impl Gate {
     }
 }
 
+/// The name of a method there is, without the slash in front.
+pub(super) fn known(path: &str) -> Option<&'static str> {
+    METHODS.iter().find(|(method, _)| *method == path).map(|(method, _)| &method[1..])
+}
+
 /// Whose token a request carries.
 fn bearer(headers: &HeaderMap, tokens: &Tokens) -> Result<Bearer, Problem> {
     const REMEDY: &str = "send the header `authorization: Bearer TOKEN`; for hone, set HONE_TOKEN or HONE_TOKEN_FILE";

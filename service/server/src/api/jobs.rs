@@ -8,6 +8,7 @@ use hone_job::spec::Violation;
 use hone_job::state::State;
 use hone_proto::v1 as pb;
 use hone_proto::v1::job_service_server::JobService;
+use hone_telemetry::TraceContext;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
@@ -17,7 +18,7 @@ use super::inputs::Inputs;
 use super::page::Page;
 use super::status::Problem;
 use super::watch::{self, Watches};
-use super::{convert, download};
+use super::{convert, download, traced};
 use crate::attempts::{Attempts, Wish};
 use crate::caller::Caller;
 use crate::checkpoints::{Checkpoint, Checkpoints};
@@ -47,8 +48,8 @@ impl JobService for JobApi {
         &self,
         request: Request<pb::CreateJobRequest>,
     ) -> Result<Response<pb::CreateJobResponse>, Status> {
-        let caller = caller(&request)?;
-        let job = self.create(caller, request.into_inner()).await?;
+        let (caller, trace) = (caller(&request)?, traced::of(&request));
+        let job = self.create(caller, trace, request.into_inner()).await?;
         Ok(Response::new(pb::CreateJobResponse { job: Some(job) }))
     }
 
@@ -191,7 +192,12 @@ impl JobApi {
         if caller.sees(&job.project) { Ok(job) } else { Err(Problem::not_found("job", job_id)) }
     }
 
-    async fn create(&self, caller: Caller, request: pb::CreateJobRequest) -> Result<pb::Job, Problem> {
+    async fn create(
+        &self,
+        caller: Caller,
+        trace: TraceContext,
+        request: pb::CreateJobRequest,
+    ) -> Result<pb::Job, Problem> {
         let (spec, mut violations) = convert::job_spec(request.spec);
         if request.request_id.len() > MAX_REQUEST_ID_BYTES {
             violations.push(Violation::new("request_id", format!("must be at most {MAX_REQUEST_ID_BYTES} bytes")));
@@ -213,11 +219,11 @@ impl JobApi {
             .check(&caller, &spec, "spec.base_model.uri", &prefix, violations, Code::InvalidArgument)
             .await?;
         if request.validate_only {
-            let (record, _) = JobRecord::new(String::new(), caller.project, spec, self.jobs.now());
+            let (record, _) = JobRecord::new(String::new(), caller.project, spec, String::new(), self.jobs.now());
             return Ok(pb::Job { create_time: None, last_sequence: 0, ..convert::job(record) });
         }
         let limits = JobLimits { max_queued: self.max_queued_jobs, max_of_project: caller.limits.max_jobs };
-        let job = self.jobs.create(caller.project, spec, repeated, inputs, limits).await?;
+        let job = self.jobs.create(caller.project, spec, repeated, inputs, limits, trace.to_string()).await?;
         Ok(convert::job(job))
     }
 

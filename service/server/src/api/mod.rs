@@ -22,6 +22,7 @@ use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 use tower::util::MapRequestLayer;
 
+use self::measured::Measured;
 use self::preview::Previewer;
 use crate::answering::Answerers;
 use crate::attempts::Attempts;
@@ -30,6 +31,7 @@ use crate::config::Options;
 use crate::jobs::Jobs;
 use crate::layout::Layout;
 use crate::logs::Logs;
+use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::uploads::{Unfinished, Uploads};
 use crate::{Error, doctor};
@@ -44,6 +46,7 @@ mod inputs;
 pub(crate) mod inside;
 mod intact;
 mod jobs;
+mod measured;
 mod models;
 mod page;
 pub(crate) mod preview;
@@ -52,6 +55,7 @@ mod status;
 mod system;
 #[cfg(test)]
 mod tests;
+mod traced;
 mod trainer;
 mod watch;
 
@@ -77,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) layout: Layout,
     pub(crate) logs: Logs,
+    pub(crate) metrics: Metrics,
     pub(crate) gate: Gate,
     pub(crate) options: Arc<Options>,
     pub(crate) stopping: CancellationToken,
@@ -84,19 +89,19 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
 }
 
-/// The router, whose requests pass the gate and are watched on their way in.
-pub(crate) type Watched = Router<Stack<MapRequestLayer<intact::Watch>, Stack<Gate, Identity>>>;
+/// The router, whose calls are measured, pass the gate and are watched on their way in.
+pub(crate) type Watched = Router<Stack<MapRequestLayer<intact::Watch>, Stack<Gate, Stack<Measured, Identity>>>>;
 
 /// All services for those outside and for those inside, and the control of their health.
 pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Inside, Health), Error> {
-    let Shared { jobs, attempts, store, layout, logs, gate, options, stopping, stopped, tasks } = shared;
+    let Shared { jobs, attempts, store, layout, logs, metrics, gate, options, stopping, stopped, tasks } = shared;
     let inputs = inputs::Inputs::new(store.clone(), layout.clone(), options.access.clone());
     let unfinished = swept(shared).await?;
     let uploads = Uploads::new(store.clone(), layout.clone(), unfinished, MAX_UPLOADS, tasks.clone());
     let job_service = JobServiceServer::new(jobs::JobApi {
         jobs: jobs.clone(),
         attempts: attempts.clone(),
-        watches: watch::Watches::new(jobs.clone(), stopping.clone()),
+        watches: watch::Watches::new(jobs.clone(), metrics.clone(), stopping.clone()),
         checkpoints: Checkpoints::new(layout.clone()),
         logs: logs.clone(),
         inputs: inputs.clone(),
@@ -130,6 +135,7 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Inside, Health),
         attempts: attempts.clone(),
         inputs,
         layout: layout.clone(),
+        stop_grace: options.stop_grace,
         stopped: stopped.clone(),
         tasks: tasks.clone(),
     });
@@ -147,6 +153,7 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Inside, Health),
         .add_service(bounded!(trainer_service));
     let inside = Inside::new(gate, routes.clone());
     let router = Server::builder()
+        .layer(Measured(metrics.clone()))
         .layer(gate.clone())
         .layer(MapRequestLayer::new(intact::watched as intact::Watch))
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))

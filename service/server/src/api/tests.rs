@@ -7,9 +7,11 @@ mod attach;
 mod checkpoints;
 mod jobs;
 mod limits;
+mod metrics;
 mod projects;
 mod surface;
 mod tokens;
+mod traces;
 mod uploads;
 mod watch;
 

@@ -47,6 +47,7 @@ pub(super) struct TrainerApi {
     pub(super) attempts: Arc<Attempts>,
     pub(super) inputs: Inputs,
     pub(super) layout: Layout,
+    pub(super) stop_grace: Duration,
     pub(super) stopped: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
@@ -83,6 +84,7 @@ impl TrainerService for TrainerApi {
             jobs: self.jobs.clone(),
             job_id: hello.job_id,
             attempt: hello.attempt,
+            stop_grace: self.stop_grace,
             stopped: self.stopped.clone(),
             link,
         };
@@ -137,6 +139,7 @@ impl TrainerApi {
             job_uri: self.layout.job(&job.job_id).uri,
             resume_from,
             reference_uri: self.layout.reference().uri,
+            traceparent: job.attempt_trace.clone(),
         })
     }
 }
@@ -150,6 +153,7 @@ struct Connection {
     jobs: Arc<Jobs>,
     job_id: String,
     attempt: u32,
+    stop_grace: Duration,
     stopped: CancellationToken,
     /// Absent when the attempt is over: then there is nothing to wish for.
     link: Option<Link>,
@@ -234,6 +238,8 @@ impl Connection {
         for report in reports {
             match &report.body {
                 Body::Event(Event::TrainStep(step)) => link.attempt().note_step(step.step_seconds),
+                Body::Event(Event::CheckpointSaved(saved)) => link.attempt().note_save(saved.seconds, self.stop_grace),
+                Body::Event(Event::ResourceUsage(usage)) => link.attempt().note_usage(usage),
                 Body::Event(Event::Warning(warning)) if warning.code == Warning::TOLD_TO_LEAVE => {
                     link.attempt().note_told_to_leave();
                 }

@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 
 use super::status::Problem;
 use crate::jobs::Jobs;
+use crate::metrics::Metrics;
 
 mod pages;
 
@@ -32,18 +33,21 @@ pub(super) type Events = Pin<Box<dyn Stream<Item = Result<WatchJobResponse, Stat
 pub(super) struct Watches {
     jobs: Arc<Jobs>,
     pages: Pages,
+    metrics: Metrics,
     stopping: CancellationToken,
 }
 
 impl Watches {
     /// Watches of these jobs, until the server stops.
-    pub(super) fn new(jobs: Arc<Jobs>, stopping: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { jobs, pages: Pages::default(), stopping })
+    pub(super) fn new(jobs: Arc<Jobs>, metrics: Metrics, stopping: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { jobs, pages: Pages::default(), metrics, stopping })
     }
 
     /// Events after number `after`; ends with the job.
     pub(super) fn events(self: Arc<Self>, job_id: String, after: u64) -> Events {
+        let watching = self.metrics.watch();
         Box::pin(try_stream! {
+            let _watching = watching;
             // Subscribed before the first read, so that nothing falls between the two.
             let mut news = self.jobs.subscribe(&job_id);
             let mut place = Place { after, page: Weak::new() };

@@ -29,8 +29,8 @@ const NAMES: [&str; 19] = [
     "LC_ALL",
 ];
 
-/// Beginnings of variables that every trainer gets: libraries that compute, and the object store.
-const PREFIXES: [&str; 15] = [
+/// Beginnings of variables that every trainer gets: libraries that compute, the object store, and the collector.
+const PREFIXES: [&str; 16] = [
     "CUDA_",
     "NVIDIA_",
     "NCCL_",
@@ -46,6 +46,7 @@ const PREFIXES: [&str; 15] = [
     "TOKENIZERS_",
     "AWS_",
     "HONE_S3_",
+    "OTEL_",
 ];
 
 /// Leaves a command only the variables that a trainer may have, and those that are named here.
@@ -55,8 +56,10 @@ pub(crate) fn clean(command: &mut Command, also: &[String]) {
 
 fn is_handed_on(name: &OsString, also: &[String]) -> bool {
     name.to_str().is_some_and(|name| {
-        NAMES.contains(&name)
-            || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-            || also.iter().any(|other| other == name)
+        // Trainers have a name of their own.
+        name != "OTEL_SERVICE_NAME"
+            && (NAMES.contains(&name)
+                || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+                || also.iter().any(|other| other == name))
     })
 }

@@ -44,6 +44,7 @@ pub struct Local {
     logs: Logs,
     cache: PathBuf,
     max_cache_bytes: Option<u64>,
+    otlp_endpoint: Option<String>,
 }
 
 /// How a trainer on this machine reaches the server.
@@ -74,10 +75,11 @@ impl Local {
             trainer: options.trainer.clone(),
             dial,
             handed_on: options.trainer_env.clone(),
-            secrets: options.storage.secrets().cloned().collect(),
+            secrets: options.storage.secrets().cloned().chain(collector_keys()).collect(),
             logs: Logs::new(&options.data_dir),
             cache: options.data_dir.join("cache"),
             max_cache_bytes: options.limits.max_model_cache_bytes,
+            otlp_endpoint: options.collector.as_ref().and_then(|one| one.endpoint().map(str::to_owned)),
         }
     }
 }
@@ -103,6 +105,7 @@ impl Executor for Local {
             .env("HONE_ATTEMPT", launch.attempt.to_string())
             .env("HONE_SECRET", launch.secret.expose())
             .env("HONE_CACHE_DIR", &self.cache)
+            .envs(self.otlp_endpoint.as_ref().map(|url| ("HONE_OTLP_ENDPOINT", url)))
             .envs(self.max_cache_bytes.map(|bytes| ("HONE_MAX_CACHE_BYTES", bytes.to_string())))
             .stdin(Stdio::null())
             .stdout(output)
@@ -121,6 +124,19 @@ impl Executor for Local {
         let log = Log { path: self.logs.path(job_id, attempt), secrets: self.secrets.clone() };
         Box::new(Found { identity, given_up: false, log })
     }
+}
+
+/// What collectors know us by: the values of the headers that exporters send, unless they are too short to be a secret.
+fn collector_keys() -> impl Iterator<Item = Secret> {
+    let is_header =
+        |name: &OsString| name.to_str().is_some_and(|name| name.starts_with("OTEL_") && name.ends_with("_HEADERS"));
+    let values =
+        std::env::vars_os().filter(move |(name, _)| is_header(name)).filter_map(|(_, value)| value.into_string().ok());
+    values.flat_map(|headers| {
+        let values =
+            headers.split(',').filter_map(|header| header.split_once('=')).map(|(_, value)| value.trim().to_owned());
+        values.filter(|value| value.len() >= 8).map(Secret::new).collect::<Vec<_>>()
+    })
 }
 
 /// A child of this server.

@@ -12,7 +12,7 @@ fn now() -> DateTime<Utc> {
 
 /// A job after some changes, and the events of the last one.
 fn after(changes: Vec<Change>) -> (JobRecord, Vec<JobEvent>) {
-    let (mut record, mut events) = JobRecord::new("job-1".into(), "default".into(), spec(), now());
+    let (mut record, mut events) = JobRecord::new("job-1".into(), "default".into(), spec(), String::new(), now());
     for change in changes {
         events = record.apply(change, now()).unwrap();
     }
@@ -20,7 +20,7 @@ fn after(changes: Vec<Change>) -> (JobRecord, Vec<JobEvent>) {
 }
 
 fn started() -> Change {
-    Change::AttemptStarted { secret_sha256: "s".into() }
+    Change::AttemptStarted { secret_sha256: "s".into(), trace: String::new() }
 }
 
 fn reported(first: u64, bodies: Vec<Body>) -> Change {
@@ -132,13 +132,13 @@ fn a_new_attempt_counts_its_reports_afresh_and_keeps_the_first_start() {
 
 #[test]
 fn what_a_person_should_know_about_a_spec_follows_it_at_once() {
-    let (record, events) = JobRecord::new("job-1".into(), "default".into(), spec(), now());
+    let (record, events) = JobRecord::new("job-1".into(), "default".into(), spec(), String::new(), now());
     assert_eq!((record.last_sequence, events.len()), (1, 1));
     let mut dora = spec();
     let task = dora.task.training_mut().unwrap();
     let hone_job::spec::Adapter::Lora(lora) = &mut task.adapter else { panic!("an adapter") };
     (lora.use_dora, lora.modules_to_save) = (true, vec!["lm_head".into()]);
-    let (record, events) = JobRecord::new("job-1".into(), "default".into(), dora, now());
+    let (record, events) = JobRecord::new("job-1".into(), "default".into(), dora, String::new(), now());
     assert_eq!((record.last_sequence, events[1].sequence), (2, 2));
     let Event::Warning(warning) = &events[1].event else { panic!("{events:?}") };
     assert_eq!(warning.code, "adapter_not_for_vllm");

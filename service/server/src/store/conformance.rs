@@ -51,6 +51,8 @@ async fn conforms<K>(make: impl Fn() -> (Arc<dyn Store>, K)) {
     let (store, _kept) = make();
     many_events_come_in_pieces(&*store).await;
     let (store, _kept) = make();
+    jobs_are_counted_by_state(&*store).await;
+    let (store, _kept) = make();
     lists_are_filtered_and_continued(&*store).await;
     let (store, _kept) = make();
     only_ended_jobs_are_deleted_and_with_everything(&*store).await;
@@ -64,6 +66,9 @@ async fn conforms<K>(make: impl Fn() -> (Arc<dyn Store>, K)) {
     concurrent_changes_leave_no_gap(store).await;
 }
 
+/// Where a call stands in a trace.
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_700_000_000, 123_456_789).unwrap()
 }
@@ -73,7 +78,7 @@ fn limits(max_queued: u32) -> JobLimits {
 }
 
 fn new_job() -> NewJob {
-    let (record, events) = JobRecord::new(Kind::Job.fresh(), "default".into(), spec(), now());
+    let (record, events) = JobRecord::new(Kind::Job.fresh(), "default".into(), spec(), TRACE.into(), now());
     NewJob { record, events, request: None, inputs: Vec::new(), limits: limits(10) }
 }
 
@@ -82,7 +87,7 @@ async fn created(store: &dyn Store) -> String {
 }
 
 fn started() -> Change {
-    Change::AttemptStarted { secret_sha256: "abc".into() }
+    Change::AttemptStarted { secret_sha256: "abc".into(), trace: TRACE.into() }
 }
 
 fn reported(first: u64, bodies: Vec<Body>) -> Change {
@@ -95,7 +100,7 @@ fn step(step: u64) -> Body {
 }
 
 async fn change(store: &dyn Store, job_id: &str, change: Change) -> JobRecord {
-    store.change_job(job_id, change, now()).await.unwrap()
+    store.change_job(job_id, change, now()).await.unwrap().job
 }
 
 async fn a_created_job_is_there_with_its_first_event(store: &dyn Store) {
@@ -153,7 +158,7 @@ async fn a_job_that_waits_for_its_retry_lets_others_go_first(store: &dyn Store) 
     let failure = Failure::new(Reason::TrainerCrashed, "killed");
     let now = Utc::now();
     let failed = Change::AttemptFailed { attempt: 1, failure: failure.clone() };
-    let record = store.change_job(&failing, failed, now).await.unwrap();
+    let record = store.change_job(&failing, failed, now).await.unwrap().job;
     assert_eq!((record.state, record.retries), (State::Queued, 1));
     let due = record.retry_time.unwrap();
     assert!(due > now);
@@ -248,6 +253,23 @@ async fn many_events_come_in_pieces(store: &dyn Store) {
         seen = last.sequence;
     }
     assert_eq!(seen, count + 2);
+}
+
+async fn jobs_are_counted_by_state(store: &dyn Store) {
+    assert_eq!(store.tally().await.unwrap().waiting_since, None);
+    let [first, second] = [created(store).await, created(store).await];
+    let younger = NewJob {
+        record: JobRecord { create_time: now() + chrono::TimeDelta::hours(1), ..new_job().record },
+        ..new_job()
+    };
+    store.create_job(younger).await.unwrap();
+    change(store, &first, started()).await;
+    let tally = store.tally().await.unwrap();
+    let count = |state| tally.states.iter().find(|(known, _)| *known == state).map_or(0, |(_, count)| *count);
+    assert_eq!([State::Queued, State::Preparing, State::Failed].map(count), [2, 1, 0]);
+    assert_eq!(tally.waiting_since, Some(now()), "the older one of those that wait");
+    change(store, &second, Change::CancelRequested).await;
+    assert_eq!(store.tally().await.unwrap().waiting_since, Some(now() + chrono::TimeDelta::hours(1)));
 }
 
 async fn lists_are_filtered_and_continued(store: &dyn Store) {

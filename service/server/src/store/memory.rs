@@ -9,7 +9,10 @@ use hone_job::event::JobEvent;
 use hone_job::id::Kind;
 use hone_job::state::State;
 
-use super::{Error, JobLimits, JobQuery, MAX_EVENTS, NewJob, Request, Result, Store, Upload, UploadQuery, upload_kind};
+use super::{
+    Changed, Error, JobLimits, JobQuery, MAX_EVENTS, NewJob, Request, Result, Store, Tally, Upload, UploadQuery,
+    upload_kind,
+};
 use crate::record::{Change, JobRecord};
 
 /// Everything, under one lock, which makes every call a transaction.
@@ -141,7 +144,7 @@ impl Store for Memory {
         Ok(next.map(|record| tables.view(record)))
     }
 
-    async fn change_job(&self, job_id: &str, change: Change, now: DateTime<Utc>) -> Result<JobRecord> {
+    async fn change_job(&self, job_id: &str, change: Change, now: DateTime<Utc>) -> Result<Changed> {
         let mut tables = self.tables();
         let index = tables.index(job_id)?;
         let row = &mut tables.jobs[index];
@@ -149,8 +152,19 @@ impl Store for Memory {
         let events =
             record.apply(change, now).map_err(|refusal| Error::Refused { job_id: job_id.to_string(), refusal })?;
         row.record = record;
-        row.events.extend(events);
-        tables.get(job_id)
+        row.events.extend(events.iter().cloned());
+        Ok(Changed { job: tables.get(job_id)?, events })
+    }
+
+    async fn tally(&self) -> Result<Tally> {
+        let tables = self.tables();
+        let records = || tables.jobs.iter().map(|row| &row.record);
+        let count = |state| records().filter(|record| record.state == state).count() as u64;
+        let waiting = records().filter(|record| record.state == State::Queued && record.attempt == 0);
+        Ok(Tally {
+            states: State::ALL.into_iter().map(|state| (state, count(state))).collect(),
+            waiting_since: waiting.map(|record| record.create_time).min(),
+        })
     }
 
     async fn events(&self, job_id: &str, after: u64) -> Result<Vec<JobEvent>> {

@@ -149,6 +149,24 @@ pub struct JobQuery {
     pub limit: usize,
 }
 
+/// A job after a change, and what the change came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changed {
+    /// The job.
+    pub job: JobRecord,
+    /// The events that were stored.
+    pub events: Vec<JobEvent>,
+}
+
+/// How many jobs there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// By state; states of no job may be left out.
+    pub states: Vec<(State, u64)>,
+    /// When the oldest job was created that waits for its first attempt.
+    pub waiting_since: Option<DateTime<Utc>>,
+}
+
 /// Which uploads to list.
 #[derive(Debug, Clone)]
 pub struct UploadQuery {
@@ -219,7 +237,10 @@ pub trait Store: Send + Sync + 'static {
     async fn next_queued(&self, now: DateTime<Utc>) -> Result<Option<JobRecord>>;
 
     /// Changes a job and keeps the events that come of it, both or neither.
-    async fn change_job(&self, job_id: &str, change: Change, now: DateTime<Utc>) -> Result<JobRecord>;
+    async fn change_job(&self, job_id: &str, change: Change, now: DateTime<Utc>) -> Result<Changed>;
+
+    /// How many jobs there are, of all projects.
+    async fn tally(&self) -> Result<Tally>;
 
     /// Events after a sequence number, oldest first: at least one where there is one, not all where there are many.
     async fn events(&self, job_id: &str, after: u64) -> Result<Vec<JobEvent>>;

@@ -14,15 +14,19 @@ use hone_job::event::JobEvent;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Error, JobQuery, NewJob, Request, Result, Store, Upload, UploadQuery};
+use super::{Changed, Error, JobQuery, NewJob, Request, Result, Store, Tally, Upload, UploadQuery};
 use crate::record::{Change, JobRecord};
 
 mod jobs;
 mod uploads;
 
 /// What makes the tables of each version from those of the version before, from an empty file on. Only ever added to.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
+];
 
 /// Version of the tables that this code reads and writes.
 const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -190,9 +194,13 @@ impl Store for Sqlite {
         self.reader.call(move |connection| jobs::next_queued(connection, now)).await
     }
 
-    async fn change_job(&self, job_id: &str, change: Change, now: DateTime<Utc>) -> Result<JobRecord> {
+    async fn change_job(&self, job_id: &str, change: Change, now: DateTime<Utc>) -> Result<Changed> {
         let job_id = job_id.to_string();
         self.writer.call(move |connection| jobs::change(connection, &job_id, change, now)).await
+    }
+
+    async fn tally(&self) -> Result<Tally> {
+        self.reader.call(move |connection| jobs::tally(connection)).await
     }
 
     async fn events(&self, job_id: &str, after: u64) -> Result<Vec<JobEvent>> {

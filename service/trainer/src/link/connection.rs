@@ -181,6 +181,7 @@ impl Connection {
             job_uri: welcome.job_uri,
             resume_from: Some(welcome.resume_from).filter(|uri| !uri.is_empty()),
             reference_uri: welcome.reference_uri,
+            traceparent: welcome.traceparent,
         })
     }
 

@@ -11,10 +11,12 @@ use hone_job::event::{CheckpointSaved, Event, Phase, Warning};
 use hone_job::spec::Metric;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
+use tracing::Instrument;
 
 use super::Observer;
 use crate::checkpoint::{self, EVAL_LOSS, Folder, Saved, Snapshot};
 use crate::link::Command;
+use crate::trace;
 
 /// Most snapshots that may wait for storage, and most bytes of them. One may, however large.
 const MAX_WAITING: usize = 8;
@@ -181,7 +183,8 @@ struct Writer {
 impl Writer {
     async fn write_all(mut self, mut snapshots: mpsc::UnboundedReceiver<Snapshot>) {
         while let Some(snapshot) = snapshots.recv().await {
-            let saved = self.save(&snapshot).await;
+            let span = tracing::info_span!("checkpoint", step = snapshot.step, bytes = snapshot.num_bytes());
+            let saved = self.save(&snapshot).instrument(trace::part(span)).await;
             self.keep(saved.manifest.clone()).await;
             let manifests = &self.manifests;
             let best_step =
@@ -199,10 +202,12 @@ impl Writer {
         let start = Instant::now();
         let mut delay = FIRST_DELAY;
         let saved = loop {
-            let error = match self.folder.save(snapshot).await {
+            let span = tracing::info_span!("upload", otel.status_code = tracing::field::Empty);
+            let error = match self.folder.save(snapshot).instrument(span.clone()).await {
                 Ok(saved) => break saved,
                 Err(error) => error.to_string(),
             };
+            span.record("otel.status_code", "ERROR");
             if self.line.borrow().trouble.is_none() {
                 let message = format!("{error}; it is tried again until it is saved, and training goes on meanwhile");
                 let code = Warning::CHECKPOINT_NOT_SAVED.into();

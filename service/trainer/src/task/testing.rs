@@ -81,6 +81,7 @@ impl Case {
             job_uri: uri(&folder.path().join("job")),
             resume_from: None,
             reference_uri: uri(&folder.path().join("reference")),
+            traceparent: String::new(),
         };
         Case { folder, runtime: tokio::runtime::Runtime::new().unwrap(), welcome }
     }

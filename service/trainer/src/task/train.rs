@@ -31,6 +31,7 @@ use crate::link::{Command, End, Welcome};
 use crate::model::{Decoder, FullWeights, Trained};
 use crate::optim::{Group, NoiseProbe, NoiseSample, Optimizer, Schedule, clip};
 use crate::pretrained;
+use crate::trace::{self, Sample};
 use crate::workspace::Workspace;
 
 mod evaluation;
@@ -48,6 +49,7 @@ pub fn train(
     compute: Compute,
     observer: Arc<dyn Observer>,
 ) -> Result<End, Error> {
+    let preparing = trace::part(tracing::info_span!("prepare")).entered();
     let training = welcome.spec.task.training().expect("a training task");
     let prepared = prepare(training, &welcome.spec.task, &welcome.spec.base_model, workspace, compute, &observer)?;
     if let Some(Command::Cancel | Command::Stop) = observer.command() {
@@ -56,6 +58,7 @@ pub fn train(
         });
     }
     let mut run = Run::new(welcome, prepared, workspace, compute, observer)?;
+    drop(preparing);
     run.announce();
     // What a run saved before it failed is to be there.
     run.go().inspect_err(|_| run.saver.settle())
@@ -92,6 +95,7 @@ struct Run {
     noise: insight::Noise,
     turn: insight::Turn,
     usage: Usage,
+    spans: Sample,
     compute: Compute,
     observer: Arc<dyn Observer>,
 }
@@ -169,6 +173,7 @@ impl Run {
             noise: insight::Noise::default(),
             turn: insight::Turn::default(),
             usage: Usage::new(),
+            spans: Sample::default(),
             spec,
             model,
             trained,
@@ -225,6 +230,8 @@ impl Run {
     /// One optimizer step.
     fn step(&mut self) -> Result<(), Error> {
         let start = Instant::now();
+        let step = self.progress.step + 1;
+        let _span = self.spans.takes(start).then(|| trace::part(tracing::info_span!("step", step)).entered());
         let indices = self.rows.next_step(self.training().batch.examples_per_step as usize);
         let examples = self.train.of(&indices)?;
         let (gradients, noise) = self.gradients_within_memory(&indices, &examples);
@@ -316,6 +323,7 @@ impl Run {
     }
 
     fn save(&mut self) {
+        let _span = trace::part(tracing::info_span!("snapshot", step = self.progress.step)).entered();
         let snapshot = self.snapshot();
         self.saver.start(snapshot);
         self.saved = (self.progress.step, Instant::now());

@@ -18,6 +18,7 @@ pub(in crate::api) fn event(event: JobEvent) -> pb::JobEvent {
         sequence: event.sequence,
         time: Some(timestamp(event.time)),
         attempt: event.attempt,
+        trace_id: event.trace_id,
         event: Some(content(event.event)),
     }
 }

@@ -98,7 +98,7 @@ mod tests {
 
     fn event(sequence: u64) -> JobEvent {
         let event = Event::Phase(Phase { name: "training".into(), detail: String::new() });
-        JobEvent { sequence, time: Utc::now(), attempt: 1, event }
+        JobEvent { sequence, time: Utc::now(), attempt: 1, trace_id: String::new(), event }
     }
 
     #[tokio::test]

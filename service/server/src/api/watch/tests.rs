@@ -7,6 +7,7 @@ use hone_proto::v1 as pb;
 use prost::Message;
 
 use super::*;
+use crate::metrics::Metrics;
 use crate::record::{Body, Change, Report};
 use crate::store::JobLimits;
 use crate::store::memory::Memory;
@@ -14,17 +15,19 @@ use crate::testing;
 
 /// A job of one attempt that has taken some steps, and watches of it.
 async fn watches(num_steps: u64) -> (Arc<Watches>, String) {
-    let jobs = Arc::new(Jobs::new(Arc::new(Memory::default()), Arc::new(Utc::now)));
+    let jobs = Arc::new(Jobs::new(Arc::new(Memory::default()), Arc::new(Utc::now), Metrics::default()));
     let limits = JobLimits { max_queued: 1, max_of_project: None };
-    let job = jobs.create("default".into(), testing::spec(), None, Vec::new(), limits).await.unwrap();
-    jobs.change(&job.job_id, Change::AttemptStarted { secret_sha256: String::new() }).await.unwrap();
+    let job = jobs.create("default".into(), testing::spec(), None, Vec::new(), limits, String::new()).await.unwrap();
+    jobs.change(&job.job_id, Change::AttemptStarted { secret_sha256: String::new(), trace: String::new() })
+        .await
+        .unwrap();
     let step = |number| {
         let step = TrainStep { step: number, ..TrainStep::default() };
         Report { number, time: Utc::now(), body: Body::Event(Event::TrainStep(step)) }
     };
     let reports = (1..=num_steps).map(step).collect();
     jobs.change(&job.job_id, Change::Reported { attempt: 1, reports }).await.unwrap();
-    (Watches::new(jobs, CancellationToken::new()), job.job_id)
+    (Watches::new(jobs, Metrics::default(), CancellationToken::new()), job.job_id)
 }
 
 /// The number of an event; none for a heartbeat.

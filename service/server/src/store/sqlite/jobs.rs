@@ -12,7 +12,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::record::{Change, JobRecord};
-use crate::store::{Error, JobLimits, JobQuery, MAX_EVENT_BYTES, MAX_EVENTS, NewJob, Request, Result, upload_kind};
+use crate::store::{
+    Changed, Error, JobLimits, JobQuery, MAX_EVENT_BYTES, MAX_EVENTS, NewJob, Request, Result, Tally, upload_kind,
+};
 
 /// A job's columns, in the order in which [`from_row`] reads them by name; the place in the queue is counted.
 const SELECT: &str = "SELECT *, CASE state WHEN 'QUEUED' THEN
@@ -119,12 +121,7 @@ pub(super) fn next_queued(connection: &Connection, now: DateTime<Utc>) -> Result
     rows.next()?.map(from_row).transpose()
 }
 
-pub(super) fn change(
-    connection: &mut Connection,
-    job_id: &str,
-    change: Change,
-    now: DateTime<Utc>,
-) -> Result<JobRecord> {
+pub(super) fn change(connection: &mut Connection, job_id: &str, change: Change, now: DateTime<Utc>) -> Result<Changed> {
     let transaction = connection.transaction()?;
     let mut record = get(&transaction, job_id)?;
     let is_resumed = matches!(change, Change::ResumeRequested { .. });
@@ -137,13 +134,28 @@ pub(super) fn change(
     for event in &events {
         insert_event(&transaction, job_id, event)?;
     }
-    let changed = get(&transaction, job_id)?;
+    let job = get(&transaction, job_id)?;
     transaction.commit()?;
-    Ok(changed)
+    Ok(Changed { job, events })
+}
+
+pub(super) fn tally(connection: &Connection) -> Result<Tally> {
+    let select = "SELECT state, count(*), min(CASE WHEN attempt = 0 THEN create_time END) FROM jobs GROUP BY state";
+    let mut statement = connection.prepare_cached(select)?;
+    let mut rows = statement.query([])?;
+    let mut tally = Tally::default();
+    while let Some(row) = rows.next()? {
+        let of = state(&row.get::<_, String>(0)?)?;
+        tally.states.push((of, row.get::<_, i64>(1)?.max(0) as u64));
+        if of == State::Queued {
+            tally.waiting_since = row.get::<_, Option<String>>(2)?.as_deref().map(time).transpose()?;
+        }
+    }
+    Ok(tally)
 }
 
 pub(super) fn events(connection: &Connection, job_id: &str, after: u64) -> Result<Vec<JobEvent>> {
-    let select = "SELECT sequence, time, attempt, event FROM events WHERE job_id = ?1 AND sequence > ?2
+    let select = "SELECT sequence, time, attempt, trace_id, event FROM events WHERE job_id = ?1 AND sequence > ?2
         ORDER BY sequence LIMIT ?3";
     let mut statement = connection.prepare_cached(select)?;
     let mut rows = statement.query(params![job_id, clamp(after), MAX_EVENTS as i64])?;
@@ -159,6 +171,7 @@ pub(super) fn events(connection: &Connection, job_id: &str, after: u64) -> Resul
             sequence: unsigned(row, "sequence")?,
             time: time(&row.get::<_, String>("time")?)?,
             attempt: row.get("attempt")?,
+            trace_id: row.get("trace_id")?,
             event: serde_json::from_str(&event)?,
         });
     }
@@ -180,13 +193,14 @@ pub(super) fn delete(connection: &mut Connection, job_id: &str) -> Result<()> {
 }
 
 fn insert(connection: &Connection, record: &JobRecord) -> Result<()> {
-    let insert = "INSERT INTO jobs (job_id, project, spec, state, state_detail, create_time, attempt, attempt_over,
+    let insert =
+        "INSERT INTO jobs (job_id, project, spec, state, state_detail, create_time, trace, attempt, attempt_over,
         secret_sha256, process, last_report, last_sequence, step, total_steps, last_checkpoint)
-        VALUES (?1, ?2, ?3, ?4, '', ?5, 0, 1, '', '', 0, ?6, 0, 0, '')";
+        VALUES (?1, ?2, ?3, ?4, '', ?5, ?6, 0, 1, '', '', 0, ?7, 0, 0, '')";
     let spec = serde_json::to_string(&record.spec)?;
     let state = record.state.to_string();
-    let values =
-        params![record.job_id, record.project, spec, state, text(record.create_time), record.last_sequence as i64];
+    let (created, sequence) = (text(record.create_time), record.last_sequence as i64);
+    let values = params![record.job_id, record.project, spec, state, created, record.trace, sequence];
     connection.execute(insert, values)?;
     Ok(())
 }
@@ -195,7 +209,7 @@ fn insert(connection: &Connection, record: &JobRecord) -> Result<()> {
 fn update(connection: &Connection, record: &JobRecord) -> Result<()> {
     let update = "UPDATE jobs SET state = :state, state_detail = :state_detail, start_time = :start_time,
         end_time = :end_time, attempt = :attempt, attempt_over = :attempt_over, secret_sha256 = :secret_sha256,
-        process = :process, retries = :retries, retry_time = :retry_time, last_report = :last_report, last_sequence = :last_sequence, step = :step, total_steps = :total_steps,
+        attempt_trace = :attempt_trace, process = :process, retries = :retries, retry_time = :retry_time, last_report = :last_report, last_sequence = :last_sequence, step = :step, total_steps = :total_steps,
         last_checkpoint = :last_checkpoint, failure = :failure, result = :result WHERE job_id = :job_id";
     connection.prepare_cached(update)?.execute(named_params! {
         ":job_id": record.job_id,
@@ -206,6 +220,7 @@ fn update(connection: &Connection, record: &JobRecord) -> Result<()> {
         ":attempt": record.attempt,
         ":attempt_over": record.attempt_over,
         ":secret_sha256": record.secret_sha256,
+        ":attempt_trace": record.attempt_trace,
         ":process": record.process,
         ":retries": record.retries,
         ":retry_time": record.retry_time.map(text),
@@ -221,9 +236,11 @@ fn update(connection: &Connection, record: &JobRecord) -> Result<()> {
 }
 
 fn insert_event(connection: &Connection, job_id: &str, event: &JobEvent) -> Result<()> {
-    let insert = "INSERT INTO events (job_id, sequence, time, attempt, event) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let insert =
+        "INSERT INTO events (job_id, sequence, time, attempt, trace_id, event) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let body = serde_json::to_string(&event.event)?;
-    let values: [&dyn ToSql; 5] = [&job_id, &clamp(event.sequence), &text(event.time), &event.attempt, &body];
+    let (sequence, time) = (clamp(event.sequence), text(event.time));
+    let values: [&dyn ToSql; 6] = [&job_id, &sequence, &time, &event.attempt, &event.trace_id, &body];
     connection.prepare_cached(insert)?.execute(values)?;
     Ok(())
 }
@@ -243,6 +260,8 @@ fn from_row(row: &Row<'_>) -> Result<JobRecord> {
         attempt: row.get("attempt")?,
         attempt_over: row.get("attempt_over")?,
         secret_sha256: row.get("secret_sha256")?,
+        trace: row.get("trace")?,
+        attempt_trace: row.get("attempt_trace")?,
         process: row.get("process")?,
         retries: row.get("retries")?,
         retry_time: row.get::<_, Option<String>>("retry_time")?.as_deref().map(time).transpose()?,

@@ -11,7 +11,7 @@ use crate::testing::spec;
 async fn what_was_stored_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hone.db");
-    let (record, events) = JobRecord::new(Kind::Job.fresh(), "default".into(), spec(), Utc::now());
+    let (record, events) = JobRecord::new(Kind::Job.fresh(), "default".into(), spec(), String::new(), Utc::now());
     let job = NewJob {
         record,
         events,
@@ -21,8 +21,8 @@ async fn what_was_stored_is_there_after_a_restart() {
     };
     let store = Sqlite::open(&path).unwrap();
     let made = store.create_job(job).await.unwrap();
-    let started = Change::AttemptStarted { secret_sha256: "s".into() };
-    let changed = store.change_job(&made.job_id, started, Utc::now()).await.unwrap();
+    let started = Change::AttemptStarted { secret_sha256: "s".into(), trace: String::new() };
+    let changed = store.change_job(&made.job_id, started, Utc::now()).await.unwrap().job;
     drop(store);
     let store = Sqlite::open(&path).unwrap();
     assert_eq!(store.job(&made.job_id).await.unwrap(), changed);
@@ -54,7 +54,7 @@ async fn a_damaged_file_is_found_at_start_and_not_served() {
     let path = folder.path().join("hone.db");
     let store = Sqlite::open(&path).unwrap();
     for _ in 0..50 {
-        let (record, events) = JobRecord::new(Kind::Job.fresh(), "default".into(), spec(), Utc::now());
+        let (record, events) = JobRecord::new(Kind::Job.fresh(), "default".into(), spec(), String::new(), Utc::now());
         let limits = JobLimits { max_queued: 50, max_of_project: None };
         store.create_job(NewJob { record, events, request: None, inputs: Vec::new(), limits }).await.unwrap();
     }

@@ -194,6 +194,7 @@ fn welcome(last_number: u64) -> pb::Welcome {
         job_uri: "file:///jobs/1".into(),
         resume_from: "file:///jobs/1/checkpoints/step-000004".into(),
         reference_uri: "file:///reference".into(),
+        traceparent: String::new(),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::task::evaluate::{RowFigure, evaluate, evaluate_pairs};
 use crate::task::hard_examples::Look;
 use crate::task::objective::Objective;
 use crate::task::progress::Measured;
+use crate::trace;
 
 /// Evaluations of a run whose spec does not say how often.
 const DEFAULT_EVALUATIONS: u64 = 10;
@@ -65,6 +66,7 @@ impl Run {
             return;
         }
         self.phase("evaluating");
+        let _span = trace::part(tracing::info_span!("evaluation", step = self.progress.step)).entered();
         let Some(Evaluated { mut result, rows, hardest }) = self.evaluation_within_memory() else { return };
         let step = self.progress.step;
         self.row_figures = rows;
