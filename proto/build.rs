@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use prost::Message;
 
+#[path = "build/builders.rs"]
+mod builders;
+
 const FILES: [&str; 8] = [
     "hone/v1/job.proto",
     "hone/v1/spec.proto",
@@ -22,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("hone_descriptor.binpb"), descriptors.encode_to_vec())?;
+    std::fs::write(out.join("hone.v1.spec.rs"), builders::source(&descriptors)?)?;
     tonic_prost_build::configure().bytes(".").build_server(false).compile_fds(descriptors.clone())?;
     // Servers send the same messages, but for the one that a thousand receive at once.
     let servers = out.join("server");

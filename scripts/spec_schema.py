@@ -21,7 +21,7 @@ SCHEMA = ROOT / "docs/job-spec.schema.json"
 INTRODUCTION = """\
 # The spec of a job
 
-What a job may be asked to do, field by field: `hone.v1.JobSpec` in the protobuf JSON that `hone jobs create --spec FILE` and grpcurl take.
+What a job may be asked to do, field by field: `hone.v1.JobSpec` in the protobuf JSON that grpcurl takes, and in the files of `hone train --spec FILE` and `hone jobs create --spec FILE`.
 `scripts/spec_schema.py` writes this page and [job-spec.schema.json](job-spec.schema.json) from `proto/hone/v1/spec.proto`; `make lint` fails when they are out of date.
 
 ```json
@@ -37,6 +37,15 @@ What a job may be asked to do, field by field: `hone.v1.JobSpec` in the protobuf
 }
 ```
 
+A file may be JSON, YAML or TOML (`.json`, `.yaml`, `.toml`): names and values are the same in all three.
+`hone init sft` writes one in YAML with every setting, its meaning and its default, and `hone train sft --spec sft.yaml` runs it:
+
+- a flag beside `--spec` goes before what the file says, a list as a whole: `hone train sft --spec sft.yaml --learning-rate 1e-4`;
+- models and rows may be local paths, which are uploaded first, and checkpoints may be `JOB` or `JOB/CHECKPOINT`, as with flags;
+- `--dry-run` checks the file and shows it with every default filled in.
+
+In all notations:
+
 - Every field is optional unless it says that it is required; what is left out takes the default written beside it, and the job shows the spec in force (`hone jobs get`).
 - `hone jobs create --validate-only --spec FILE` checks a spec and shows it with every default filled in, and creates nothing.
 - The server reads field names in both spellings, `base_model` and `baseModel`; the schema knows the first.
@@ -49,7 +58,7 @@ An editor that knows JSON Schema (draft 2020-12) completes and checks specs as t
 {"json.schemas": [{"fileMatch": ["*.job.json"], "url": "./docs/job-spec.schema.json"}]}
 ```
 
-It knows names, types and ranges; what depends on another field, such as `beta1` with SGD, the server alone refuses.
+It knows names, types and ranges; what depends on another field, such as `beta1` with SGD, is refused by the server, and by `hone train` before it uploads anything.
 """
 
 INTEGERS = {"TYPE_INT32", "TYPE_UINT32", "TYPE_INT64", "TYPE_UINT64"}

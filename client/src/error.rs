@@ -46,6 +46,12 @@ pub enum Error {
     /// The server, or the way to it, answered a call with an error.
     #[error(transparent)]
     Rpc(Box<RpcError>),
+    /// A spec cannot run, whatever the server: what [`spec`](crate::spec) found before anything was sent.
+    #[error("the spec cannot run{}", listed(violations))]
+    Spec {
+        /// Every field that is wrong, with the server's own paths and words.
+        violations: Vec<FieldViolation>,
+    },
     /// The server answered with something that its contract rules out.
     #[error("{call}: the server's answer breaks the contract: {detail}")]
     Contract {
@@ -103,6 +109,15 @@ impl Error {
         self.rpc().map(|error| error.code)
     }
 
+    /// Every field that is wrong, whether the server refused it or it was found before; empty for other errors.
+    pub fn violations(&self) -> &[FieldViolation] {
+        match self {
+            Self::Rpc(error) => &error.violations,
+            Self::Spec { violations } => violations,
+            _ => &[],
+        }
+    }
+
     /// Whether the server could not be asked at all, as opposed to having refused.
     pub fn is_unreachable(&self) -> bool {
         match self {
@@ -125,7 +140,7 @@ impl Error {
                 Some("use https://, or allow it with --allow-plaintext-token (allow_plaintext_token)".to_owned())
             }
             Self::Token => Some("copy it again from where it was made".to_owned()),
-            Self::File { .. } | Self::Input { .. } => None,
+            Self::File { .. } | Self::Input { .. } | Self::Spec { .. } => None,
         }
     }
 
@@ -248,11 +263,7 @@ impl fmt::Display for RpcError {
         if !self.object.is_empty() {
             write!(f, " {}", self.object)?;
         }
-        write!(f, ": {}", self.message)?;
-        for violation in &self.violations {
-            write!(f, "; {}: {}", violation.field, violation.description)?;
-        }
-        Ok(())
+        write!(f, ": {}{}", self.message, listed(&self.violations))
     }
 }
 
@@ -262,6 +273,11 @@ impl From<RpcError> for Error {
     fn from(error: RpcError) -> Self {
         Self::Rpc(Box::new(error))
     }
+}
+
+/// Violations one after the other, as the end of a sentence.
+fn listed(violations: &[FieldViolation]) -> String {
+    violations.iter().map(|one| format!("; {}: {}", one.field, one.description)).collect()
 }
 
 /// The code of a status; one that the transport made, since the connection broke, may say UNKNOWN where it means UNAVAILABLE.

@@ -2,6 +2,7 @@
 //!
 //! ```no_run
 //! use futures::StreamExt;
+//! use hone_client::spec::{Data, Job, Lora, Sft};
 //! use hone_client::{Client, Outcome, v1};
 //!
 //! # async fn example() -> hone_client::Result<()> {
@@ -9,14 +10,9 @@
 //! let model = client.upload_model("SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2 135M").await?;
 //! let rows = client.upload_dataset("conversations.jsonl").await?;
 //!
-//! let spec = v1::JobSpec {
-//!     base_model: Some(v1::BaseModel { uri: model.model_id }),
-//!     task: Some(v1::job_spec::Task::Sft(v1::SftTask {
-//!         data: Some(v1::DataSpec { train: vec![rows.dataset_id], eval_fraction: Some(0.1), ..Default::default() }),
-//!         ..Default::default()
-//!     })),
-//!     ..Default::default()
-//! };
+//! let data = Data::new([rows.dataset_id]).eval_fraction(0.1);
+//! let sft = Sft::new(data).adapter(Lora::new().rank(8)).epochs(2.0);
+//! let spec = Job::new(model.model_id, sft).display_name("first try").build()?;
 //! let job = client.create_job(spec).await?;
 //!
 //! let mut events = job.watch();
@@ -40,6 +36,7 @@
 //! - **Saying who calls.** [`ConnectOptions::token`] goes with every call, over TLS to other machines, and is never printed.
 //! - **Waiting.** Every unary call has a deadline, every stream a longest silence; see [`ConnectOptions`].
 //! - **Damaged files.** A downloaded checkpoint appears only when every byte of it is verified.
+//! - **Mistakes in a spec.** [`spec`] has a builder for each part and finds what the server would refuse before it is asked.
 //! - **Traces.** Every call carries a `traceparent`, and its errors name the trace ([`RpcError::trace_id`]); with the feature
 //!   `telemetry` a call is part of the caller's current `tracing` span.
 //! - **Telling errors apart.** An [`Error`] means that something could not be asked; a job that failed is an [`Outcome`].
@@ -55,6 +52,7 @@ mod generation;
 mod job;
 mod options;
 mod retry;
+pub mod spec;
 mod token;
 mod trace;
 mod transfer;

@@ -309,7 +309,7 @@ async fn a_failed_job_is_told_with_its_reason_once() {
 
 #[tokio::test]
 async fn a_refused_spec_shows_every_violation() {
-    let arguments = ["train", "sft", "--model", "model-bad", "--train", "ds-1", "--rank", "0"];
+    let arguments = ["train", "sft", "--model", "model-bad", "--train", "ds-1", "--rank", "8"];
     let done = Script::ending_in(pb::JobState::Succeeded).hone(&arguments).await;
     let expected = "\
 error: CreateJob: 2 fields are wrong

@@ -11,6 +11,11 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/server/hone.v1.rs"));
 }
 
+/// Builders for the parts of a job's spec: a method for each field, called as the field.
+pub mod spec {
+    include!(concat!(env!("OUT_DIR"), "/hone.v1.spec.rs"));
+}
+
 /// Between the server and its trainers.
 pub mod trainer {
     /// Version 1.

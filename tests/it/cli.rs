@@ -200,3 +200,49 @@ async fn a_server_that_is_not_there_is_named() {
     assert_eq!(ended.code(), 1);
     assert!(ended.stderr.contains(&free.to_string()) && ended.stderr.contains("hint:"), "{}", ended.stderr);
 }
+
+#[tokio::test]
+async fn what_init_writes_passes_a_dry_run_and_flags_go_before_it() {
+    let server = Setup::default().start().await;
+    let (model, rows) = at_home(&server);
+    for task in ["sft", "dpo"] {
+        let file = server.setup().path(&format!("{task}.yaml"));
+        let told = text(&server, &["init", task, path_text(&file), "--model", &model, "--rows", &rows]).await;
+        assert!(told.contains(&format!("hone train {task} --spec {}", file.display())), "{told}");
+        let again = run(&mut hone(&server, &["init", task, path_text(&file)])).await;
+        assert!(again.code() == 1 && again.stderr.contains("is there already"), "{again:#?}");
+        let shown = object(&server, &["train", task, "--spec", path_text(&file), "--dry-run", "--seed", "7"]).await;
+        let asked = &shown["spec"][task];
+        assert_eq!((&asked["seed"], &asked["adapter"]["lora"]["rank"]), (&json!("7"), &json!(16)), "{shown}");
+        assert!(asked["data"]["train"][0].as_str().unwrap().starts_with("ds-"), "local rows were uploaded: {shown}");
+    }
+    for task in ["evaluate", "compare", "generate", "export"] {
+        let file = server.setup().path(&format!("{task}.yaml"));
+        text(&server, &["init", task, path_text(&file), "--model", &model, "--rows", &rows]).await;
+        // The job of a comparison is the user's to name.
+        let written = std::fs::read_to_string(&file).unwrap().replace(",\"checkpoint\":\"job-…\"", "");
+        std::fs::write(&file, written).unwrap();
+        let shown = object(&server, &["jobs", "create", "--validate-only", "--spec", path_text(&file)]).await;
+        assert!(shown["spec"][task].is_object(), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_spec_file_of_another_task_and_a_spec_that_cannot_run_are_refused_before_anything_is_uploaded() {
+    let server = Setup::default().start().await;
+    let (model, rows) = at_home(&server);
+    let file = server.setup().path("spec.toml");
+    let spec = format!("base_model.uri = {model:?}\n[sft]\ndata.train = [{rows:?}]\nadapter.lora.rank = 0\n");
+    std::fs::write(&file, &spec).unwrap();
+    let refused = run(&mut hone(&server, &["train", "sft", "--spec", path_text(&file), "--learning-rate", "7"])).await;
+    assert_eq!(refused.code(), 1, "{refused:#?}");
+    for field in ["spec.sft.adapter.lora.rank", "spec.sft.optimizer.learning_rate"] {
+        assert!(refused.stderr.contains(field), "{} should name {field}", refused.stderr);
+    }
+    assert_eq!(objects(&server, &["data", "list"]).await.len(), 0, "nothing was uploaded");
+    let other = run(&mut hone(&server, &["train", "dpo", "--spec", path_text(&file)])).await;
+    assert!(other.code() == 1 && other.stderr.contains("is a spec for sft"), "{other:#?}");
+    std::fs::write(&file, spec.replace("rank = 0", "rank = 4")).unwrap();
+    let done = text(&server, &["train", "sft", "--spec", path_text(&file)]).await;
+    assert!(done.contains("SUCCEEDED"), "{done}");
+}

@@ -55,9 +55,10 @@ async fn crates_depend_in_one_direction() {
         ("hone-job", vec![]),
         ("hone-ops", vec![]),
         ("hone-telemetry", vec![]),
-        ("hone-client", vec!["hone-proto"]),
+        ("hone-spec", vec!["hone-job", "hone-proto"]),
+        ("hone-client", vec!["hone-proto", "hone-spec"]),
         ("hone-data", vec!["hone-job", "hone-telemetry"]),
-        ("hone-server", vec!["hone-data", "hone-job", "hone-proto", "hone-telemetry"]),
+        ("hone-server", vec!["hone-data", "hone-job", "hone-proto", "hone-spec", "hone-telemetry"]),
         ("hone-trainer", vec!["hone-data", "hone-job", "hone-ops", "hone-proto", "hone-telemetry"]),
     ]);
     let members = members().await;
@@ -90,6 +91,16 @@ async fn neither_server_nor_client_links_libtorch() {
     }
 }
 
+/// The client checks specs by the server's rules, which are a crate of their own: nothing else of the server comes along.
+#[tokio::test]
+async fn the_client_links_nothing_that_only_a_server_needs() {
+    let linked = linked_into("hone-client", "cli").await;
+    assert!(linked.contains("hone-spec"), "the rules are there: {linked:?}");
+    for package in ["hone-server", "hone-data", "hone-trainer", "rusqlite", "object_store", "tokenizers"] {
+        assert!(!linked.contains(package), "hone-client links {package}");
+    }
+}
+
 /// rustls refuses to choose between two providers, at run time and in the middle of a call.
 #[tokio::test]
 async fn there_is_one_provider_of_cryptography() {
@@ -97,6 +108,20 @@ async fn there_is_one_provider_of_cryptography() {
         let linked = linked_into(package, features).await;
         assert!(linked.contains("rustls") && linked.contains("aws-lc-rs"), "{package} speaks TLS by aws-lc");
         assert!(!linked.contains("ring"), "{package} brings a second provider, ring");
+    }
+}
+
+#[tokio::test]
+async fn the_sdk_can_be_packaged() {
+    let target = tempfile::tempdir().unwrap();
+    let folder = target.path().to_str().unwrap();
+    let sdk = ["hone-proto", "hone-job", "hone-spec", "hone-client"];
+    let packages = sdk.iter().flat_map(|package| ["-p", package]);
+    let arguments = ["package", "--no-verify", "--allow-dirty", "--target-dir", folder].into_iter().chain(packages);
+    cargo(&arguments.collect::<Vec<_>>()).await;
+    for package in sdk {
+        let made = target.path().join("package").join(format!("{package}-{}.crate", env!("CARGO_PKG_VERSION")));
+        assert!(made.is_file(), "{}", made.display());
     }
 }
 

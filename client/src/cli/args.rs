@@ -12,6 +12,7 @@ use crate::connect::ConnectArgs;
 use crate::dpo::DpoArgs;
 use crate::export::ExportArgs;
 use crate::generate::GenerateArgs;
+use crate::init::InitArgs;
 use crate::labels::label;
 use crate::metrics::MetricsArgs;
 use crate::sft::SftArgs;
@@ -28,6 +29,12 @@ Exit codes:
 
 Programs: --json prints protobuf JSON with the proto's own field names, one object a line; errors and notes are JSON
 objects on standard error.";
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  hone init sft --model SmolLM2-135M-Instruct.Q4_1.gguf --rows rows.jsonl
+  hone train sft --spec sft.yaml --dry-run
+  hone train sft --spec sft.yaml --learning-rate 1e-4";
 
 const SFT_EXAMPLES: &str = "\
 Examples:
@@ -113,6 +120,11 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write a spec to start from: every setting with its meaning and its default.
+    ///
+    /// For train --spec and jobs create --spec. No server is asked.
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(InitArgs),
     /// Show the server: version, devices, limits, where it stores things.
     Info,
     /// Base models: upload, list, show, delete.
@@ -277,9 +289,9 @@ pub(crate) enum TrainCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobsCommand {
-    /// Create a job from a spec in protobuf JSON, with every field that hone.v1.JobSpec has.
+    /// Create a job from a spec in a file, with every field that hone.v1.JobSpec has; local models and rows are uploaded first.
     Create {
-        /// File with the spec; - reads standard input.
+        /// File with the spec (YAML, TOML or JSON; hone init writes one); - reads standard input.
         #[arg(long, value_name = "FILE")]
         spec: PathBuf,
         /// Check the spec and print it with every default filled in; create nothing.

@@ -16,7 +16,7 @@ use crate::human::{bytes, duration, printable};
 use crate::json;
 use crate::output::{Output, Paint};
 use crate::table::Table;
-use crate::train::{Submission, dpo_spec, sft_spec, submit, write_whole};
+use crate::train::{Submission, located, submit, write_whole};
 
 /// Longest bar of the table, in characters.
 const BAR: f64 = 24.0;
@@ -82,11 +82,11 @@ impl TriedArgs {
 pub(crate) async fn run(command: BenchmarkCommand, client: &Client, out: &Output) -> Result<Ending, Failure> {
     match command {
         BenchmarkCommand::Sft(args) => {
-            let spec = sft_spec(&args.training, client, out).await?;
+            let spec = located(args.training.spec()?, &args.training.training, client, out).await?;
             measure(spec, &args.tried, &args.training.training.submission, client, out).await
         }
         BenchmarkCommand::Dpo(args) => {
-            let spec = dpo_spec(&args.training, client, out).await?;
+            let spec = located(args.training.spec()?, &args.training.training, client, out).await?;
             measure(spec, &args.tried, &args.training.training.submission, client, out).await
         }
     }

@@ -7,7 +7,7 @@ use v1::reference_policy::Policy;
 
 use crate::choice::{divergence, preference_loss};
 use crate::failure::Failure;
-use crate::training::{Located, TrainingArgs};
+use crate::training::TrainingArgs;
 
 /// Settings of preference optimisation.
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ pub(crate) struct DpoArgs {
     /// What the policy is compared with: initial (as it was before the first step), base (the model without adapter), or a
     /// checkpoint: a URI, JOB/CHECKPOINT, or JOB for its last checkpoint. Default initial.
     #[arg(long, value_name = "POLICY", help_heading = "Preference")]
-    pub(crate) reference: Option<String>,
+    reference: Option<String>,
     /// What holds the policy to the reference. Default reverse_kl.
     #[arg(long, value_parser = divergence(), help_heading = "Preference")]
     divergence: Option<v1::Divergence>,
@@ -48,19 +48,19 @@ pub(crate) struct DpoArgs {
 }
 
 /// The word of the reference that is no adapter.
-pub(crate) const INITIAL: &str = "initial";
+const INITIAL: &str = "initial";
 /// The same without any adapter.
-pub(crate) const BASE: &str = "base";
+const BASE: &str = "base";
 
 impl DpoArgs {
-    /// The spec that these flags ask for; `reference` is the URI of the adapter where one was named.
-    pub(crate) fn spec(&self, located: Located, reference: Option<String>) -> Result<v1::JobSpec, Failure> {
-        let parts = self.training.parts(&located)?;
+    /// The spec that these flags ask for.
+    pub(crate) fn spec(&self) -> Result<v1::JobSpec, Failure> {
+        let parts = self.training.parts()?;
         let policy = match self.reference.as_deref() {
             None => None,
             Some(INITIAL) => Some(Policy::Initial(v1::InitialPolicy {})),
             Some(BASE) => Some(Policy::Base(v1::BasePolicy {})),
-            Some(named) => Some(Policy::Checkpoint(reference.unwrap_or_else(|| named.to_owned()))),
+            Some(named) => Some(Policy::Checkpoint(named.to_owned())),
         };
         let task = v1::DpoTask {
             data: Some(parts.data),
@@ -87,7 +87,7 @@ impl DpoArgs {
             simpo_gamma: self.simpo_gamma,
             discopop_tau: self.discopop_tau,
         };
-        Ok(self.training.submission.job(located.model, v1::job_spec::Task::Dpo(task)))
+        Ok(self.training.job(v1::job_spec::Task::Dpo(task)))
     }
 }
 
@@ -107,7 +107,6 @@ mod tests {
     use clap::Parser;
     use serde_json::{Value, json};
 
-    use super::*;
     use crate::args::{Cli, Command, TrainCommand};
     use crate::json::line;
 
@@ -116,8 +115,7 @@ mod tests {
         let start = ["hone", "train", "dpo", "--model", "m", "--train", "d"];
         let cli = Cli::try_parse_from(start.iter().chain(flags))?;
         let Command::Train(TrainCommand::Dpo(args)) = cli.command else { panic!("another command") };
-        let located = Located { model: "m".into(), train: vec!["d".into()], ..Located::default() };
-        let spec = args.spec(located, Some("s3://b/a".into())).expect("a spec");
+        let spec = args.spec().expect("a spec");
         let json: Value = serde_json::from_str(&line("JobSpec", &spec)).expect("JSON");
         let mut dpo = json["dpo"].clone();
         dpo.as_object_mut().expect("an object").remove("data");
@@ -136,7 +134,7 @@ mod tests {
         check(&["--label-smoothing", "0.1"], json!({"label_smoothing": 0.1}));
         check(&["--reference", "initial"], json!({"reference": {"initial": {}}}));
         check(&["--reference", "base"], json!({"reference": {"base": {}}}));
-        check(&["--reference", "job-1"], json!({"reference": {"checkpoint": "s3://b/a"}}));
+        check(&["--reference", "job-1"], json!({"reference": {"checkpoint": "job-1"}}));
         check(&["--divergence", "forward_kl"], json!({"divergence": "DIVERGENCE_FORWARD_KL"}));
         check(&["--divergence-alpha", "0.7"], json!({"divergence_alpha": 0.7}));
         check(&["--length-alpha", "0.5"], json!({"length_alpha": 0.5}));

@@ -102,14 +102,18 @@ impl Failure {
         match self.rpc() {
             Some(rpc) if rpc.object.is_empty() => format!("{}: {}", rpc.call, rpc.message),
             Some(rpc) => format!("{} {}: {}", rpc.call, rpc.object, rpc.message),
-            None => self.to_string(),
+            None => match self {
+                Self::Client(Error::Spec { .. }) => "the spec cannot run".to_owned(),
+                _ => self.to_string(),
+            },
         }
     }
 
     fn violations(&self) -> &[FieldViolation] {
         match self {
             Self::Input { violations, .. } => violations,
-            _ => self.rpc().map_or(&[], |rpc| &rpc.violations),
+            Self::Client(error) => error.violations(),
+            Self::File { .. } | Self::OutputClosed => &[],
         }
     }
 

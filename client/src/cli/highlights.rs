@@ -224,7 +224,12 @@ fn word(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::job_spec;
+    use crate::failure::Failure;
+    use crate::spec_file::{Format, parse};
+
+    fn job_spec(text: &str, source: &str) -> Result<v1::JobSpec, Failure> {
+        parse(text, Format::Json, source)
+    }
 
     #[test]
     fn a_dpo_spec_says_its_losses_and_what_it_is_compared_with() {

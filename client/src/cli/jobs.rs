@@ -1,6 +1,5 @@
 //! `jobs`: create from a spec, show, list, follow, wait, pause, resume, save, cancel, delete.
 
-use std::io::Read;
 use std::path::Path;
 
 use chrono::Local;
@@ -14,7 +13,7 @@ use crate::human::{ago, count, date, duration, printable};
 use crate::narrate::{failure_text, result_text, state, state_name};
 use crate::output::{Output, Paint};
 use crate::table::Table;
-use crate::{highlights, json};
+use crate::{highlights, json, locate, spec_file};
 
 /// How many of the last events are searched for the latest losses.
 const LATEST_EVENTS: u64 = 400;
@@ -97,7 +96,7 @@ async fn create(
     client: &Client,
     out: &Output,
 ) -> Result<(), Failure> {
-    let spec = json::job_spec(&read(file)?, &file.display().to_string())?;
+    let spec = locate::spec(spec_file::read(file)?, client, out).await?;
     if validate_only {
         return validate(spec, client, out).await;
     }
@@ -116,16 +115,6 @@ pub(crate) async fn validate(spec: v1::JobSpec, client: &Client, out: &Output) -
     let text = json::pretty("JobSpec", &effective);
     let job = v1::Job { spec: Some(effective), ..Default::default() };
     out.show("Job", &job, || text)
-}
-
-fn read(file: &Path) -> Result<String, Failure> {
-    if file != Path::new("-") {
-        return std::fs::read_to_string(file).map_err(|error| Failure::file("read", file, error));
-    }
-    let mut text = String::new();
-    let unreadable = |error| Failure::file("read", "standard input", error);
-    std::io::stdin().read_to_string(&mut text).map_err(unreadable)?;
-    Ok(text)
 }
 
 async fn list(client: &Client, page: Page, filter: v1::ListJobsRequest) -> Result<Vec<v1::Job>, Failure> {

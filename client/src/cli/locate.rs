@@ -1,9 +1,12 @@
-//! Where models and rows are: ids and URIs pass through, local files are uploaded first, once. Gives ids and URIs.
+//! Where models, rows and checkpoints are: ids and URIs pass through, local files are uploaded first, once. Gives ids and URIs.
 
 use std::path::Path;
 
 use hone_client::{Client, v1};
 use serde_json::json;
+use v1::benchmark_task::Training;
+use v1::job_spec::Task;
+use v1::reference_policy::Policy;
 
 use crate::failure::Failure;
 use crate::human::bytes;
@@ -13,6 +16,65 @@ use crate::transfers::TransferBar;
 /// The text of a local file.
 pub(crate) fn text(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, error))
+}
+
+/// A spec with ids and URIs in the place of what it names in other ways. What it leaves out stays out.
+pub(crate) async fn spec(mut spec: v1::JobSpec, client: &Client, out: &Output) -> Result<v1::JobSpec, Failure> {
+    if let Some(base) = spec.base_model.as_mut().filter(|base| !base.uri.is_empty()) {
+        base.uri = model(&base.uri, client, out).await?;
+    }
+    let (lists, checkpoints) = spec.task.as_mut().map(named).unwrap_or_default();
+    for list in lists {
+        *list = rows(list, client, out).await?;
+    }
+    for name in checkpoints {
+        *name = checkpoint(name, client).await?;
+    }
+    Ok(spec)
+}
+
+/// The rows and the checkpoints that a task names.
+fn named(task: &mut Task) -> (Vec<&mut Vec<String>>, Vec<&mut String>) {
+    match task {
+        Task::Sft(task) => named_in_sft(task),
+        Task::Dpo(task) => named_in_dpo(task),
+        Task::Benchmark(task) => match &mut task.training {
+            Some(Training::Sft(task)) => named_in_sft(task),
+            Some(Training::Dpo(task)) => named_in_dpo(task),
+            None => (Vec::new(), Vec::new()),
+        },
+        Task::Evaluate(task) => (scored(&mut task.data), task.checkpoint.iter_mut().collect()),
+        Task::Compare(task) => {
+            let checkpoints = task.candidates.iter_mut().filter_map(|candidate| candidate.checkpoint.as_mut());
+            (scored(&mut task.data), checkpoints.collect())
+        }
+        Task::Generate(task) => {
+            let rows = task.data.as_mut().map(|data| &mut data.rows);
+            (rows.into_iter().collect(), task.checkpoint.iter_mut().collect())
+        }
+        Task::Export(task) => (Vec::new(), task.checkpoint.iter_mut().collect()),
+    }
+}
+
+fn named_in_sft(task: &mut v1::SftTask) -> (Vec<&mut Vec<String>>, Vec<&mut String>) {
+    (trained(&mut task.data), task.init_from.iter_mut().collect())
+}
+
+fn named_in_dpo(task: &mut v1::DpoTask) -> (Vec<&mut Vec<String>>, Vec<&mut String>) {
+    let policy = task.reference.as_mut().and_then(|reference| reference.policy.as_mut());
+    let reference = match policy {
+        Some(Policy::Checkpoint(name)) => Some(name),
+        Some(Policy::Initial(_) | Policy::Base(_)) | None => None,
+    };
+    (trained(&mut task.data), task.init_from.iter_mut().chain(reference).collect())
+}
+
+fn trained(data: &mut Option<v1::DataSpec>) -> Vec<&mut Vec<String>> {
+    data.as_mut().map(|data| vec![&mut data.train, &mut data.eval]).unwrap_or_default()
+}
+
+fn scored(data: &mut Option<v1::ScoredRows>) -> Vec<&mut Vec<String>> {
+    data.as_mut().map(|data| vec![&mut data.rows]).unwrap_or_default()
 }
 
 /// The model that `given` names.

@@ -22,6 +22,7 @@ mod generate;
 mod highlights;
 mod human;
 mod info;
+mod init;
 mod jobs;
 mod json;
 mod labels;
@@ -39,6 +40,7 @@ mod report;
 mod scores;
 mod sft;
 mod shell;
+mod spec_file;
 mod table;
 mod tensorboard;
 mod train;
@@ -73,6 +75,7 @@ async fn run(cli: Cli, out: &Output) -> Result<Ending, Failure> {
     match &cli.command {
         Command::Completions { shell } => return shell::completions(*shell, out),
         Command::Man { folder } => return shell::man(folder, out),
+        Command::Init(args) => return init::run(args, out),
         _ => {}
     }
     if !cli.connect.local {
@@ -90,7 +93,7 @@ async fn run(cli: Cli, out: &Output) -> Result<Ending, Failure> {
 
 async fn ask(command: Command, client: &hone_client::Client, out: &Output) -> Result<Ending, Failure> {
     match command {
-        Command::Completions { .. } | Command::Man { .. } => unreachable!("no server was asked"),
+        Command::Completions { .. } | Command::Man { .. } | Command::Init(_) => unreachable!("no server was asked"),
         Command::Info => info::run(client, out).await,
         Command::Model(command) => models::run(command, client, out).await,
         Command::Data(command) => datasets::run(command, client, out).await,

@@ -6,7 +6,7 @@ use v1::sft_task::Length;
 
 use crate::choice::loss_on;
 use crate::failure::Failure;
-use crate::training::{Located, TrainingArgs};
+use crate::training::TrainingArgs;
 
 /// Settings of supervised fine-tuning.
 #[derive(Debug, Args)]
@@ -23,8 +23,8 @@ pub(crate) struct SftArgs {
 
 impl SftArgs {
     /// The spec that these flags ask for.
-    pub(crate) fn spec(&self, located: Located) -> Result<v1::JobSpec, Failure> {
-        let parts = self.training.parts(&located)?;
+    pub(crate) fn spec(&self) -> Result<v1::JobSpec, Failure> {
+        let parts = self.training.parts()?;
         let task = v1::SftTask {
             data: Some(parts.data),
             adapter: parts.adapter,
@@ -42,6 +42,6 @@ impl SftArgs {
             loss_on: self.loss_on.unwrap_or_default().into(),
             neftune_noise_alpha: self.neftune_noise_alpha,
         };
-        Ok(self.training.submission.job(located.model, v1::job_spec::Task::Sft(task)))
+        Ok(self.training.job(v1::job_spec::Task::Sft(task)))
     }
 }

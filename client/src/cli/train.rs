@@ -1,59 +1,79 @@
-//! `train`: uploads what is local, creates the job, follows it.
+//! `train`: makes a spec of a file and flags, checks it, uploads what is local, creates the job, follows it.
 
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use hone_client::{Client, v1};
+use hone_client::{Client, spec, v1};
 use serde_json::json;
+use v1::job_spec::Task;
 
 use crate::args::TrainCommand;
-use crate::dpo::{BASE, DpoArgs, INITIAL};
 use crate::failure::Failure;
 use crate::follow::{Ending, follow};
 use crate::labels::label;
 use crate::output::Output;
-use crate::sft::SftArgs;
-use crate::training::{Located, TrainingArgs};
-use crate::{jobs, locate};
+use crate::training::TrainingArgs;
+use crate::{jobs, locate, spec_file};
 
 pub(crate) async fn run(command: TrainCommand, client: &Client, out: &Output) -> Result<Ending, Failure> {
-    match command {
-        TrainCommand::Sft(args) => {
-            let spec = sft_spec(&args, client, out).await?;
-            Ok(submit(spec, &args.training.submission, client, out).await?.0)
+    let (asked, training) = match &command {
+        TrainCommand::Sft(args) => (args.spec()?, &args.training),
+        TrainCommand::Dpo(args) => (args.spec()?, &args.training),
+    };
+    let spec = located(asked, training, client, out).await?;
+    Ok(submit(spec, &training.submission, client, out).await?.0)
+}
+
+/// What flags ask for, over what the file that they name asks for; once what is local was uploaded.
+pub(crate) async fn located(
+    asked: v1::JobSpec,
+    training: &TrainingArgs,
+    client: &Client,
+    out: &Output,
+) -> Result<v1::JobSpec, Failure> {
+    let asked = match &training.spec {
+        Some(file) => spec_file::overlaid(&of_the_same_task(file, &asked)?, &asked),
+        None => asked,
+    };
+    // What the server would refuse is known before anything is uploaded.
+    spec::check(&asked)?;
+    locate::spec(asked, client, out).await
+}
+
+/// The spec in a file, which must be for the command's own task.
+fn of_the_same_task(file: &Path, asked: &v1::JobSpec) -> Result<v1::JobSpec, Failure> {
+    let read = spec_file::read(file)?;
+    match (&read.task, &asked.task) {
+        (Some(found), Some(due)) if discriminant(found) != discriminant(due) => {
+            let message = format!("{} is a spec for {}", file.display(), task_name(found));
+            Err(Failure::input_with_hint(message, format!("hone {}", command_for(found, file))))
         }
-        TrainCommand::Dpo(args) => {
-            let spec = dpo_spec(&args, client, out).await?;
-            Ok(submit(spec, &args.training.submission, client, out).await?.0)
-        }
+        _ => Ok(read),
     }
 }
 
-/// The spec that flags ask for, once what is local was uploaded.
-pub(crate) async fn sft_spec(args: &SftArgs, client: &Client, out: &Output) -> Result<v1::JobSpec, Failure> {
-    args.spec(locate(&args.training, client, out).await?)
+/// The field of a spec that holds a task.
+fn task_name(task: &Task) -> &'static str {
+    match task {
+        Task::Sft(_) => "sft",
+        Task::Dpo(_) => "dpo",
+        Task::Evaluate(_) => "evaluate",
+        Task::Compare(_) => "compare",
+        Task::Generate(_) => "generate",
+        Task::Export(_) => "export",
+        Task::Benchmark(_) => "benchmark",
+    }
 }
 
-/// The same for pairs.
-pub(crate) async fn dpo_spec(args: &DpoArgs, client: &Client, out: &Output) -> Result<v1::JobSpec, Failure> {
-    let located = locate(&args.training, client, out).await?;
-    let reference = match args.reference.as_deref() {
-        None | Some(INITIAL | BASE) => None,
-        Some(named) => Some(locate::checkpoint(named, client).await?),
-    };
-    args.spec(located, reference)
-}
-
-async fn locate(args: &TrainingArgs, client: &Client, out: &Output) -> Result<Located, Failure> {
-    Ok(Located {
-        model: locate::model(&args.model, client, out).await?,
-        train: locate::rows(&args.train, client, out).await?,
-        eval: locate::rows(&args.data.eval, client, out).await?,
-        init_from: match &args.init_from {
-            Some(named) => Some(locate::checkpoint(named, client).await?),
-            None => None,
-        },
-    })
+/// The command that takes a spec of a task from a file.
+pub(crate) fn command_for(task: &Task, file: &Path) -> String {
+    match task {
+        Task::Sft(_) | Task::Dpo(_) => format!("train {} --spec {}", task_name(task), file.display()),
+        Task::Evaluate(_) | Task::Compare(_) | Task::Generate(_) | Task::Export(_) | Task::Benchmark(_) => {
+            format!("jobs create --spec {}", file.display())
+        }
+    }
 }
 
 /// What a job is called, and whether it is followed.
@@ -82,7 +102,7 @@ pub(crate) struct Submission {
 
 impl Submission {
     /// A spec of this task on this model.
-    pub(crate) fn job(&self, model: String, task: v1::job_spec::Task) -> v1::JobSpec {
+    pub(crate) fn job(&self, model: String, task: Task) -> v1::JobSpec {
         v1::JobSpec {
             display_name: self.name.clone().unwrap_or_default(),
             labels: self.label.iter().cloned().collect(),

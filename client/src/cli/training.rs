@@ -17,18 +17,21 @@ use crate::train::Submission;
 /// Settings of training.
 #[derive(Debug, Args)]
 pub(crate) struct TrainingArgs {
+    /// File with a spec (YAML, TOML or JSON; hone init writes one); what other flags say goes before it.
+    #[arg(long, value_name = "FILE", help_heading = "Model and rows")]
+    pub(crate) spec: Option<PathBuf>,
     /// The base model: an id (model-…), a file:// or s3:// URI, or a local path, which is uploaded first.
-    #[arg(long, help_heading = "Model and rows")]
-    pub(crate) model: String,
+    #[arg(long, required_unless_present = "spec", help_heading = "Model and rows")]
+    pub(crate) model: Option<String>,
     /// Training rows: an id (ds-…), a URI, or a local file, which is uploaded first. May be repeated.
-    #[arg(long, required = true, value_name = "ROWS", help_heading = "Model and rows")]
+    #[arg(long, required_unless_present = "spec", value_name = "ROWS", help_heading = "Model and rows")]
     pub(crate) train: Vec<String>,
     #[command(flatten)]
-    pub(crate) data: DataArgs,
+    data: DataArgs,
     /// Start from what a job has trained: URI of a checkpoint or PEFT folder, or JOB/CHECKPOINT, or JOB for its last checkpoint.
     /// Default: the base model with a fresh adapter.
     #[arg(long, value_name = "CHECKPOINT", help_heading = "Model and rows")]
-    pub(crate) init_from: Option<String>,
+    init_from: Option<String>,
 
     /// Passes over the training rows; may be a fraction. Default 1.
     #[arg(long, value_name = "N", conflicts_with = "max_steps", help_heading = "Training")]
@@ -130,15 +133,6 @@ pub(crate) struct DataArgs {
     drop_duplicates: bool,
 }
 
-/// Where things are once local files have been uploaded: ids and URIs only.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Located {
-    pub(crate) model: String,
-    pub(crate) train: Vec<String>,
-    pub(crate) eval: Vec<String>,
-    pub(crate) init_from: Option<String>,
-}
-
 /// What the messages of all training tasks have in common.
 pub(crate) struct Parts {
     pub(crate) data: v1::DataSpec,
@@ -158,6 +152,11 @@ pub(crate) struct Parts {
 }
 
 impl TrainingArgs {
+    /// The job of such a task.
+    pub(crate) fn job(&self, task: v1::job_spec::Task) -> v1::JobSpec {
+        self.submission.job(self.model.clone().unwrap_or_default(), task)
+    }
+
     fn adapter(&self) -> Option<v1::AdapterSpec> {
         let kind = match self.full {
             true => Some(v1::adapter_spec::Kind::Full(v1::FullSpec {})),
@@ -166,8 +165,8 @@ impl TrainingArgs {
         kind.map(|kind| v1::AdapterSpec { kind: Some(kind) })
     }
 
-    /// The parts that these flags ask for.
-    pub(crate) fn parts(&self, located: &Located) -> Result<Parts, Failure> {
+    /// The parts that these flags ask for, with models, rows and checkpoints named as the user named them.
+    pub(crate) fn parts(&self) -> Result<Parts, Failure> {
         let batch = v1::BatchSpec {
             examples_per_step: self.examples_per_step,
             tokens_per_micro_batch: self.tokens_per_micro_batch,
@@ -187,9 +186,9 @@ impl TrainingArgs {
         let checkpoints =
             v1::CheckpointSpec { every_steps: self.save_every, every_minutes: None, keep_last: self.keep_last };
         Ok(Parts {
-            data: self.data.spec(located.train.clone(), located.eval.clone())?,
+            data: self.data.spec(self.train.clone(), self.data.eval.clone())?,
             adapter: self.adapter(),
-            init_from: located.init_from.clone(),
+            init_from: self.init_from.clone(),
             optimizer: given(self.optimizer.spec()),
             schedule: given(self.schedule.spec()),
             batch: given(batch),

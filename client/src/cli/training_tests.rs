@@ -3,7 +3,6 @@
 use clap::Parser;
 use serde_json::json;
 
-use super::*;
 use crate::args::{Cli, Command, TrainCommand};
 use crate::json::line;
 
@@ -12,13 +11,7 @@ fn spec_of(flags: &[&str]) -> Result<serde_json::Value, clap::Error> {
     let start = ["hone", "train", "sft", "--model", "m", "--train", "d"];
     let cli = Cli::try_parse_from(start.iter().chain(flags))?;
     let Command::Train(TrainCommand::Sft(args)) = cli.command else { panic!("another command") };
-    let located = Located {
-        model: args.training.model.clone(),
-        train: args.training.train.clone(),
-        eval: args.training.data.eval.clone(),
-        init_from: args.training.init_from.clone(),
-    };
-    let spec = args.spec(located).expect("a spec");
+    let spec = args.spec().expect("a spec");
     Ok(serde_json::from_str(&line("JobSpec", &spec)).expect("JSON"))
 }
 

@@ -1,5 +1,5 @@
-//! Between the public API and the domain, and nowhere else. Requests become the effective spec, with every default filled
-//! in and every violation found at once; jobs, events, checkpoints and uploads become messages.
+//! Between the public API and the domain, and nowhere else. Jobs, events, checkpoints and uploads become messages; specs
+//! are read and shown by `hone_spec`, which clients use as well.
 
 use chrono::{DateTime, Utc};
 use hone_job::checkpoint::Manifest;
@@ -13,11 +13,12 @@ use crate::record::{JobRecord, trace_id};
 use crate::store::Upload;
 
 mod event;
+mod preview;
 mod score;
-mod spec;
 
 pub(super) use event::{event, report};
-pub(super) use spec::{job_spec, preview_spec, sampling};
+pub(super) use hone_spec::{job_spec, sampling};
+pub(super) use preview::preview_spec;
 
 /// A job as its callers see it.
 pub(super) fn job(record: JobRecord) -> pb::Job {
@@ -27,7 +28,7 @@ pub(super) fn job(record: JobRecord) -> pb::Job {
     };
     pb::Job {
         job_id: record.job_id,
-        spec: Some(spec::message(record.spec)),
+        spec: Some(hone_spec::message(record.spec)),
         state: state(record.state).into(),
         state_detail,
         create_time: Some(timestamp(record.create_time)),
@@ -129,4 +130,17 @@ pub(super) fn time(timestamp: &Timestamp) -> Option<DateTime<Utc>> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_has_its_own_message_and_times_come_back() {
+        let numbers: Vec<i32> = State::ALL.into_iter().map(|one| state(one).into()).collect();
+        assert_eq!(states(&numbers).unwrap(), State::ALL);
+        assert!(states(&[0]).is_err());
+        let now = Utc::now();
+        assert_eq!(time(&timestamp(now)), Some(now));
+        let before = DateTime::from_timestamp(-5, 7).unwrap();
+        assert_eq!(time(&timestamp(before)), Some(before));
+    }
+}

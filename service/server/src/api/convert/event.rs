@@ -10,7 +10,7 @@ use hone_job::score::AnswerMetrics;
 use hone_proto::v1 as pb;
 use pb::job_event::Event as EventOneof;
 
-use super::{score, spec, state, timestamp};
+use super::{score, state, timestamp};
 
 /// An event as its watchers see it.
 pub(in crate::api) fn event(event: JobEvent) -> pb::JobEvent {
@@ -32,7 +32,7 @@ fn content(event: Event) -> EventOneof {
         }),
         Event::Phase(phase) => EventOneof::Phase(pb::Phase { name: phase.name, detail: phase.detail }),
         Event::DatasetReport(rows) => EventOneof::DatasetReport(report(rows)),
-        Event::EffectiveSpec(effective) => EventOneof::EffectiveSpec(spec::message(*effective)),
+        Event::EffectiveSpec(effective) => EventOneof::EffectiveSpec(hone_spec::message(*effective)),
         Event::Plan(found) => EventOneof::Plan(plan(found)),
         Event::TrainStep(step) => EventOneof::TrainStep(train_step(step)),
         Event::Evaluation(found) => EventOneof::Evaluation(evaluation(found)),
@@ -69,7 +69,7 @@ fn content(event: Event) -> EventOneof {
         Event::GradientNoise(found) => EventOneof::GradientNoise(gradient_noise(found)),
         Event::Overfitting(found) => EventOneof::Overfitting(overfitting(found)),
         Event::Answers(report) => EventOneof::Answers(score::answers(report)),
-        Event::Benchmark(report) => EventOneof::Benchmark(spec::benchmark_report(report)),
+        Event::Benchmark(report) => EventOneof::Benchmark(hone_spec::benchmark_report(report)),
         Event::Scores(report) => EventOneof::Scores(score::report(report)),
         Event::ExportReport(report) => EventOneof::ExportReport(export_report(report)),
         Event::Failure(found) => EventOneof::Failure(failure(found)),

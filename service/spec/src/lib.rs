@@ -1,4 +1,10 @@
-//! The job spec, there and back. What is absent takes the default written in the proto and in `hone_job::spec`.
+//! The spec of a job, there and back: from the message that a caller sends to the domain's type, and out again. What is absent
+//! takes the default written in the proto and in `hone_job::spec`.
+//!
+//! The server reads requests with it, and the client SDK checks specs with it before they are sent, so that both say the same of
+//! the same spec.
+
+#![deny(missing_docs)]
 
 use hone_job::spec::limits::MAX_VIOLATIONS;
 use hone_job::spec::{
@@ -18,14 +24,14 @@ mod optim;
 mod preference;
 mod score;
 
-pub(in crate::api) use benchmark::report as benchmark_report;
-pub(in crate::api) use generate::sampling;
+pub use benchmark::report as benchmark_report;
+pub use generate::sampling;
 
 /// What sft's default learning rates are multiplied by for dpo: its losses' gradients are larger.
 const DPO_RATE_SCALE: f64 = 0.05;
 
 /// The effective spec of a request, and everything that is wrong with it by itself.
-pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Violation>) {
+pub fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Violation>) {
     let spec = spec.unwrap_or_default();
     let mut reader = Reader { violations: Vec::new() };
     let has_task = spec.task.is_some();
@@ -56,32 +62,6 @@ pub(in crate::api) fn job_spec(spec: Option<pb::JobSpec>) -> (JobSpec, Vec<Viola
     violations.retain(|violation| has_task || !violation.field.starts_with("spec.sft"));
     violations.extend(reader.violations);
     violations.truncate(MAX_VIOLATIONS);
-    (converted, violations)
-}
-
-/// What a preview needs of a spec: base model, rows and which tokens are trained on. Checked as a job's would be.
-pub(in crate::api) fn preview_spec(
-    base_model: Option<pb::BaseModel>,
-    data: Option<pb::DataSpec>,
-    loss_on: i32,
-    preference: bool,
-) -> (JobSpec, Vec<Violation>) {
-    let task = match preference {
-        true => TaskOneof::Dpo(pb::DpoTask { data, ..Default::default() }),
-        false => TaskOneof::Sft(pb::SftTask { data, loss_on, ..Default::default() }),
-    };
-    let spec = pb::JobSpec { base_model, task: Some(task), ..Default::default() };
-    let (converted, mut violations) = job_spec(Some(spec));
-    if preference && loss_on != 0 {
-        violations.push(Violation::new("loss_on", "is for sft rows; of pairs the answers are trained on"));
-    }
-    for violation in &mut violations {
-        let path = &violation.field;
-        let field = ["spec.sft.", "spec.dpo.", "spec."].into_iter().find_map(|prefix| path.strip_prefix(prefix));
-        if let Some(field) = field {
-            violation.field = field.to_string();
-        }
-    }
     (converted, violations)
 }
 
@@ -342,7 +322,7 @@ fn order(value: pb::Order) -> Order {
 }
 
 /// The spec in force as a message: every field set but those whose absence is the value.
-pub(super) fn message(spec: JobSpec) -> pb::JobSpec {
+pub fn message(spec: JobSpec) -> pb::JobSpec {
     let task = match spec.task {
         Task::Sft(task) => TaskOneof::Sft(sft_message(task)),
         Task::Dpo(task) => TaskOneof::Dpo(dpo_message(task)),
@@ -475,3 +455,6 @@ fn adapter_message(adapter: Adapter) -> pb::AdapterSpec {
     };
     pb::AdapterSpec { kind: Some(kind) }
 }
+
+#[cfg(test)]
+mod tests;

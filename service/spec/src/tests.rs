@@ -7,7 +7,29 @@ use hone_job::spec::{
 use hone_proto::v1 as pb;
 
 use super::*;
-use crate::testing::{request_spec, spec};
+
+/// The smallest spec that a request may carry.
+fn request_spec() -> pb::JobSpec {
+    let data = pb::DataSpec { train: vec!["file:///rows.jsonl".into()], ..Default::default() };
+    pb::JobSpec {
+        base_model: Some(pb::BaseModel { uri: "file:///models/a".into() }),
+        task: Some(pb::job_spec::Task::Sft(pb::SftTask { data: Some(data), ..Default::default() })),
+        max_retries: Some(0),
+        ..Default::default()
+    }
+}
+
+/// What it is once every default is filled in.
+fn spec() -> JobSpec {
+    JobSpec {
+        display_name: String::new(),
+        labels: Default::default(),
+        base_model: "file:///models/a".into(),
+        task: Task::Sft(SftTask::new(Training::on(vec!["file:///rows.jsonl".into()]), LossOn::default())),
+        resources: Resources::default(),
+        max_retries: 0,
+    }
+}
 
 fn sft(spec: &mut pb::JobSpec) -> &mut pb::SftTask {
     match &mut spec.task {
@@ -27,7 +49,7 @@ fn the_smallest_request_takes_every_default() {
 #[test]
 fn the_defaults_are_those_the_proto_documents() {
     let (found, _) = job_spec(Some(request_spec()));
-    let mut shown = spec::message(found);
+    let mut shown = message(found);
     assert_eq!(shown.resources.unwrap().devices, Some(1));
     let sft = sft(&mut shown).clone();
     let data = sft.data.unwrap();
@@ -120,7 +142,7 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
     training.seed = 0;
     let training = training.clone();
     let survives = |full: &JobSpec| {
-        let (back, violations) = job_spec(Some(spec::message(full.clone())));
+        let (back, violations) = job_spec(Some(message(full.clone())));
         assert_eq!(violations, []);
         assert_eq!(&back, full);
     };
@@ -168,7 +190,7 @@ fn all_weights_want_a_tenth_of_the_rate_and_lose_their_settings_nowhere() {
     assert_eq!(violations, []);
     let training = spec.task.training().unwrap();
     assert_eq!((&training.adapter, training.optimizer.learning_rate), (&Adapter::Full, 2e-5));
-    assert_eq!(job_spec(Some(spec::message(spec.clone()))).0, spec);
+    assert_eq!(job_spec(Some(message(spec.clone()))).0, spec);
     let data = pb::DataSpec { train: vec!["file:///rows.jsonl".into()], ..Default::default() };
     let dpo = pb::DpoTask { data: Some(data), adapter: Some(full), ..Default::default() };
     let request = pb::JobSpec { task: Some(pb::job_spec::Task::Dpo(dpo)), ..request_spec() };
@@ -190,7 +212,7 @@ fn an_export_survives_the_way_out_and_in_and_takes_no_empty_checkpoint() {
     ] {
         for checkpoint in [None, Some("s3://b/jobs/1/checkpoints/step-000010")] {
             let spec = export(checkpoint, format, weight_type);
-            assert_eq!(job_spec(Some(spec::message(spec.clone()))), (spec, Vec::new()));
+            assert_eq!(job_spec(Some(message(spec.clone()))), (spec, Vec::new()));
         }
     }
     let empty = export(Some(""), ExportFormat::Gguf, WeightType::Auto);
@@ -215,7 +237,7 @@ fn evaluations_and_comparisons_survive_the_way_out_and_in_and_fill_in_their_defa
         let evaluate = EvaluateTask { checkpoint: uri(), data: data.clone(), scoring: scoring.clone() };
         for task in [Task::Evaluate(evaluate), Task::Compare(CompareTask { candidates, data, scoring, seed: 5 })] {
             let spec = JobSpec { task, ..spec() };
-            assert_eq!(job_spec(Some(spec::message(spec.clone()))), (spec, Vec::new()));
+            assert_eq!(job_spec(Some(message(spec.clone()))), (spec, Vec::new()));
         }
     }
     let data = pb::ScoredRows { rows: vec!["file:///rows.jsonl".into()], ..Default::default() };
@@ -268,7 +290,7 @@ fn every_start_of_an_adapter_survives_the_way_out_and_in() {
             exclude_pattern: Some("a|b".into()),
             ..hone_job::spec::Lora::default()
         });
-        assert_eq!(job_spec(Some(spec::message(full.clone()))), (full, Vec::new()));
+        assert_eq!(job_spec(Some(message(full.clone()))), (full, Vec::new()));
     }
 }
 
@@ -312,7 +334,7 @@ fn the_default_learning_rate_is_the_chosen_optimizers() {
     ] {
         let mut request = request_spec();
         sft(&mut request).optimizer = Some(pb::OptimizerSpec { r#type: chosen.into(), ..Default::default() });
-        let mut shown = spec::message(job_spec(Some(request)).0);
+        let mut shown = message(job_spec(Some(request)).0);
         let shown = sft(&mut shown).optimizer.unwrap();
         assert_eq!((shown.learning_rate, shown.beta2, shown.momentum), (Some(rate), beta2, momentum));
     }
@@ -341,26 +363,4 @@ fn numbers_of_unknown_enum_values_are_violations_not_defaults() {
     ];
     let expected = expected.map(|field| format!("spec.sft.{field}"));
     assert_eq!(fields, expected);
-}
-
-#[test]
-fn a_preview_names_its_fields_as_its_own_request_does() {
-    let (_, violations) =
-        preview_spec(None, Some(pb::DataSpec { eval_fraction: Some(2.0), ..Default::default() }), 0, false);
-    let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
-    assert_eq!(fields, ["base_model.uri", "data.train", "data.eval_fraction"]);
-    let (_, violations) = preview_spec(None, None, 2, true);
-    let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
-    assert_eq!(fields, ["base_model.uri", "data.train", "loss_on"]);
-}
-
-#[test]
-fn every_state_has_its_own_message_and_times_come_back() {
-    let numbers: Vec<i32> = State::ALL.into_iter().map(|one| state(one).into()).collect();
-    assert_eq!(states(&numbers).unwrap(), State::ALL);
-    assert!(states(&[0]).is_err());
-    let now = Utc::now();
-    assert_eq!(time(&timestamp(now)), Some(now));
-    let before = DateTime::from_timestamp(-5, 7).unwrap();
-    assert_eq!(time(&timestamp(before)), Some(before));
 }

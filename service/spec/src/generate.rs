@@ -20,7 +20,8 @@ impl Reader {
     }
 }
 
-pub(in crate::api) fn sampling(sampling: Option<pb::SamplingSpec>) -> Sampling {
+/// How answers go on, with every default filled in. It is checked by who asks for it.
+pub fn sampling(sampling: Option<pb::SamplingSpec>) -> Sampling {
     let (sampling, defaults) = (sampling.unwrap_or_default(), Sampling::default());
     Sampling {
         max_new_tokens: sampling.max_new_tokens.unwrap_or(defaults.max_new_tokens),

@@ -82,7 +82,7 @@ pub(super) fn message(task: BenchmarkTask) -> pb::BenchmarkTask {
 }
 
 /// What came out.
-pub(in crate::api) fn report(report: BenchmarkReport) -> pb::BenchmarkReport {
+pub fn report(report: BenchmarkReport) -> pb::BenchmarkReport {
     pb::BenchmarkReport {
         runs: report.runs.into_iter().map(run).collect(),
         recommended: report.recommended.map(settings),
