@@ -346,7 +346,7 @@ impl Client {
         attempt(call, object, limit, request, &send).await
     }
 
-    async fn bounded<Req, Res, F, Fut>(
+    pub(crate) async fn bounded<Req, Res, F, Fut>(
         &self,
         call: &'static str,
         object: &str,

@@ -173,8 +173,10 @@ impl JobHandle {
         Ok(best.or_else(|| checkpoints.into_iter().next()))
     }
 
-    /// Fetches a checkpoint into the folder `target`, which must not exist or be empty. The folder appears only when
-    /// every file has been verified.
+    /// Fetches a checkpoint into the folder `target`, which must not exist or be empty: in parts, several at once, which go on
+    /// from where they were when they are cut. The folder appears only when every file has been verified against the manifest.
+    ///
+    /// What a download that failed had fetched stays beside the target, in `.NAME.partial-…`, and the next one goes on with it.
     pub async fn download(&self, checkpoint_id: &str, target: impl AsRef<Path>) -> Result<pb::Checkpoint> {
         self.download_with(checkpoint_id, target, &mut |_| {}).await
     }

@@ -35,6 +35,7 @@
 //! - **Lost answers.** [`Client::create_job`] can be repeated without making a second job.
 //! - **Saying who calls.** [`ConnectOptions::token`] goes with every call, over TLS to other machines, and is never printed.
 //! - **Waiting.** Every unary call has a deadline, every stream a longest silence; see [`ConnectOptions`].
+//! - **Cut transfers.** Uploads and downloads go on from where they were, hashed on the way, and tell how far they are.
 //! - **Damaged files.** A downloaded checkpoint appears only when every byte of it is verified.
 //! - **Mistakes in a spec.** [`spec`] has a builder for each part and finds what the server would refuse before it is asked.
 //! - **Traces.** Every call carries a `traceparent`, and its errors name the trace ([`RpcError::trace_id`]); with the feature

@@ -227,7 +227,7 @@ impl DatasetService for Script {
         let mut datasets = self.datasets.lock().expect("unpoisoned");
         dataset.dataset_id = format!("ds-{:032x}", datasets.len() + 1);
         datasets.push(dataset.clone());
-        Ok(Response::new(pb::UploadDatasetResponse { dataset: Some(dataset) }))
+        Ok(Response::new(pb::UploadDatasetResponse { dataset: Some(dataset), ..Default::default() }))
     }
 
     async fn list_datasets(&self, _: Request<pb::ListDatasetsRequest>) -> Answer<pb::ListDatasetsResponse> {

@@ -29,6 +29,7 @@ mod supervisor;
 mod telemetry;
 mod tls;
 mod train;
+mod transfers;
 mod uploads;
 mod watch;
 mod web;

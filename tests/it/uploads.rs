@@ -15,7 +15,11 @@ use v1::model_service_client::ModelServiceClient;
 const ROW: &[u8] = b"{\"text\": \"one row\"}\n";
 
 fn header(file_name: &str, sha256: &str) -> DatasetPart {
-    DatasetPart::Header(v1::UploadDatasetHeader { file_name: file_name.into(), sha256: sha256.into() })
+    DatasetPart::Header(v1::UploadDatasetHeader {
+        file_name: file_name.into(),
+        sha256: sha256.into(),
+        ..Default::default()
+    })
 }
 
 fn chunk(bytes: impl Into<Bytes>) -> DatasetPart {
@@ -164,10 +168,10 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
 #[tokio::test]
 async fn bad_model_uploads_are_refused_and_leave_nothing() {
     let server = Setup::default().flag("--max-model-bytes", 100).start().await;
-    let header = || ModelPart::Header(v1::UploadModelHeader { display_name: "tiny".into() });
+    let header = || ModelPart::Header(v1::UploadModelHeader { display_name: "tiny".into(), ..Default::default() });
     let chunk = |bytes: &[u8]| ModelPart::Chunk(Bytes::copy_from_slice(bytes));
     let wrong = "0".repeat(64);
-    let long_name = ModelPart::Header(v1::UploadModelHeader { display_name: "x".repeat(257) });
+    let long_name = ModelPart::Header(v1::UploadModelHeader { display_name: "x".repeat(257), ..Default::default() });
     let cases: Vec<(Vec<ModelPart>, Code, &str)> = vec![
         (vec![], Code::InvalidArgument, "header"),
         (vec![model_file("config.json", ""), chunk(b"{}")], Code::InvalidArgument, "header"),

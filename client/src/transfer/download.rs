@@ -1,13 +1,15 @@
-//! A checkpoint into a local folder: written beside its place, each file verified, renamed into place when all are.
+//! A checkpoint into a local folder: fetched in parts, several at once, beside its place; every file verified against the
+//! manifest; renamed into place when all are. What is cut goes on from where it was, in this download or in the next.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use futures::StreamExt;
+use futures::{TryStreamExt, stream};
 use hone_proto::v1 as pb;
-use tokio::io::AsyncWriteExt;
 
-use super::{OnProgress, Progress, Tally, is_plain_name};
+use super::partial::{Misplaced, Part, PartWriter, PartialFolder, refuse_unsafe_names};
+use super::tries::Tries;
+use super::{OnProgress, Progress, Tally};
 use crate::client::Client;
 use crate::error::{Error, Result, RpcError};
 
@@ -15,6 +17,9 @@ const CALL: &str = "DownloadCheckpoint";
 
 /// The one file that the manifest does not list.
 const MANIFEST: &str = "manifest.json";
+
+/// Parts that are fetched at once.
+const AT_ONCE: usize = 4;
 
 /// Fetches `checkpoint` into the folder `target`, which must not exist or be empty.
 pub(crate) async fn download(
@@ -25,25 +30,33 @@ pub(crate) async fn download(
     progress: OnProgress<'_>,
 ) -> Result<()> {
     refuse_occupied(target)?;
-    let mut folder = PartialFolder::beside(target)?;
     let object = format!("{job_id}/{}", checkpoint.checkpoint_id);
-    let mut incoming = Incoming::new(&object, checkpoint, folder.path.clone())?;
-    let silence = client.options().transfer_timeout;
-    let timed_out = |_| Error::from(RpcError::timed_out(CALL, &object, silence));
-    let failed = |status: tonic::Status| Error::from(RpcError::new(CALL, &object, &status));
-    let request = pb::DownloadCheckpointRequest {
-        job_id: job_id.to_owned(),
-        checkpoint_id: checkpoint.checkpoint_id.clone(),
-        ..Default::default()
-    };
-    let mut stub = client.job_stub();
-    let opening = tokio::time::timeout(silence, stub.download_checkpoint(request));
-    let mut chunks = opening.await.map_err(timed_out)?.map_err(failed)?.into_inner();
-    while let Some(chunk) = tokio::time::timeout(silence, chunks.next()).await.map_err(timed_out)? {
-        incoming.take(chunk.map_err(failed)?, &mut *progress).await?;
+    refuse_unsafe_names(&object, &checkpoint.files)?;
+    let folder = PartialFolder::beside(target, &object, &checkpoint.files)?;
+    let mut parts = Vec::new();
+    for file in &checkpoint.files {
+        parts.extend(folder.parts(file)?.into_iter().map(|part| (file, part)));
     }
-    incoming.finish().await?;
-    folder.keep_as(target)
+    let fetch = Fetch {
+        client,
+        job_id,
+        checkpoint_id: &checkpoint.checkpoint_id,
+        object: &object,
+        told: Mutex::new(Told {
+            progress,
+            done_bytes: parts.iter().map(|(_, part)| part.done).sum(),
+            total_bytes: checkpoint.files.iter().map(|file| file.size_bytes).sum(),
+        }),
+    };
+    let missing = parts.into_iter().filter(|(_, part)| part.start + part.done < part.end);
+    let fetched = stream::iter(missing.map(|(file, part)| Ok((file, part))));
+    let (fetching, into) = (&fetch, &folder);
+    fetched.try_for_each_concurrent(AT_ONCE, |(file, part)| fetching.part(file, into.writer(file, part))).await?;
+    for file in &checkpoint.files {
+        folder.verify(&object, file).await?;
+    }
+    folder.write(MANIFEST, &fetch.manifest().await?)?;
+    folder.keep_as(target, &checkpoint.files)
 }
 
 fn refuse_occupied(target: &Path) -> Result<()> {
@@ -55,158 +68,155 @@ fn refuse_occupied(target: &Path) -> Result<()> {
     }
 }
 
-/// The folder while it is incomplete; removed when dropped, unless it was kept.
-struct PartialFolder {
-    path: PathBuf,
-    kept: bool,
-}
-
-impl PartialFolder {
-    fn beside(target: &Path) -> Result<Self> {
-        let name = target.file_name().ok_or_else(|| Error::input(target, "not the name of a folder"))?;
-        let parent = target.parent().unwrap_or(Path::new(""));
-        let hidden = format!(".{}.partial-{}", name.to_string_lossy(), uuid::Uuid::new_v4().simple());
-        let path = parent.join(hidden);
-        std::fs::create_dir_all(&path).map_err(|error| Error::file("create", &path, error))?;
-        Ok(Self { path, kept: false })
-    }
-
-    fn keep_as(&mut self, target: &Path) -> Result<()> {
-        std::fs::rename(&self.path, target).map_err(|error| Error::file("rename the download to", target, error))?;
-        self.kept = true;
-        Ok(())
-    }
-}
-
-impl Drop for PartialFolder {
-    fn drop(&mut self) {
-        if !self.kept {
-            // Nothing can be done about a folder that will not go; its name says what it is.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
-    }
-}
-
-/// Files arriving one after the other.
-struct Incoming<'a> {
+/// Who fetches what, and who is told.
+struct Fetch<'a> {
+    client: &'a Client,
+    job_id: &'a str,
+    checkpoint_id: &'a str,
     object: &'a str,
-    folder: PathBuf,
-    /// What the manifest lists and has not arrived yet.
-    awaited: HashMap<&'a str, &'a pb::CheckpointFile>,
-    manifest_seen: bool,
-    current: Option<Writing>,
+    told: Mutex<Told<'a>>,
+}
+
+struct Told<'a> {
+    progress: OnProgress<'a>,
     done_bytes: u64,
     total_bytes: u64,
 }
 
-struct Writing {
-    announced: pb::CheckpointFile,
-    file: tokio::fs::File,
-    path: PathBuf,
-    tally: Tally,
-}
-
-impl<'a> Incoming<'a> {
-    fn new(object: &'a str, checkpoint: &'a pb::Checkpoint, folder: PathBuf) -> Result<Self> {
-        if let Some(file) = checkpoint.files.iter().find(|file| !is_plain_name(&file.name)) {
-            return Err(unsafe_name(object, &file.name));
-        }
-        Ok(Self {
-            object,
-            folder,
-            awaited: checkpoint.files.iter().map(|file| (file.name.as_str(), file)).collect(),
-            manifest_seen: false,
-            current: None,
-            done_bytes: 0,
-            total_bytes: checkpoint.files.iter().map(|file| file.size_bytes).sum(),
-        })
-    }
-
-    async fn take(&mut self, chunk: pb::DownloadCheckpointResponse, progress: OnProgress<'_>) -> Result<()> {
-        if let Some(file) = chunk.file {
-            let same = self.current.as_ref().is_some_and(|current| current.announced.name == file.name);
-            if !same {
-                self.close().await?;
-                self.begin(file).await?;
+impl Fetch<'_> {
+    /// A part to its end, however often its stream is cut.
+    async fn part(&self, file: &pb::CheckpointFile, writer: Result<PartWriter>) -> Result<()> {
+        let mut writer = writer?;
+        let mut tries = Tries::new(&self.client.options().retry);
+        while !writer.is_whole() {
+            let result = self.stream(file, &mut writer).await;
+            tries.reached(writer.part.done);
+            match result {
+                Ok(()) if writer.is_whole() => {}
+                Ok(()) => return Err(self.short(file, writer.part)),
+                Err(error) => tries.after(error).await?,
             }
         }
-        let object = self.object;
-        let Some(current) = &mut self.current else {
-            return Err(Error::damaged(object, "data came before the name of its file"));
-        };
-        let name = &current.announced.name;
-        if chunk.offset != current.tally.size_bytes {
-            let detail = format!("{name}: data for byte {} came at byte {}", chunk.offset, current.tally.size_bytes);
-            return Err(Error::damaged(object, detail));
-        }
-        if current.tally.size_bytes + chunk.data.len() as u64 > current.announced.size_bytes {
-            let detail = format!("{name}: more than the announced {} bytes", current.announced.size_bytes);
-            return Err(Error::damaged(object, detail));
-        }
-        current.tally.add(&chunk.data);
-        current.file.write_all(&chunk.data).await.map_err(|error| Error::file("write", &current.path, error))?;
-        self.done_bytes += chunk.data.len() as u64;
-        let total_bytes = self.total_bytes.max(self.done_bytes);
-        progress(Progress { file: name, done_bytes: self.done_bytes, total_bytes });
         Ok(())
     }
 
-    /// A file begins: its name must be plain, and its size and digest those of the manifest.
-    async fn begin(&mut self, announced: pb::CheckpointFile) -> Result<()> {
-        let name = announced.name.as_str();
-        if !is_plain_name(name) {
-            return Err(unsafe_name(self.object, name));
-        }
-        match self.awaited.remove(name) {
-            Some(listed) if *listed == announced => {}
-            Some(listed) => {
-                let (size, other) = (listed.size_bytes, announced.size_bytes);
-                let (digest, another) = (&listed.sha256, &announced.sha256);
-                let detail = format!("{name}: the manifest says {size} bytes, {digest}; the stream {other}, {another}");
-                return Err(Error::damaged(self.object, detail));
+    fn short(&self, file: &pb::CheckpointFile, part: Part) -> Error {
+        let at = part.start + part.done;
+        Error::damaged(self.object, format!("{}: the stream ended at byte {at} of {}", file.name, part.end))
+    }
+
+    /// One stream, from where the part is.
+    async fn stream(&self, file: &pb::CheckpointFile, writer: &mut PartWriter) -> Result<()> {
+        let (offset, length) = (writer.place(), writer.part.end - writer.place());
+        let mut chunks = self.open(&file.name, offset, length).await?;
+        while let Some(chunk) = self.next(&mut chunks).await? {
+            if let Some(announced) = chunk.file.filter(|announced| announced != file) {
+                return Err(differs(self.object, file, &announced));
             }
-            None if name == MANIFEST && !self.manifest_seen => self.manifest_seen = true,
-            None => return Err(Error::damaged(self.object, format!("{name}: not in the manifest, or sent twice"))),
+            let taken = writer.take(chunk.offset, &chunk.data).map_err(|misplaced| match misplaced {
+                Misplaced::Hole { due, found } => {
+                    let detail = format!("{}: data for byte {found} came at byte {due}", file.name);
+                    Error::damaged(self.object, detail)
+                }
+                Misplaced::File(error) => error,
+            })?;
+            self.tell(&file.name, taken);
+            if writer.is_whole() {
+                break;
+            }
         }
-        let path = self.folder.join(name);
-        let file = tokio::fs::File::create(&path).await.map_err(|error| Error::file("create", &path, error))?;
-        self.current = Some(Writing { announced, file, path, tally: Tally::default() });
         Ok(())
     }
 
-    /// The current file is complete, or the download is worth nothing.
-    async fn close(&mut self) -> Result<()> {
-        let Some(Writing { announced, mut file, path, tally }) = self.current.take() else { return Ok(()) };
+    fn tell(&self, file: &str, new_bytes: u64) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.done_bytes += new_bytes;
+        let (done_bytes, total_bytes) = (told.done_bytes, told.total_bytes);
+        (told.progress)(Progress { file, done_bytes, total_bytes });
+    }
+
+    /// The manifest, which is small.
+    async fn manifest(&self) -> Result<Vec<u8>> {
+        let mut tries = Tries::new(&self.client.options().retry);
+        loop {
+            match self.manifest_once().await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => tries.after(error).await?,
+            }
+        }
+    }
+
+    async fn manifest_once(&self) -> Result<Vec<u8>> {
+        let mut chunks = self.open(MANIFEST, 0, 0).await?;
+        let (mut announced, mut bytes) = (None, Vec::new());
+        while let Some(chunk) = self.next(&mut chunks).await? {
+            announced = announced.or(chunk.file);
+            bytes.extend_from_slice(&chunk.data);
+        }
+        let announced = announced.unwrap_or_default();
+        let mut tally = Tally::default();
+        tally.add(&bytes);
         let (size_bytes, sha256) = tally.finish();
-        if size_bytes != announced.size_bytes || !sha256.eq_ignore_ascii_case(&announced.sha256) {
-            let pb::CheckpointFile { name, size_bytes: due_bytes, sha256: due } = announced;
-            let detail =
-                format!("{name}: {due_bytes} bytes with SHA-256 {due} were due, {size_bytes} with {sha256} came");
-            return Err(Error::damaged(self.object, detail));
-        }
-        let unwritten = |error| Error::file("write", &path, error);
-        file.flush().await.map_err(unwritten)?;
-        file.sync_all().await.map_err(unwritten)
+        let came = pb::CheckpointFile { name: MANIFEST.to_owned(), size_bytes, sha256 };
+        if announced == came { Ok(bytes) } else { Err(differs(self.object, &announced, &came)) }
     }
 
-    async fn finish(mut self) -> Result<()> {
-        self.close().await?;
-        let mut missing: Vec<_> = self.awaited.keys().copied().collect();
-        if !self.manifest_seen {
-            missing.push(MANIFEST);
-        }
-        missing.sort_unstable();
-        match missing.is_empty() {
-            true => Ok(()),
-            false => Err(Error::damaged(self.object, format!("the stream ended without {}", missing.join(", ")))),
-        }
+    async fn open(
+        &self,
+        file_name: &str,
+        offset: u64,
+        length: u64,
+    ) -> Result<tonic::Streaming<pb::DownloadCheckpointResponse>> {
+        let (job_id, checkpoint_id) = (self.job_id.to_owned(), self.checkpoint_id.to_owned());
+        let file_name = file_name.to_owned();
+        let request = pb::DownloadCheckpointRequest { job_id, checkpoint_id, file_name, offset, length };
+        let mut stub = self.client.job_stub();
+        let silence = self.client.options().transfer_timeout;
+        let opening = tokio::time::timeout(silence, stub.download_checkpoint(request)).await;
+        let opened = opening.map_err(|_| self.silent())?;
+        opened.map(tonic::Response::into_inner).map_err(|status| self.failed(&status))
+    }
+
+    async fn next(
+        &self,
+        chunks: &mut tonic::Streaming<pb::DownloadCheckpointResponse>,
+    ) -> Result<Option<pb::DownloadCheckpointResponse>> {
+        let silence = self.client.options().transfer_timeout;
+        let next = tokio::time::timeout(silence, chunks.try_next()).await.map_err(|_| self.silent())?;
+        next.map_err(|status| self.failed(&status))
+    }
+
+    fn silent(&self) -> Error {
+        RpcError::timed_out(CALL, self.object, self.client.options().transfer_timeout).into()
+    }
+
+    fn failed(&self, status: &tonic::Status) -> Error {
+        RpcError::new(CALL, self.object, status).into()
     }
 }
 
-fn unsafe_name(object: &str, name: &str) -> Error {
-    Error::damaged(object, format!("refusing the file name {name:?}: it could leave the folder"))
+fn differs(object: &str, listed: &pb::CheckpointFile, announced: &pb::CheckpointFile) -> Error {
+    let (size, other) = (listed.size_bytes, announced.size_bytes);
+    let (digest, another) = (&listed.sha256, &announced.sha256);
+    let detail = format!(
+        "{}: the manifest says {size} bytes, {digest}; the stream {} with {other}, {another}",
+        listed.name, announced.name
+    );
+    Error::damaged(object, detail)
 }
 
 #[cfg(test)]
-#[path = "download_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_absent_or_empty_folder_is_written_into() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(refuse_occupied(folder.path()).is_ok());
+        assert!(refuse_occupied(&folder.path().join("new")).is_ok());
+        std::fs::write(folder.path().join("file"), "").expect("a file");
+        let error = refuse_occupied(folder.path()).expect_err("occupied").to_string();
+        assert!(error.contains("not empty"), "{error}");
+        assert!(refuse_occupied(&folder.path().join("file")).is_err());
+    }
+}

@@ -1,7 +1,9 @@
 //! Files to and from the server: in chunks, hashed on the way, trusted only when the digests agree.
 
 mod download;
+mod partial;
 mod stored;
+mod tries;
 mod upload;
 
 use sha2::{Digest, Sha256};

@@ -84,14 +84,20 @@ async fn all_digests(files: &[LocalFile]) -> Result<Vec<String>> {
     Ok(digests)
 }
 
-async fn digest(file: &LocalFile) -> Result<String> {
-    let unreadable = |error| Error::file("read", &file.path, error);
-    let mut reader = tokio::fs::File::open(&file.path).await.map_err(unreadable)?;
+/// SHA-256 of a local file.
+pub(super) async fn digest(file: &LocalFile) -> Result<String> {
+    tally_of(&file.path).await.map(|(_, sha256)| sha256)
+}
+
+/// Size and SHA-256 of a local file.
+pub(super) async fn tally_of(path: &Path) -> Result<(u64, String)> {
+    let unreadable = |error| Error::file("read", path, error);
+    let mut reader = tokio::fs::File::open(path).await.map_err(unreadable)?;
     let mut tally = Tally::default();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         match reader.read(&mut chunk).await.map_err(unreadable)? {
-            0 => return Ok(tally.finish().1),
+            0 => return Ok(tally.finish()),
             size => tally.add(&chunk[..size]),
         }
     }

@@ -1,5 +1,5 @@
-//! Local files to the server: a dataset file, or the files of a model. Each file is read once; its digest is computed on
-//! the way and must be the one that the server found.
+//! Local files to the server: a dataset file, or the files of a model. A file's digest is computed on the way and must be the
+//! one that the server found. When the stream breaks off, the server is asked how far it is, and the next stream goes on there.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,10 @@ use pb::upload_dataset_request::Part as DatasetPart;
 use pb::upload_model_request::Part as ModelPart;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tonic::{Response, Status};
+use tonic::{Code, Request, Response, Status};
 
+use super::stored::digest;
+use super::tries::Tries;
 use super::{CHUNK_BYTES, OnProgress, Progress, Tally, is_plain_name};
 use crate::client::Client;
 use crate::error::{Error, Result, RpcError};
@@ -23,7 +25,7 @@ use crate::error::{Error, Result, RpcError};
 const MODEL_ENDINGS: [&str; 6] = ["safetensors", "json", "jinja", "model", "txt", "tiktoken"];
 
 impl Client {
-    /// Uploads a file of rows: .jsonl or .parquet, plain, .gz or .zst.
+    /// Uploads a file of rows: .jsonl or .parquet, plain, .gz or .zst. An upload that is cut goes on from where it was.
     pub async fn upload_dataset(&self, path: impl AsRef<Path>) -> Result<pb::Dataset> {
         self.upload_dataset_with(path, &mut |_| {}).await
     }
@@ -31,15 +33,41 @@ impl Client {
     /// As [`upload_dataset`](Self::upload_dataset), telling how far it is.
     pub async fn upload_dataset_with(&self, path: impl AsRef<Path>, progress: OnProgress<'_>) -> Result<pb::Dataset> {
         let file = LocalFile::open(path.as_ref())?;
+        let upload = Upload::new("UploadDataset", file.name.clone(), self.options().transfer_timeout);
+        let mut tries = Tries::new(&self.options().retry);
+        let mut place = Place::default();
+        loop {
+            match self.send_dataset(&upload, &file, place, &mut *progress).await {
+                Ok(dataset) => return Ok(dataset),
+                Err(error) => tries.after(error).await?,
+            }
+            place = match self.asked_dataset(&upload, &file).await? {
+                Far::Whole(dataset) => {
+                    let sha256 = digest(&file).await?;
+                    let sent = Sent { size_bytes: file.size_bytes, sha256 };
+                    return sent.agrees(&file.name, dataset.size_bytes, &dataset.sha256).map(|()| dataset);
+                }
+                Far::Part(place) => place,
+            };
+            tries.reached(place.bytes);
+        }
+    }
+
+    /// One stream of an upload, from where the one before it ended.
+    async fn send_dataset(
+        &self,
+        upload: &Upload,
+        file: &LocalFile,
+        place: Place,
+        progress: OnProgress<'_>,
+    ) -> Result<pb::Dataset> {
         let request = |part| pb::UploadDatasetRequest { part: Some(part) };
-        let header = pb::UploadDatasetHeader { file_name: file.name.clone(), sha256: String::new() };
+        let header = upload.dataset_header(file, place.bytes);
         let (tx, rx) = channel(2);
-        let upload =
-            Upload { call: "UploadDataset", object: file.name.clone(), silence: self.options().transfer_timeout };
         let feeding = async {
-            let mut feed = Feed::new(&upload, tx, progress, file.size_bytes);
+            let mut feed = Feed::new(upload, tx, progress, file.size_bytes);
             feed.send(request(DatasetPart::Header(header))).await?;
-            let sent = feed.file(&file, |chunk| request(DatasetPart::Chunk(chunk))).await?;
+            let sent = feed.file(file, place.bytes, |chunk| request(DatasetPart::Chunk(chunk))).await?;
             feed.end().await.map(|()| sent)
         };
         let mut stub = self.dataset_stub();
@@ -49,7 +77,23 @@ impl Client {
         Ok(dataset)
     }
 
+    /// How far an upload is: a header alone asks.
+    async fn asked_dataset(&self, upload: &Upload, file: &LocalFile) -> Result<Far<pb::Dataset>> {
+        let header = DatasetPart::Header(upload.dataset_header(file, 0));
+        let request = pb::UploadDatasetRequest { part: Some(header) };
+        let asked = self.asked(upload, request, |request| {
+            let mut stub = self.dataset_stub();
+            async move { stub.upload_dataset(stream::iter([request])).await }
+        });
+        Ok(match asked.await? {
+            Some(pb::UploadDatasetResponse { dataset: Some(dataset), .. }) => Far::Whole(dataset),
+            Some(response) => Far::Part(Place { files: 1, bytes: response.received_bytes }),
+            None => Far::Part(Place::default()),
+        })
+    }
+
     /// Uploads a model: a folder as Hugging Face lays it out, or one GGUF file. The name is for people; it may be empty.
+    /// An upload that is cut goes on from where it was.
     pub async fn upload_model(&self, path: impl AsRef<Path>, display_name: &str) -> Result<pb::Model> {
         self.upload_model_with(path, display_name, &mut |_| {}).await
     }
@@ -62,34 +106,120 @@ impl Client {
         progress: OnProgress<'_>,
     ) -> Result<pb::Model> {
         let files = model_files(path.as_ref())?;
-        let total = files.iter().map(|file| file.size_bytes).sum();
+        let upload = Upload::new("UploadModel", path.as_ref().display().to_string(), self.options().transfer_timeout);
+        let mut tries = Tries::new(&self.options().retry);
+        let mut place = Place::default();
+        loop {
+            let header = upload.model_header(display_name, place.bytes);
+            match self.send_model(&upload, &files, header, place, &mut *progress).await {
+                Ok(model) => return Ok(model),
+                Err(error) => tries.after(error).await?,
+            }
+            place = match self.asked_model(&upload, display_name).await? {
+                Far::Whole(model) => {
+                    let mut sent = Vec::new();
+                    for file in &files {
+                        sent.push(Sent { size_bytes: file.size_bytes, sha256: digest(file).await? });
+                    }
+                    return all_agree(&files, &sent, &model).map(|()| model);
+                }
+                Far::Part(place) => place,
+            };
+            tries.reached(place.bytes);
+        }
+    }
+
+    async fn send_model(
+        &self,
+        upload: &Upload,
+        files: &[LocalFile],
+        header: pb::UploadModelHeader,
+        place: Place,
+        progress: OnProgress<'_>,
+    ) -> Result<pb::Model> {
         let request = |part| pb::UploadModelRequest { part: Some(part) };
-        let header = pb::UploadModelHeader { display_name: display_name.to_owned() };
         let (tx, rx) = channel(2);
-        let object = path.as_ref().display().to_string();
-        let upload = Upload { call: "UploadModel", object, silence: self.options().transfer_timeout };
         let feeding = async {
-            let mut feed = Feed::new(&upload, tx, progress, total);
+            let total = files.iter().map(|file| file.size_bytes).sum();
+            let mut feed = Feed::new(upload, tx, progress, total);
             feed.send(request(ModelPart::Header(header))).await?;
+            let mut there = place.bytes;
             let mut sent = Vec::new();
-            for file in &files {
-                let begin =
-                    pb::ModelFile { name: file.name.clone(), size_bytes: file.size_bytes, sha256: String::new() };
-                feed.send(request(ModelPart::File(begin))).await?;
-                sent.push(feed.file(file, |chunk| request(ModelPart::Chunk(chunk))).await?);
+            for (number, file) in files.iter().enumerate() {
+                if place.bytes == 0 || number >= place.files {
+                    let begin =
+                        pb::ModelFile { name: file.name.clone(), size_bytes: file.size_bytes, sha256: String::new() };
+                    feed.send(request(ModelPart::File(begin))).await?;
+                }
+                let skipped = there.min(file.size_bytes);
+                there -= skipped;
+                sent.push(feed.file(file, skipped, |chunk| request(ModelPart::Chunk(chunk))).await?);
             }
             feed.end().await.map(|()| sent)
         };
         let mut stub = self.model_stub();
         let (response, sent) = upload.run(stub.upload_model(messages(rx)), feeding).await?;
         let model = response.model.ok_or_else(|| Error::contract(upload.call, "no model in the answer"))?;
-        for (file, sent) in files.iter().zip(sent) {
-            let stored = model.files.iter().find(|stored| stored.name == file.name);
-            let stored = stored.ok_or_else(|| Error::damaged(&file.name, "the server did not store it"))?;
-            sent.agrees(&file.name, stored.size_bytes, &stored.sha256)?;
-        }
+        all_agree(files, &sent, &model)?;
         Ok(model)
     }
+
+    async fn asked_model(&self, upload: &Upload, display_name: &str) -> Result<Far<pb::Model>> {
+        let request = pb::UploadModelRequest { part: Some(ModelPart::Header(upload.model_header(display_name, 0))) };
+        let asked = self.asked(upload, request, |request| {
+            let mut stub = self.model_stub();
+            async move { stub.upload_model(stream::iter([request])).await }
+        });
+        Ok(match asked.await? {
+            Some(pb::UploadModelResponse { model: Some(model), .. }) => Far::Whole(model),
+            Some(response) => {
+                let bytes = response.received.iter().map(|file| file.size_bytes).sum();
+                Far::Part(Place { files: response.received.len(), bytes })
+            }
+            None => Far::Part(Place::default()),
+        })
+    }
+
+    /// Asks how far an upload is; no answer from a server that takes the question for an empty upload.
+    async fn asked<Req, Res, F, Fut>(&self, upload: &Upload, header: Req, send: F) -> Result<Option<Res>>
+    where
+        Req: Clone,
+        F: Fn(Req) -> Fut,
+        Fut: Future<Output = Result<Response<Res>, Status>>,
+    {
+        let limit = self.options().call_timeout;
+        let send = |request: Request<Req>| send(request.into_inner());
+        match self.bounded(upload.call, &upload.object, limit, header, send).await {
+            Ok(response) => Ok(Some(response)),
+            Err(error) if error.code() == Some(Code::InvalidArgument) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// How far the server says that an upload is.
+enum Far<T> {
+    /// It exists.
+    Whole(T),
+    /// So much of it has come.
+    Part(Place),
+}
+
+/// A place in an upload: the files that have begun, and the bytes of all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Place {
+    files: usize,
+    bytes: u64,
+}
+
+/// Whether a model is what was sent.
+fn all_agree(files: &[LocalFile], sent: &[Sent], model: &pb::Model) -> Result<()> {
+    for (file, sent) in files.iter().zip(sent) {
+        let stored = model.files.iter().find(|stored| stored.name == file.name);
+        let stored = stored.ok_or_else(|| Error::damaged(&file.name, "the server did not store it"))?;
+        sent.agrees(&file.name, stored.size_bytes, &stored.sha256)?;
+    }
+    Ok(())
 }
 
 /// The messages up to the end mark. A feed that breaks off before it (a file that cannot be read, a caller who lost
@@ -180,6 +310,8 @@ impl Sent {
 struct Upload {
     call: &'static str,
     object: String,
+    /// What the server knows it by, whatever the number of streams.
+    request_id: String,
     silence: Duration,
 }
 
@@ -192,6 +324,19 @@ enum Stopped {
 }
 
 impl Upload {
+    fn new(call: &'static str, object: String, silence: Duration) -> Self {
+        Self { call, object, request_id: uuid::Uuid::new_v4().to_string(), silence }
+    }
+
+    fn dataset_header(&self, file: &LocalFile, offset: u64) -> pb::UploadDatasetHeader {
+        let (file_name, request_id) = (file.name.clone(), self.request_id.clone());
+        pb::UploadDatasetHeader { file_name, sha256: String::new(), request_id, offset }
+    }
+
+    fn model_header(&self, display_name: &str, offset: u64) -> pb::UploadModelHeader {
+        pb::UploadModelHeader { display_name: display_name.to_owned(), request_id: self.request_id.clone(), offset }
+    }
+
     /// Feeds the call until it answers.
     async fn run<R, T>(
         &self,
@@ -253,20 +398,34 @@ impl<'a, M> Feed<'a, M> {
         }
     }
 
-    async fn file(&mut self, file: &LocalFile, message: impl Fn(bytes::Bytes) -> M) -> Result<Sent, Stopped> {
+    /// Sends a file from the byte `skipped` on. What the server has is read as well, since the digest is of all.
+    async fn file(
+        &mut self,
+        file: &LocalFile,
+        skipped: u64,
+        message: impl Fn(bytes::Bytes) -> M,
+    ) -> Result<Sent, Stopped> {
         let unreadable = |error| Stopped::Failed(Error::file("read", &file.path, error));
         let mut reader = tokio::fs::File::open(&file.path).await.map_err(unreadable)?;
         let mut tally = Tally::default();
         loop {
-            let chunk = next_chunk(&mut reader).await.map_err(unreadable)?;
+            let mut chunk = next_chunk(&mut reader).await.map_err(unreadable)?;
             if chunk.is_empty() {
                 let (size_bytes, sha256) = tally.finish();
                 return Ok(Sent { size_bytes, sha256 });
             }
+            let there = skipped.saturating_sub(tally.size_bytes).min(chunk.len() as u64);
             tally.add(&chunk);
             self.done_bytes += chunk.len() as u64;
-            self.send(message(chunk.freeze())).await?;
-            (self.progress)(Progress { file: &file.name, done_bytes: self.done_bytes, total_bytes: self.total_bytes });
+            let missing = chunk.split_off(there as usize);
+            if !missing.is_empty() {
+                self.send(message(missing.freeze())).await?;
+                (self.progress)(Progress {
+                    file: &file.name,
+                    done_bytes: self.done_bytes,
+                    total_bytes: self.total_bytes,
+                });
+            }
         }
     }
 }

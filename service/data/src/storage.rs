@@ -3,6 +3,7 @@
 //! Every error names the URI and the step that failed, and says what to check; nothing waits long for a store that does
 //! not answer, since jobs have their own retries.
 
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ClientOptions, GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use url::Url;
@@ -211,6 +212,14 @@ impl Location {
     /// The object in pieces.
     pub async fn get_stream(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
         let object = self.store.get(&self.path).await.map_err(self.failed(Step::Get))?;
+        let here = self.clone();
+        Ok(object.into_stream().map_err(move |error| here.failure(Step::Get, error)).boxed())
+    }
+
+    /// Some bytes of the object, in pieces. A range that ends after the object gives what there is.
+    pub async fn get_stream_of(&self, range: Range<u64>) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
+        let object = self.store.get_opts(&self.path, options).await.map_err(self.failed(Step::Get))?;
         let here = self.clone();
         Ok(object.into_stream().map_err(move |error| here.failure(Step::Get, error)).boxed())
     }

@@ -18,8 +18,10 @@ use crate::caller::Caller;
 use crate::layout::Layout;
 use crate::store::{self, Store, Upload, UploadQuery};
 
+mod session;
 mod unfinished;
 
+pub(crate) use session::{Claim, Key, Sessions, State};
 pub(crate) use unfinished::Unfinished;
 
 /// Parts of a file that are on their way to storage at once.
@@ -46,6 +48,9 @@ pub(crate) enum Error {
     /// The stream ended before its end.
     #[error("the upload broke off: {0}; nothing was kept")]
     Broken(String),
+    /// A stream goes on from another place than where the one before it ended.
+    #[error("the stream goes on from byte {asked}, but {received} have come under this request_id")]
+    Moved { asked: u64, received: u64 },
     /// Nothing came for too long.
     #[error("nothing came for too long; nothing was kept")]
     Silent,
@@ -69,6 +74,7 @@ pub(crate) struct Uploads {
     store: Arc<dyn Store>,
     layout: Layout,
     unfinished: Unfinished,
+    sessions: Arc<Sessions>,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
 }
@@ -82,12 +88,40 @@ impl Uploads {
         max_uploads: usize,
         tasks: TaskTracker,
     ) -> Self {
-        Self { store, layout, unfinished, room: Arc::new(Semaphore::new(max_uploads)), tasks }
+        Self { store, layout, unfinished, sessions: Arc::default(), room: Arc::new(Semaphore::new(max_uploads)), tasks }
     }
 
     /// Where what must not be cut short is run: a caller who goes away drops his call, not the cleaning up after it.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
+    }
+
+    /// Takes the session of an upload that may go on.
+    pub(crate) async fn claim(&self, key: Key) -> Claim {
+        self.sessions.claim(key).await
+    }
+
+    /// The upload of a session, as its stream wants it: from where the one before it ended, or anew.
+    pub(crate) async fn resume(&self, claim: &mut Claim, offset: u64) -> Result<Option<Incoming>, Error> {
+        let received = match &*claim.state {
+            State::Parked(incoming) => incoming.num_bytes,
+            State::Fresh | State::Kept(_) => 0,
+        };
+        if offset > 0 && offset != received {
+            return Err(Error::Moved { asked: offset, received });
+        }
+        let room = match offset {
+            0 => None,
+            _ => Some(self.room.clone().try_acquire_owned().map_err(|_| Error::Busy)?),
+        };
+        match claim.take() {
+            State::Parked(incoming) if room.is_none() => {
+                incoming.discard().await;
+                Ok(None)
+            }
+            State::Parked(incoming) => Ok(Some(Incoming { _room: room, ..*incoming })),
+            State::Fresh | State::Kept(_) => Ok(None),
+        }
     }
 
     /// An upload of a caller begins; of at most `limit` bytes in all.
@@ -112,7 +146,7 @@ impl Uploads {
             num_bytes: 0,
             files: Vec::new(),
             current: None,
-            _room: room,
+            _room: Some(room),
         })
     }
 
@@ -195,7 +229,8 @@ pub(crate) struct Incoming {
     num_bytes: u64,
     files: Vec<File>,
     current: Option<Current>,
-    _room: OwnedSemaphorePermit,
+    /// Its place among those that come at once; none while it is parked.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// A file on its way.
@@ -252,6 +287,17 @@ impl Incoming {
         current.hash.update(&bytes);
         current.num_bytes += bytes.len() as u64;
         Ok(current.parts.write(bytes).await?)
+    }
+
+    /// Nothing comes for now.
+    fn leave_room(&mut self) {
+        self._room = None;
+    }
+
+    /// Files that came, the last perhaps in part: name and bytes.
+    pub(crate) fn received(&self) -> impl Iterator<Item = (&str, u64)> {
+        let whole = self.files.iter().map(|file| (file.name.as_str(), file.size_bytes));
+        whole.chain(self.current.iter().map(|file| (file.name.as_str(), file.num_bytes)))
     }
 
     /// Names of the files that came whole.

@@ -12,6 +12,7 @@ use super::gate::caller;
 use super::inputs::Inputs;
 use super::page::Page;
 use super::preview::{Previewer, Wanted};
+use super::receive::{Answer, Asked};
 use super::status::Problem;
 use super::{convert, receive};
 use crate::caller::Caller;
@@ -49,12 +50,22 @@ impl DatasetService for DatasetApi {
             let what = format!("{:?} must end in .jsonl or .parquet, plain or with .gz or .zst", header.file_name);
             return Err(Problem::field("header.file_name", what).into());
         }
-        let incoming = self.uploads.begin(Kind::Dataset, self.max_bytes, &caller).await.map_err(Problem::from)?;
-        let upload = receive::run(&self.uploads, incoming, |uploads, mut incoming| async move {
-            let received = rows(&uploads, &mut incoming, header, messages).await;
-            (incoming, received)
-        });
-        Ok(Response::new(pb::UploadDatasetResponse { dataset: Some(convert::dataset(upload.await?)) }))
+        let pb::UploadDatasetHeader { request_id, offset, .. } = header.clone();
+        let asked = Asked { kind: Kind::Dataset, limit: self.max_bytes, request_id, offset };
+        let upload =
+            receive::run(&self.uploads, asked, &caller, messages, |uploads, mut incoming, messages| async move {
+                let received = rows(&uploads, &mut incoming, header, messages).await;
+                (incoming, received)
+            });
+        Ok(Response::new(match upload.await? {
+            Answer::Whole(upload) => {
+                pb::UploadDatasetResponse { dataset: Some(convert::dataset(upload)), received_bytes: 0 }
+            }
+            Answer::Received(files) => {
+                let received_bytes = files.iter().map(|(_, size)| size).sum();
+                pb::UploadDatasetResponse { dataset: None, received_bytes }
+            }
+        }))
     }
 
     async fn get_dataset(
@@ -135,7 +146,9 @@ async fn rows(
     header: pb::UploadDatasetHeader,
     mut messages: receive::Messages<pb::UploadDatasetRequest>,
 ) -> Result<Upload, Error> {
-    incoming.begin_file(&header.file_name, &header.sha256).await?;
+    if header.offset == 0 {
+        incoming.begin_file(&header.file_name, &header.sha256).await?;
+    }
     while let Some(message) = messages.next().await? {
         match message.part {
             Some(Part::Chunk(chunk)) => receive::write(incoming, chunk).await?,

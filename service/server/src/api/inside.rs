@@ -176,7 +176,7 @@ impl Inside {
         checkpoint_id: String,
         file_name: String,
     ) -> Result<Download, Refusal> {
-        let request = pb::DownloadCheckpointRequest { job_id, checkpoint_id, file_name };
+        let request = pb::DownloadCheckpointRequest { job_id, checkpoint_id, file_name, offset: 0, length: 0 };
         let mut chunks = self.jobs().download_checkpoint(who.with(request)).await?.into_inner();
         let first = chunks.message().await?;
         let Some((file, data)) = first.and_then(|chunk| Some((chunk.file?, chunk.data))) else {

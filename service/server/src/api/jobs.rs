@@ -13,12 +13,13 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
+use super::{convert, traced};
+use super::download::{self, Stretch};
 use super::gate::caller;
 use super::inputs::Inputs;
 use super::page::Page;
 use super::status::Problem;
 use super::watch::{self, Watches};
-use super::{convert, download, traced};
 use crate::attempts::{Attempts, Wish};
 use crate::caller::Caller;
 use crate::checkpoints::{Checkpoint, Checkpoints};
@@ -174,13 +175,15 @@ impl JobService for JobApi {
         request: Request<pb::DownloadCheckpointRequest>,
     ) -> Result<Response<Self::DownloadCheckpointStream>, Status> {
         let caller = caller(&request)?;
-        let pb::DownloadCheckpointRequest { job_id, checkpoint_id, file_name } = request.into_inner();
+        let pb::DownloadCheckpointRequest { job_id, checkpoint_id, file_name, offset, length } = request.into_inner();
         self.job(&caller, &job_id).await?;
         let found = match checkpoint_id.as_str() {
             "" => self.checkpoints.last(&job_id).await,
             id => self.checkpoints.get(&job_id, id).await,
         };
-        Ok(Response::new(download::chunks(found.map_err(Problem::from)?, &file_name)?))
+        let found = found.map_err(Problem::from)?;
+        let stretch = Stretch { file_name, offset, length };
+        Ok(Response::new(download::chunks(found, stretch)?))
     }
 }
 

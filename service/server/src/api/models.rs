@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::gate::caller;
 use super::page::Page;
+use super::receive::{Answer, Asked};
 use super::status::Problem;
 use super::{convert, receive};
 use crate::store::{Upload, UploadQuery};
@@ -35,12 +36,22 @@ impl ModelService for ModelApi {
         if header.display_name.len() > MAX_NAME_BYTES {
             return Err(Problem::field("header.display_name", format!("must be at most {MAX_NAME_BYTES} bytes")).into());
         }
-        let incoming = self.uploads.begin(Kind::Model, self.max_bytes, &caller).await.map_err(Problem::from)?;
-        let upload = receive::run(&self.uploads, incoming, |uploads, mut incoming| async move {
-            let received = files(&uploads, &mut incoming, header, messages).await;
-            (incoming, received)
-        });
-        Ok(Response::new(pb::UploadModelResponse { model: Some(convert::model(upload.await?)) }))
+        let pb::UploadModelHeader { request_id, offset, .. } = header.clone();
+        let asked = Asked { kind: Kind::Model, limit: self.max_bytes, request_id, offset };
+        let upload =
+            receive::run(&self.uploads, asked, &caller, messages, |uploads, mut incoming, messages| async move {
+                let received = files(&uploads, &mut incoming, header, messages).await;
+                (incoming, received)
+            });
+        Ok(Response::new(match upload.await? {
+            Answer::Whole(upload) => {
+                pb::UploadModelResponse { model: Some(convert::model(upload)), received: Vec::new() }
+            }
+            Answer::Received(files) => {
+                let file = |(name, size_bytes)| pb::ModelFile { name, size_bytes, sha256: String::new() };
+                pb::UploadModelResponse { model: None, received: files.into_iter().map(file).collect() }
+            }
+        }))
     }
 
     async fn get_model(&self, request: Request<pb::GetModelRequest>) -> Result<Response<pb::GetModelResponse>, Status> {

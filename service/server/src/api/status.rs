@@ -245,6 +245,9 @@ impl From<uploads::Error> for Problem {
             E::Digest { .. } => Self::new(Code::DataLoss, "DIGEST_MISMATCH", message).try_this("upload it again"),
             E::Invalid(violation) => Self::invalid(vec![violation]),
             E::Broken(status) => Self::new(Code::Aborted, "UPLOAD_BROKEN", message).about("cause", status),
+            E::Moved { received, .. } => Self::new(Code::Aborted, "UPLOAD_MOVED", message)
+                .about("received_bytes", received.to_string())
+                .try_this("send a header alone to learn how far the upload is, or begin anew with offset 0"),
             E::Silent => Self::new(Code::DeadlineExceeded, "UPLOAD_SILENT", message),
             E::Storage(error) => error.into(),
             E::Store(error) => error.into(),

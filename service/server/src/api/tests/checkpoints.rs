@@ -54,7 +54,8 @@ async fn download_file(
     file_name: &str,
 ) -> Result<Vec<(String, Vec<u8>)>, Status> {
     let (job_id, checkpoint_id) = (job_id.to_string(), checkpoint_id.to_string());
-    let request = pb::DownloadCheckpointRequest { job_id, checkpoint_id, file_name: file_name.into() };
+    let request =
+        pb::DownloadCheckpointRequest { job_id, checkpoint_id, file_name: file_name.into(), ..Default::default() };
     let mut chunks = soon(server.jobs().download_checkpoint(request)).await?.into_inner();
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     while let Some(chunk) = soon(chunks.message()).await? {
@@ -164,4 +165,48 @@ async fn a_deleted_checkpoint_leaves_no_file_and_a_deleted_job_none_at_all() {
     soon(server.jobs().get_checkpoint(get(&job_id, "step-000002"))).await.unwrap();
     soon(server.jobs().delete_job(pb::DeleteJobRequest { job_id })).await.unwrap();
     assert!(!folder.join("step-000002").join("manifest.json").exists());
+}
+
+#[tokio::test]
+async fn a_file_of_a_checkpoint_comes_in_parts() {
+    let (server, job_id, folder) = ended_job().await;
+    let weights: Vec<u8> = (0..(5 << 20) / 2).map(|index| (index % 251) as u8).collect();
+    write(&folder, &job_id, 1, &weights);
+    let part = |file_name: &str, offset, length| {
+        let (job_id, checkpoint_id, file_name) = (job_id.clone(), "step-000001".to_string(), file_name.to_string());
+        let request = pb::DownloadCheckpointRequest { job_id, checkpoint_id, file_name, offset, length };
+        let mut jobs = server.jobs();
+        async move {
+            let mut chunks = soon(jobs.download_checkpoint(request)).await?.into_inner();
+            let (mut file, mut content, mut due) = (None, Vec::new(), offset);
+            while let Some(chunk) = soon(chunks.message()).await? {
+                assert_eq!(chunk.offset, due);
+                due += chunk.data.len() as u64;
+                file = file.or(chunk.file);
+                content.extend_from_slice(&chunk.data);
+            }
+            Ok::<_, Status>((file.unwrap(), content))
+        }
+    };
+    let size = weights.len() as u64;
+    for (offset, length, expected) in [
+        (0, 7, &weights[..7]),
+        (1_500_000, 1_000_000, &weights[1_500_000..2_500_000]),
+        (2_000_000, 0, &weights[2_000_000..]),
+        (size - 3, 100, &weights[weights.len() - 3..]),
+        (size, 0, &[]),
+    ] {
+        let (file, found) = part("adapter_model.safetensors", offset, length).await.unwrap();
+        assert!(found == expected, "{length} bytes from {offset}");
+        assert_eq!((file.size_bytes, file.sha256), (size, hex::encode(Sha256::digest(&weights))));
+    }
+    let manifest = std::fs::read(folder.join("step-000001").join("manifest.json")).unwrap();
+    assert_eq!(part("manifest.json", 5, 4).await.unwrap().1, manifest[5..9]);
+    for (file_name, offset, field) in [("", 1, "file_name"), ("adapter_model.safetensors", size + 1, "offset")] {
+        assert_eq!(super::told(&part(file_name, offset, 0).await.unwrap_err()).2, [field]);
+    }
+    assert_refused(part("other", 1, 0).await, Code::NotFound, "NOT_FOUND");
+    // What was stored and is no longer whole is told when the part ends early.
+    std::fs::write(folder.join("step-000001").join("adapter_model.safetensors"), &weights[..1_600_000]).unwrap();
+    assert_refused(part("adapter_model.safetensors", 1_500_000, 0).await, Code::DataLoss, "CHECKPOINT_DAMAGED");
 }

@@ -133,7 +133,8 @@ async fn open_streams_end_with_the_token_they_were_opened_with() {
     let upload = bearing(&first, tokio_stream::wrappers::ReceiverStream::new(messages));
     let mut datasets = server.datasets();
     let uploading = tokio::spawn(async move { datasets.upload_dataset(upload).await });
-    let header = pb::UploadDatasetHeader { file_name: "rows.jsonl".into(), sha256: String::new() };
+    let header =
+        pb::UploadDatasetHeader { file_name: "rows.jsonl".into(), sha256: String::new(), ..Default::default() };
     let part = pb::upload_dataset_request::Part::Header(header);
     parts.send(pb::UploadDatasetRequest { part: Some(part) }).await.unwrap();
 

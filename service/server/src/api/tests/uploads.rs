@@ -15,7 +15,11 @@ use crate::store::UploadQuery;
 use crate::testing::{Harness, request_spec, soon};
 
 fn header(file_name: &str) -> DatasetPart {
-    DatasetPart::Header(pb::UploadDatasetHeader { file_name: file_name.into(), sha256: String::new() })
+    DatasetPart::Header(pb::UploadDatasetHeader {
+        file_name: file_name.into(),
+        sha256: String::new(),
+        ..Default::default()
+    })
 }
 
 fn chunk(bytes: &[u8]) -> DatasetPart {
@@ -92,7 +96,7 @@ async fn what_is_no_dataset_is_refused_and_leaves_nothing() {
     assert_eq!(told(&large_chunk).2, ["chunk"]);
     let announced = |sha256: &str| {
         let (file_name, sha256) = ("rows.jsonl".into(), sha256.into());
-        vec![DatasetPart::Header(pb::UploadDatasetHeader { file_name, sha256 }), chunk(b"x")]
+        vec![DatasetPart::Header(pb::UploadDatasetHeader { file_name, sha256, ..Default::default() }), chunk(b"x")]
     };
     assert_refused(upload(&server, announced(&"0".repeat(64))).await, Code::DataLoss, "DIGEST_MISMATCH");
     assert_eq!(told(&upload(&server, announced("00")).await.unwrap_err()).2, ["sha256"]);
@@ -176,7 +180,7 @@ async fn an_upload_whose_caller_cancels_is_not_taken_for_whole() {
 #[tokio::test]
 async fn a_model_is_a_folder_or_one_gguf_file() {
     let server = Harness::start().await;
-    let header = || ModelPart::Header(pb::UploadModelHeader { display_name: "tiny".into() });
+    let header = || ModelPart::Header(pb::UploadModelHeader { display_name: "tiny".into(), ..Default::default() });
     let file = |name: &str| ModelPart::File(pb::ModelFile { name: name.into(), ..Default::default() });
     let bytes = || ModelPart::Chunk(b"content".to_vec().into());
     let folder = vec![header(), file("config.json"), bytes(), file("model.safetensors"), bytes(), bytes()];
@@ -217,4 +221,102 @@ async fn what_a_living_job_reads_is_not_deleted() {
     launched.exit(crate::executor::Status::Code(1));
     server.events(&job.job_id).await;
     soon(server.datasets().delete_dataset(delete)).await.unwrap();
+}
+
+/// A stream under a request id, from `offset` on. `whole` says whether it ends in good order.
+async fn stream(
+    server: &Harness,
+    offset: u64,
+    parts: Vec<DatasetPart>,
+    whole: bool,
+) -> Result<pb::UploadDatasetResponse, Status> {
+    let (file_name, request_id) = ("rows.jsonl".into(), "mine".into());
+    let header = pb::UploadDatasetHeader { file_name, request_id, offset, ..Default::default() };
+    let message = |part| pb::UploadDatasetRequest { part };
+    let mut messages = vec![message(Some(DatasetPart::Header(header)))];
+    messages.extend(parts.into_iter().map(|part| message(Some(part))));
+    if !whole {
+        messages.push(message(None));
+    }
+    soon(server.datasets().upload_dataset(tokio_stream::iter(messages))).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn an_upload_that_broke_off_goes_on_under_its_request_id() {
+    let server = Harness::start().await;
+    let asked = |expected: u64| {
+        let server = &server;
+        async move {
+            let answer = stream(server, 0, Vec::new(), true).await.unwrap();
+            assert_eq!((answer.received_bytes, answer.dataset), (expected, None));
+        }
+    };
+    asked(0).await;
+    assert_refused(stream(&server, 0, vec![chunk(b"{\"te")], false).await, Code::Aborted, "UPLOAD_BROKEN");
+    asked(4).await;
+    assert_refused(stream(&server, 3, vec![chunk(b"xt\"")], true).await, Code::Aborted, "UPLOAD_MOVED");
+    assert_refused(stream(&server, 4, vec![chunk(b"xt\":\"")], false).await, Code::Aborted, "UPLOAD_BROKEN");
+    asked(9).await;
+    let dataset = stream(&server, 9, vec![chunk(b"a\"}\n")], true).await.unwrap().dataset.unwrap();
+    let rows = b"{\"text\":\"a\"}\n";
+    assert_eq!((dataset.size_bytes, &dataset.sha256), (rows.len() as u64, &hex::encode(Sha256::digest(rows))));
+    assert_eq!(std::fs::read(dataset.uri.strip_prefix("file://").unwrap()).unwrap(), rows);
+    // An answer that was lost is given again, and nothing is made twice.
+    let again = stream(&server, 0, Vec::new(), true).await.unwrap();
+    assert_eq!(again.dataset.as_ref(), Some(&dataset));
+    let listed = soon(server.datasets().list_datasets(pb::ListDatasetsRequest::default())).await.unwrap();
+    assert_eq!(listed.into_inner().datasets, [dataset]);
+}
+
+#[tokio::test]
+async fn an_upload_begins_anew_with_offset_zero_and_leaves_nothing_of_what_was() {
+    let server = Harness::start().await;
+    assert_refused(stream(&server, 0, vec![chunk(b"half")], false).await, Code::Aborted, "UPLOAD_BROKEN");
+    let dataset = stream(&server, 0, vec![chunk(b"{}\n")], true).await.unwrap().dataset.unwrap();
+    assert_eq!(dataset.size_bytes, 3);
+    assert_eq!(files(&server, "datasets"), ["manifest.json", "rows.jsonl"]);
+    let header = pb::UploadDatasetHeader { file_name: "rows.jsonl".into(), offset: 3, ..Default::default() };
+    let refused = upload(&server, vec![DatasetPart::Header(header), chunk(b"x")]).await.unwrap_err();
+    assert_eq!(told(&refused).2, ["header.offset"]);
+    let header =
+        pb::UploadDatasetHeader { file_name: "rows.jsonl".into(), request_id: "x".repeat(129), ..Default::default() };
+    let refused = upload(&server, vec![DatasetPart::Header(header), chunk(b"x")]).await.unwrap_err();
+    assert_eq!(told(&refused).2, ["header.request_id"]);
+}
+
+#[tokio::test]
+async fn what_is_refused_is_not_kept_to_go_on_with() {
+    let server = Harness::start_with(|options| options.limits.max_dataset_bytes = 10).await;
+    let refused = stream(&server, 0, vec![chunk(b"more than ten bytes")], true).await;
+    assert_refused(refused, Code::ResourceExhausted, "UPLOAD_TOO_LARGE");
+    assert_eq!(stream(&server, 0, Vec::new(), true).await.unwrap().received_bytes, 0);
+    assert_eq!(files(&server, "datasets"), [""; 0]);
+}
+
+/// A caller whose connection broke comes back before the server knows of it.
+#[tokio::test]
+async fn another_stream_takes_the_place_of_one_that_is_still_open() {
+    let server = Harness::start().await;
+    let (say, said) = mpsc::channel(4);
+    let mut client = server.datasets();
+    let silent = tokio::spawn(async move { client.upload_dataset(ReceiverStream::new(said)).await });
+    let (file_name, request_id) = ("rows.jsonl".into(), "mine".into());
+    let header = DatasetPart::Header(pb::UploadDatasetHeader { file_name, request_id, ..Default::default() });
+    for part in [header, chunk(b"{}")] {
+        say.send(pb::UploadDatasetRequest { part: Some(part) }).await.unwrap();
+    }
+    // The first stream may not have been heard yet; once it has, the second is told of its bytes.
+    soon(async {
+        while say.capacity() < 4 || files(&server, "datasets").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let received = stream(&server, 0, Vec::new(), true).await.unwrap().received_bytes;
+    assert!(received <= 2);
+    assert_refused(silent.await.unwrap(), Code::Aborted, "UPLOAD_BROKEN");
+    let rest = [chunk(b"{}\n")];
+    let rest = if received == 2 { vec![chunk(b"\n")] } else { rest.to_vec() };
+    let dataset = stream(&server, received, rest, true).await.unwrap().dataset.unwrap();
+    assert_eq!(dataset.size_bytes, 3);
 }

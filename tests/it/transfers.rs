@@ -1,0 +1,155 @@
+//! Uploads and downloads that are cut: they go on from where they were, and what comes out is whole.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hone_client::{Client, ConnectOptions, JobHandle, RetryPolicy};
+use hone_tests::{Act, Proxy, Script, Server, Setup, events_of, weights};
+
+const MIB: u64 = 1 << 20;
+/// Weights of two parts and a bit.
+const WEIGHTS: u64 = 70 * MIB;
+
+/// A client behind a network that breaks.
+async fn behind(proxy: &Proxy, max_attempts: u32) -> Client {
+    let mut retry = RetryPolicy::default();
+    retry.max_attempts = max_attempts;
+    Client::connect(ConnectOptions::new(proxy.url()).retry(retry)).await.unwrap()
+}
+
+/// A job with a large checkpoint, whose id is the second of the two.
+async fn saved(server: &Server) -> (JobHandle, String) {
+    let checkpoint = Act::Checkpoint { weights_bytes: WEIGHTS };
+    server.play(Script::of([Act::Running, Act::Steps(1), checkpoint, Act::Succeed]));
+    let job = server.job().await;
+    events_of(&job).await;
+    let id = job.last_checkpoint().await.unwrap().checkpoint_id;
+    (job, id)
+}
+
+fn hidden_in(folder: &std::path::Path) -> usize {
+    std::fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.file_name().as_encoded_bytes()[0] == b'.').count()
+}
+
+#[tokio::test]
+async fn a_download_that_is_cut_goes_on_and_is_whole() {
+    let server = Setup::default().start().await;
+    let (job, checkpoint) = saved(&server).await;
+    let proxy = Proxy::before(server.address()).await;
+    // Far more cuts than tries in vain are allowed: each one brings some of the file.
+    proxy.cut_after([12 * MIB; 5]);
+    let job = behind(&proxy, 3).await.job(job.id());
+    let folder = server.setup().path("home");
+    std::fs::create_dir(&folder).unwrap();
+    let target = folder.join("adapter");
+    let told = AtomicU64::new(0);
+    let mut rising = |progress: hone_client::Progress<'_>| {
+        let before = told.swap(progress.done_bytes, Ordering::Relaxed);
+        assert!(before < progress.done_bytes && progress.done_bytes <= progress.total_bytes, "no byte counts twice");
+    };
+    job.download_with(&checkpoint, &target, &mut rising).await.unwrap();
+    assert!(!proxy.has_cuts_left(), "all cuts were made");
+    assert!(told.into_inner() >= WEIGHTS);
+    assert!(std::fs::read(target.join("adapter_model.safetensors")).unwrap() == weights(WEIGHTS));
+    assert!(target.join("manifest.json").is_file());
+    assert_eq!((hidden_in(&folder), hidden_in(&target)), (0, 0), "nothing is left beside it or in it");
+}
+
+#[tokio::test]
+async fn the_next_download_goes_on_with_what_a_failed_one_fetched() {
+    let server = Setup::default().start().await;
+    let (job, checkpoint) = saved(&server).await;
+    let proxy = Proxy::before(server.address()).await;
+    proxy.cut_after([20 * MIB]);
+    let folder = server.setup().path("home");
+    std::fs::create_dir(&folder).unwrap();
+    let target = folder.join("adapter");
+    let cut = behind(&proxy, 1).await.job(job.id()).download(&checkpoint, &target).await.unwrap_err();
+    assert!(cut.is_unreachable(), "{cut}");
+    assert!(!target.exists(), "it has no name before it is whole");
+    assert_eq!(hidden_in(&folder), 1);
+
+    let first = AtomicU64::new(0);
+    let mut note = |progress: hone_client::Progress<'_>| {
+        let _ = first.compare_exchange(0, progress.done_bytes, Ordering::Relaxed, Ordering::Relaxed);
+    };
+    job.download_with(&checkpoint, &target, &mut note).await.unwrap();
+    assert!(first.into_inner() > 10 * MIB, "it did not begin anew");
+    assert!(std::fs::read(target.join("adapter_model.safetensors")).unwrap() == weights(WEIGHTS));
+    assert_eq!(hidden_in(&folder), 0);
+}
+
+/// Cuts the network once so many bytes are on their way, and notes where the upload goes on.
+struct CutAt<'a> {
+    proxy: &'a Proxy,
+    at: u64,
+    cut: bool,
+    went_on_at: Option<u64>,
+    before: u64,
+}
+
+impl<'a> CutAt<'a> {
+    fn new(proxy: &'a Proxy, at: u64) -> Self {
+        Self { proxy, at, cut: false, went_on_at: None, before: 0 }
+    }
+
+    fn hear(&mut self, done_bytes: u64) {
+        if !self.cut && done_bytes >= self.at {
+            self.proxy.cut();
+            self.cut = true;
+        }
+        if done_bytes < self.before {
+            self.went_on_at = self.went_on_at.or(Some(done_bytes));
+        }
+        self.before = done_bytes;
+    }
+}
+
+#[tokio::test]
+async fn an_upload_of_rows_that_is_cut_goes_on_and_is_whole() {
+    let server = Setup::default().start().await;
+    let proxy = Proxy::before(server.address()).await;
+    let client = behind(&proxy, 5).await;
+    let rows = server.setup().path("rows.jsonl");
+    let line = format!("{{\"text\": \"{}\"}}\n", "word ".repeat(200));
+    std::fs::write(&rows, line.repeat(48 << 10)).unwrap();
+    let mut cut = CutAt::new(&proxy, 32 * MIB);
+    let dataset = client.upload_dataset_with(&rows, &mut |progress| cut.hear(progress.done_bytes)).await.unwrap();
+    assert!(cut.cut);
+    // What was on its way when the network broke comes again; what had come does not.
+    assert!(cut.went_on_at.is_some_and(|bytes| bytes > 8 * MIB), "{:?}", cut.went_on_at);
+    assert_eq!(dataset.size_bytes, std::fs::metadata(&rows).unwrap().len());
+    let stored = std::fs::read(dataset.uri.strip_prefix("file://").unwrap()).unwrap();
+    assert!(stored == std::fs::read(&rows).unwrap());
+    assert_eq!(client.list_datasets(Default::default()).await.unwrap().datasets.len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_of_a_model_that_is_cut_goes_on_in_the_file_where_it_was() {
+    let server = Setup::default().start().await;
+    let proxy = Proxy::before(server.address()).await;
+    let client = behind(&proxy, 5).await;
+    let folder = server.setup().path("model");
+    std::fs::create_dir(&folder).unwrap();
+    for (name, size) in [
+        ("config.json", 2),
+        ("model-1.safetensors", 20 * MIB),
+        ("model-2.safetensors", 30 * MIB),
+        ("tokenizer.json", 9),
+    ] {
+        std::fs::write(folder.join(name), weights(size)).unwrap();
+    }
+    let mut cut = CutAt::new(&proxy, 40 * MIB);
+    let heard = &mut |progress: hone_client::Progress<'_>| cut.hear(progress.done_bytes);
+    let model = client.upload_model_with(&folder, "cut", heard).await.unwrap();
+    assert!(cut.went_on_at.is_some_and(|bytes| bytes > 16 * MIB), "{:?}", cut.went_on_at);
+    let names: Vec<_> = model.files.iter().map(|file| (&*file.name, file.size_bytes)).collect();
+    let expected = [
+        ("config.json", 2),
+        ("model-1.safetensors", 20 * MIB),
+        ("model-2.safetensors", 30 * MIB),
+        ("tokenizer.json", 9),
+    ];
+    assert_eq!(names, expected);
+    let stored = std::path::Path::new(model.uri.strip_prefix("file://").unwrap()).join("model-2.safetensors");
+    assert!(std::fs::read(stored).unwrap() == weights(30 * MIB));
+}
