@@ -1,20 +1,21 @@
 //! From rows to a trained adapter: upload, preview, train, follow, download.
 //!
 //! ```text
-//! cargo run -p hone-client --example quickstart -- SmolLM2-135M-Instruct.Q4_1.gguf conversations.jsonl
+//! cargo run -p hone-client --example quickstart -- SmolLM2-135M-Instruct.Q4_1.gguf conversations.jsonl adapter
 //! ```
 
 #![allow(clippy::print_stdout)]
 
 use futures::StreamExt;
+use hone_client::spec::{Data, Job, Sft};
 use hone_client::v1::job_event::Event;
 use hone_client::{Client, Outcome, v1};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(model), Some(rows)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: quickstart MODEL ROWS".into());
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let [model, rows, target] = &arguments[..] else {
+        return Err("usage: quickstart MODEL ROWS FOLDER".into());
     };
     let server = std::env::var("HONE_SERVER").unwrap_or("http://127.0.0.1:7400".to_owned());
     let client = Client::connect(server).await?;
@@ -22,13 +23,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Both uploads are verified: the server's digest must be ours.
     let model = client.upload_model(model, "quickstart").await?;
     let rows = client.upload_dataset(rows).await?;
-    let base_model = v1::BaseModel { uri: model.model_id };
-    let data = v1::DataSpec { train: vec![rows.dataset_id], eval_fraction: Some(0.1), ..Default::default() };
+    let data = Data::new([rows.dataset_id]).eval_fraction(0.25);
 
     // The preview takes the same steps as training does, and creates nothing.
     let request = v1::PreviewDatasetRequest {
-        base_model: Some(base_model.clone()),
-        data: Some(data.clone()),
+        base_model: Some(v1::BaseModel { uri: model.model_id.clone() }),
+        data: Some(data.clone().into()),
         ..Default::default()
     };
     for report in client.preview_dataset(request).await?.reports {
@@ -38,14 +38,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    // Everything left out takes the default that is written beside the field in spec.proto.
-    let task = v1::SftTask { data: Some(data), ..Default::default() };
-    let spec = v1::JobSpec {
-        display_name: "quickstart".to_owned(),
-        base_model: Some(base_model),
-        task: Some(v1::job_spec::Task::Sft(task)),
-        ..Default::default()
-    };
+    // Everything left out takes the default that stands in the method's documentation; what cannot run is told here.
+    let spec = Job::new(model.model_id, Sft::new(data)).display_name("quickstart").build()?;
     let job = client.create_job(spec).await?;
     println!("{}", job.id());
 
@@ -63,8 +57,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A job that failed is an outcome, not an error: it says why, where, and what to try.
     match job.wait().await?.outcome {
         Outcome::Succeeded(result) => {
-            job.download(&result.final_checkpoint_id, "adapter").await?;
-            println!("the adapter is in adapter/, ready for PEFT");
+            job.download(&result.final_checkpoint_id, target).await?;
+            println!("the adapter is in {target}, ready for PEFT");
             Ok(())
         }
         Outcome::Failed(failure) => Err(format!("{}; try: {}", failure.message, failure.remedy).into()),

@@ -46,6 +46,9 @@ pub enum Error {
     /// The server, or the way to it, answered a call with an error.
     #[error(transparent)]
     Rpc(Box<RpcError>),
+    /// The runtime of the module `blocking` could not be started.
+    #[error("cannot start a runtime: {0}")]
+    Runtime(#[source] std::io::Error),
     /// A spec cannot run, whatever the server: what [`spec`](crate::spec) found before anything was sent.
     #[error("the spec cannot run{}", listed(violations))]
     Spec {
@@ -140,7 +143,7 @@ impl Error {
                 Some("use https://, or allow it with --allow-plaintext-token (allow_plaintext_token)".to_owned())
             }
             Self::Token => Some("copy it again from where it was made".to_owned()),
-            Self::File { .. } | Self::Input { .. } | Self::Spec { .. } => None,
+            Self::File { .. } | Self::Input { .. } | Self::Spec { .. } | Self::Runtime(_) => None,
         }
     }
 

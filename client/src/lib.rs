@@ -42,11 +42,15 @@
 //!   `telemetry` a call is part of the caller's current `tracing` span.
 //! - **Telling errors apart.** An [`Error`] means that something could not be asked; a job that failed is an [`Outcome`].
 //!
+//! Programs that are not asynchronous take the module `blocking`, behind the feature of that name.
+//!
 //! The types of requests and answers are the generated ones of [`v1`]; enum values that this client does not know pass
 //! through as numbers.
 
 #![deny(missing_docs)]
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod client;
 mod error;
 mod generation;

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests, and clippy takes only their functions for such")]
 
 mod benchmark;
+mod blocking;
 mod canaries;
 mod cli;
 mod compare;
 mod crash;
 mod docs;
 mod dpo;
+mod examples;
 mod export;
 mod faults;
 mod generate;
