@@ -20,6 +20,7 @@ mod layers;
 mod load;
 mod local;
 mod memory;
+mod newer;
 mod once;
 mod preview;
 mod restart;

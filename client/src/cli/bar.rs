@@ -76,7 +76,7 @@ impl Bar {
 impl Seen {
     fn take(&mut self, event: &v1::JobEvent) {
         match &event.event {
-            Some(Event::StateChanged(change)) => self.phase = state_name(change.to()).to_lowercase(),
+            Some(Event::StateChanged(change)) => self.phase = state_name(change.to).to_lowercase(),
             Some(Event::Phase(phase)) => self.phase = phase_name(&phase.name),
             Some(Event::Plan(plan)) => self.total_steps = plan.total_steps,
             Some(Event::TrainStep(step)) => {

@@ -126,7 +126,7 @@ fn folder_of(job: &v1::Job) -> &'static str {
 pub(crate) fn closing(finished: &Finished, in_full: bool, paint: Paint) -> String {
     let Finished { job, outcome } = finished;
     let job_id = &job.job_id;
-    let mut lines = vec![format!("{job_id} {}", state(job.state(), paint))];
+    let mut lines = vec![format!("{job_id} {}", state(job.state, paint))];
     match outcome {
         Outcome::Succeeded(result) => {
             lines.extend(in_full.then(|| result_text(result, paint)));

@@ -41,7 +41,7 @@ pub(crate) async fn run(command: JobsCommand, client: &Client, out: &Output) -> 
         }
         JobsCommand::Pause { job } => {
             let job = client.pause_job(&job).await?;
-            out.show("Job", &job, || format!("{} {}", job.job_id, state(job.state(), out.paint)))?;
+            out.show("Job", &job, || format!("{} {}", job.job_id, state(job.state, out.paint)))?;
         }
         JobsCommand::Resume { job, epochs, max_steps } => {
             let handle = client.job(&job);
@@ -52,7 +52,7 @@ pub(crate) async fn run(command: JobsCommand, client: &Client, out: &Output) -> 
                     handle.resume_with(with_length(spec, epochs, max_steps)).await?
                 }
             };
-            out.show("Job", &job, || format!("{} {}", job.job_id, state(job.state(), out.paint)))?;
+            out.show("Job", &job, || format!("{} {}", job.job_id, state(job.state, out.paint)))?;
         }
         JobsCommand::Save { job } => {
             let checkpoint = client.checkpoint_job(&job).await?;
@@ -60,7 +60,7 @@ pub(crate) async fn run(command: JobsCommand, client: &Client, out: &Output) -> 
         }
         JobsCommand::Cancel { job } => {
             let job = client.cancel_job(&job).await?;
-            out.show("Job", &job, || format!("{} {}", job.job_id, state(job.state(), out.paint)))?;
+            out.show("Job", &job, || format!("{} {}", job.job_id, state(job.state, out.paint)))?;
         }
         JobsCommand::Delete { jobs } => {
             for job in jobs {
@@ -138,7 +138,7 @@ fn table(jobs: &[v1::Job]) -> Table {
         table.row([
             job.job_id.clone(),
             printable(job.spec.as_ref().map_or("", |spec| spec.display_name.as_str())),
-            state_name(job.state()),
+            state_name(job.state),
             steps(job).unwrap_or_else(|| "-".to_owned()),
             losses(job).unwrap_or_else(|| "-".to_owned()),
             job.create_time.as_ref().map(|time| ago(time, now)).unwrap_or_default(),
@@ -205,7 +205,7 @@ fn text(job: &v1::Job, latest: &Latest, paint: Paint) -> String {
         true => String::new(),
         false => format!(": {}", printable(&job.state_detail)),
     };
-    line("state", format!("{}{detail}", state(job.state(), paint)));
+    line("state", format!("{}{detail}", state(job.state, paint)));
     if let Some(steps) = steps(job) {
         line("step", steps);
     }

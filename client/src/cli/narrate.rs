@@ -135,9 +135,9 @@ impl Narrator {
 }
 
 /// The name of a state, in its colour.
-pub(crate) fn state(state: v1::JobState, paint: Paint) -> String {
-    let name = state_name(state);
-    match state {
+pub(crate) fn state(number: i32, paint: Paint) -> String {
+    let name = state_name(number);
+    match v1::JobState::try_from(number).unwrap_or_default() {
         v1::JobState::Succeeded => paint.green(&name),
         v1::JobState::Failed => paint.red(&name),
         v1::JobState::Cancelled | v1::JobState::Cancelling | v1::JobState::Paused | v1::JobState::Pausing => {
@@ -147,14 +147,20 @@ pub(crate) fn state(state: v1::JobState, paint: Paint) -> String {
     }
 }
 
-/// The name of a state without its prefix.
-pub(crate) fn state_name(state: v1::JobState) -> String {
-    state.as_str_name().trim_start_matches("JOB_STATE_").to_owned()
+/// The name of a state without its prefix; a state of a newer server has its number alone.
+pub(crate) fn state_name(number: i32) -> String {
+    match v1::JobState::try_from(number) {
+        Ok(state) => state.as_str_name().trim_start_matches("JOB_STATE_").to_owned(),
+        Err(_) => format!("STATE {number}"),
+    }
 }
 
 /// Why a job failed, where, and what to try.
 pub(crate) fn failure_text(failure: &v1::Failure, paint: Paint) -> String {
-    let reason = failure.reason().as_str_name().trim_start_matches("FAILURE_REASON_").to_owned();
+    let reason = match v1::FailureReason::try_from(failure.reason) {
+        Ok(reason) => reason.as_str_name().trim_start_matches("FAILURE_REASON_").to_owned(),
+        Err(_) => format!("REASON {}", failure.reason),
+    };
     let mut text = format!("{} {}", paint.red(&format!("{reason}:")), printable(&failure.message));
     if !failure.location.is_empty() {
         text += &format!("\nwhere: {}", printable(&failure.location));
@@ -178,9 +184,9 @@ fn with_detail(text: &str, detail: &str) -> String {
 }
 
 fn state_change(change: &v1::StateChanged, paint: Paint) -> String {
-    let to = state(change.to(), paint);
-    match change.from() {
-        v1::JobState::Unspecified => with_detail(&to, &change.detail),
+    let to = state(change.to, paint);
+    match change.from {
+        0 => with_detail(&to, &change.detail),
         from => with_detail(&format!("{} -> {to}", state_name(from)), &change.detail),
     }
 }

@@ -57,7 +57,7 @@ fn title(job: &v1::Job) -> String {
 }
 
 fn subtitle(job: &v1::Job, curve: &Curve) -> String {
-    let mut parts = vec![job.job_id.clone(), state_name(job.state()).to_lowercase()];
+    let mut parts = vec![job.job_id.clone(), state_name(job.state).to_lowercase()];
     if let (Some(first), Some(last)) = (curve.eval().first(), curve.eval().last()) {
         parts.push(format!(
             "held-out loss {:.3} at step {}, {:.3} at step {}",
