@@ -27,8 +27,8 @@ sft-dpo: build ## a real run of SFT, then DPO on derived pairs, then an export
 run: build ## start a server on this machine, data in .hone
 	@exec $${CARGO_TARGET_DIR:-target}/debug/hone-server
 
-test: build ## all tests, with the S3 server and grpcurl they use
-	@python3 scripts/fetch.py model rows grpcurl seaweedfs
+test: build ## all tests, with the S3 server, grpcurl and buf that they use
+	@python3 scripts/fetch.py model rows grpcurl buf seaweedfs
 	cargo test $(CARGO_FLAGS)
 
 web-test: build ## the web page in Chromium, over real runs; PICTURES=docs/pictures takes those of docs/web.md

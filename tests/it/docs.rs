@@ -1,9 +1,9 @@
-//! docs/api.md in the hands of a reader who pastes its commands one after the other; and of docs/numerics.md and
-//! docs/security.md, that the tests they name are there.
+//! docs/api.md and docs/grpcurl.md in the hands of a reader who pastes their commands one after the other; and of
+//! docs/numerics.md and docs/security.md, that the tests they name are there.
 
 use std::collections::BTreeSet;
 
-use hone_tests::{Act, Ended, Script, Server, Setup, repository, run};
+use hone_tests::{Ended, Server, Setup, repository, run};
 use tokio::process::Command;
 
 /// What a page tells its reader to paste into a shell.
@@ -22,30 +22,59 @@ async fn paste(server: &Server, commands: &str, variables: &[(&str, &str)]) -> E
 #[tokio::test]
 async fn every_command_of_the_api_page_works_as_pasted() {
     let page = std::fs::read_to_string(repository().join("docs/api.md")).unwrap();
-    let (before, after) = page.split_once("`CancelJob` asks").unwrap();
-    let preamble = page.split("```").nth(1).unwrap().trim_start_matches("sh\n");
-    let server = Setup::default().start().await;
-
-    let done = paste(&server, &(commands(before) + "\necho \"$MODEL $ROWS $CHECKPOINT\""), &[]).await;
+    let server = Setup::default().with_real_trainer().start().await;
+    let done = paste(&server, &(commands(&page) + "\necho \"$CHECKPOINT\""), &[]).await;
     let told = done.success();
-    let names: Vec<_> = told.lines().last().unwrap().split(' ').collect();
-    let [model, rows, checkpoint] = names[..] else { panic!("a name is missing: {names:?}") };
-    assert_eq!(checkpoint, "step-000003");
-    for words in ["JOB_STATE_SUCCEEDED", "\"name\": \"manifest.json\"", "\"status\": \"SERVING\"", "\"trained\": true"]
-    {
+    assert_eq!(told.lines().last(), Some("step-000003"));
+    for words in [
+        "JOB_STATE_SUCCEEDED",
+        "JOB_STATE_CANCELLED",
+        "\"name\": \"manifest.json\"",
+        "\"status\": \"SERVING\"",
+        "\"trained\": true",
+        "\"receivedBytes\": \"100\"",
+    ] {
         assert!(told.contains(words), "{told}\nshould say {words}");
     }
-
-    // The job to be cancelled runs until it is.
-    server.play(Script::of([Act::Running, Act::Steps(1), Act::Obey]));
-    let done = paste(&server, &format!("{preamble}\n{}", commands(after)), &[("MODEL", model), ("ROWS", rows)]).await;
-    let told = done.success();
-    assert!(told.contains("JOB_STATE_CANCELLED"), "{told}");
-    for words in ["google.rpc.BadRequest", "INVALID_FIELDS", "spec.sft.optimizer.learning_rate"] {
+    for words in ["google.rpc.BadRequest", "INVALID_FIELDS", "spec.sft.optimizer.learning_rate", "UPLOAD_BROKEN"] {
         assert!(done.stderr.contains(words), "{}\nshould say {words}", done.stderr);
     }
     let left = server.client().await.list_models(Default::default()).await.unwrap();
     assert!(left.models.is_empty(), "the page cleans up");
+}
+
+/// Every call of the public API, as the protos have them.
+fn calls() -> Vec<String> {
+    let protos = prost_reflect::DescriptorPool::decode(hone_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let public = protos.services().filter(|service| service.full_name().starts_with("hone.v1."));
+    let named = |service: prost_reflect::ServiceDescriptor| {
+        let methods: Vec<_> = service.methods().map(|method| method.name().to_owned()).collect();
+        methods.into_iter().map(move |method| format!("{}/{method}", service.full_name()))
+    };
+    public.flat_map(named).collect()
+}
+
+#[test]
+fn every_call_has_an_example_and_a_line_in_the_table() {
+    let read = |page: &str| std::fs::read_to_string(repository().join("docs").join(page)).unwrap();
+    let (examples, table) = (commands(&read("api.md")), read("grpcurl.md"));
+    let calls = calls();
+    assert!(calls.len() > 20, "{calls:?}");
+    for call in calls {
+        assert!(examples.contains(&format!(" {call}")), "docs/api.md has no command with {call}");
+        assert!(table.contains(&format!("| `{call}` |")), "docs/grpcurl.md has no line for {call}");
+    }
+}
+
+#[tokio::test]
+async fn every_command_of_the_page_on_grpcurl_works_as_pasted() {
+    let page = std::fs::read_to_string(repository().join("docs/grpcurl.md")).unwrap();
+    let server = Setup::default().start().await;
+    let done = paste(&server, &commands(&page), &[]).await;
+    for words in ["hone.v1.JobService", "\"SERVING\"", "\"storageRoot\"", "rpc WatchJob"] {
+        assert!(done.success().contains(words), "{done:#?} should say {words}");
+    }
+    assert!(done.stderr.contains("\"not_found\""), "{done:#?}");
 }
 
 /// Names of functions in this repository.

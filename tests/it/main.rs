@@ -4,6 +4,7 @@
 
 mod benchmark;
 mod blocking;
+mod buf_curl;
 mod canaries;
 mod cli;
 mod compare;
