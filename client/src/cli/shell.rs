@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
+use serde_json::json;
 
 use crate::args::Cli;
 use crate::failure::Failure;
@@ -25,6 +26,9 @@ pub(crate) fn completions(shell: Shell, out: &Output) -> Result<Ending, Failure>
 pub(crate) fn man(folder: &Path, out: &Output) -> Result<Ending, Failure> {
     std::fs::create_dir_all(folder).map_err(|error| Failure::file("make", folder, error))?;
     clap_mangen::generate_to(Cli::command(), folder).map_err(|error| Failure::file("write to", folder, error))?;
-    out.print(&folder.display().to_string())?;
+    match out.json {
+        true => out.print(&json!({ "path": folder.to_string_lossy() }).to_string())?,
+        false => out.print(&folder.display().to_string())?,
+    }
     Ok(Ending::Done)
 }
