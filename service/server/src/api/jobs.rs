@@ -13,13 +13,13 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
-use super::{convert, traced};
 use super::download::{self, Stretch};
 use super::gate::caller;
 use super::inputs::Inputs;
 use super::page::Page;
 use super::status::Problem;
 use super::watch::{self, Watches};
+use super::{convert, traced};
 use crate::attempts::{Attempts, Wish};
 use crate::caller::Caller;
 use crate::checkpoints::{Checkpoint, Checkpoints};
