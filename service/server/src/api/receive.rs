@@ -129,6 +129,12 @@ where
         let mut taken = uploads.claim(Key::new(kind, &caller.project, &request_id)).await;
         messages.cut = taken.cut.clone();
         let asks_only = messages.are_over().await?;
+        // What was deleted since is no answer.
+        if let Some(id) = taken.upload_id()
+            && uploads.get(&id, caller).await.is_err()
+        {
+            taken.take();
+        }
         if let Some(answer) = so_far(&taken.state, asks_only) {
             return Ok(answer);
         }

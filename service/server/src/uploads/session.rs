@@ -109,6 +109,14 @@ impl Sessions {
 }
 
 impl Claim {
+    /// The id of the upload that this became.
+    pub(crate) fn upload_id(&self) -> Option<String> {
+        match &*self.state {
+            State::Kept(upload) => Some(upload.id.clone()),
+            State::Fresh | State::Parked(_) => None,
+        }
+    }
+
     /// What came so far, which is no longer parked.
     pub(crate) fn take(&mut self) -> State {
         if matches!(*self.state, State::Parked(_)) {

@@ -265,7 +265,10 @@ async fn an_upload_that_broke_off_goes_on_under_its_request_id() {
     let again = stream(&server, 0, Vec::new(), true).await.unwrap();
     assert_eq!(again.dataset.as_ref(), Some(&dataset));
     let listed = soon(server.datasets().list_datasets(pb::ListDatasetsRequest::default())).await.unwrap();
-    assert_eq!(listed.into_inner().datasets, [dataset]);
+    assert_eq!(listed.into_inner().datasets, std::slice::from_ref(&dataset));
+    let delete = pb::DeleteDatasetRequest { dataset_id: dataset.dataset_id };
+    soon(server.datasets().delete_dataset(delete)).await.unwrap();
+    asked(0).await;
 }
 
 #[tokio::test]
