@@ -83,6 +83,7 @@ pub fn kind(event: &v1::JobEvent) -> String {
         Event::Benchmark(_) => "benchmark",
         Event::GradientNoise(_) => "gradient_noise",
         Event::Overfitting(_) => "overfitting",
+        Event::Leakage(_) => "leakage",
         Event::Resumed(_) => "resumed",
         Event::EarlyStopped(_) => "early_stopped",
         Event::Failure(_) => "failure",

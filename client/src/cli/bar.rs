@@ -81,7 +81,7 @@ impl Seen {
             Some(Event::Plan(plan)) => self.total_steps = plan.total_steps,
             Some(Event::TrainStep(step)) => {
                 self.memory_bytes = self.memory_bytes.max(step.peak_memory_bytes);
-                self.step = Some(*step);
+                self.step = Some(step.clone());
             }
             Some(Event::Evaluation(result)) => self.eval_loss = result.loss,
             Some(Event::ResourceUsage(usage)) => {

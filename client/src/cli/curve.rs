@@ -26,7 +26,7 @@ impl Curve {
         let mut curve = Self::default();
         for event in events {
             match &event.event {
-                Some(Event::TrainStep(step)) => drop(curve.steps.insert(step.step, *step)),
+                Some(Event::TrainStep(step)) => drop(curve.steps.insert(step.step, step.clone())),
                 Some(Event::Evaluation(result)) => drop(curve.evaluations.insert(result.step, result.clone())),
                 _ => {}
             }

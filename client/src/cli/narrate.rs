@@ -14,6 +14,10 @@ use crate::{report, scores};
 const STEP_LINES_APART: f64 = 1.0;
 /// Least time between two lines on the use of the machine, in seconds.
 const USAGE_LINES_APART: f64 = 30.0;
+/// Traffic below this is not told.
+const QUIET_BYTES_PER_SECOND: f64 = 1e6;
+/// Leaked rows that are shown.
+const SHOWN_LEAKS: usize = 3;
 /// Lines below the first stand under its text.
 const INDENT: &str = "          ";
 
@@ -98,6 +102,7 @@ impl Narrator {
             Some(Event::Benchmark(report)) => benchmark::text(report, paint),
             Some(Event::GradientNoise(found)) => noise(found, paint),
             Some(Event::Overfitting(found)) => overfitting(found, paint),
+            Some(Event::Leakage(found)) => leakage(found, paint),
             Some(Event::ExportReport(report)) => export_text(report, paint),
             Some(Event::Failure(failure)) => failure_text(failure, paint),
             Some(Event::Result(result)) => result_text(result, paint),
@@ -242,6 +247,22 @@ fn overfitting(found: &v1::Overfitting, paint: Paint) -> String {
     )
 }
 
+fn leakage(found: &v1::Leakage, paint: Paint) -> String {
+    let mut text = format!(
+        "{} of {}: {} the same as a training row, {} nearly the same; the held-out loss flatters the run",
+        paint.yellow("leakage"),
+        counted(found.held_out_rows, "held-out row"),
+        count(found.exact_rows),
+        count(found.near_rows),
+    );
+    for pair in found.rows.iter().take(SHOWN_LEAKS) {
+        let start: String = pair.text.chars().take(60).collect();
+        let place = format!("row {} like training row {}", pair.row, pair.train_row);
+        text += &format!("\n  {place}, {}: {}", percent(pair.similarity), printable(start.trim()));
+    }
+    text
+}
+
 fn evaluation(result: &v1::EvaluationResult, paint: Paint) -> String {
     let mut text = format!(
         "{} step {}  held-out loss {} ± {:.4}",
@@ -330,6 +351,24 @@ fn usage_text(usage: &v1::ResourceUsage) -> String {
     }
     if let Some(share) = usage.device_utilization {
         text += &format!(" busy {}", percent(share));
+    }
+    if let Some(watts) = usage.device_power_watts {
+        text += &format!(" {watts:.0} W");
+    }
+    if let Some(degrees) = usage.device_temperature_celsius {
+        text += &format!(" {degrees:.0} °C");
+    }
+    let moved = [
+        ("from storage", usage.storage_read_bytes_per_second),
+        ("to storage", usage.storage_write_bytes_per_second),
+        ("from disk", usage.disk_read_bytes_per_second),
+        ("to disk", usage.disk_write_bytes_per_second),
+    ];
+    for (what, rate) in moved {
+        // What rests is not worth a word.
+        if let Some(rate) = rate.filter(|rate| *rate >= QUIET_BYTES_PER_SECOND) {
+            text += &format!(", {}/s {what}", bytes(rate as u64));
+        }
     }
     text
 }

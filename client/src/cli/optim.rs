@@ -43,6 +43,9 @@ pub(crate) struct OptimizerArgs {
     /// Number format of the optimizer's moments. Default float32.
     #[arg(long, value_name = "FORMAT", value_parser = moments(), help_heading = "Optimizer details")]
     moments: Option<v1::MomentFormat>,
+    /// Steps between two reports of the gradient's norm by layer; 0 reports none. Default 0.
+    #[arg(long, value_name = "N", help_heading = "Optimizer details")]
+    gradient_groups_every: Option<u32>,
 }
 
 impl OptimizerArgs {
@@ -60,6 +63,7 @@ impl OptimizerArgs {
             nesterov: self.nesterov.then_some(true),
             lora_plus_ratio: self.lora_plus_ratio,
             moments: self.moments.unwrap_or_default().into(),
+            gradient_groups_every_steps: self.gradient_groups_every,
         }
     }
 }

@@ -131,6 +131,9 @@ pub(crate) struct DataArgs {
     /// Leave out training rows that say the same as an earlier one. Default: they are counted and take part.
     #[arg(long, help_heading = "Model and rows")]
     drop_duplicates: bool,
+    /// Tell of held-out rows that share this much with a training row, 0 to 1; 0 looks for none. Default 0.8.
+    #[arg(long, value_name = "SHARE", help_heading = "Model and rows")]
+    leakage_similarity: Option<f64>,
 }
 
 /// What the messages of all training tasks have in common.
@@ -219,6 +222,7 @@ impl DataArgs {
             max_eval_examples: self.max_eval_examples,
             mix: given(v1::MixSpec { weights: self.mix.clone(), until: self.mix_until.unwrap_or_default().into() }),
             drop_duplicates: self.drop_duplicates,
+            leakage_similarity: self.leakage_similarity,
         })
     }
 }

@@ -63,6 +63,7 @@ fn every_flag_sets_its_field_and_no_other() {
         json!({"sft": {"data": {"mix": {"weights": [1.0], "until": "MIX_UNTIL_ALL_EXHAUSTED"}}}}),
     );
     check(&["--drop-duplicates"], json!({"sft": {"data": {"drop_duplicates": true}}}));
+    check(&["--leakage-similarity", "0.9"], json!({"sft": {"data": {"leakage_similarity": 0.9}}}));
     check(&["--loss-on", "assistant"], json!({"sft": {"loss_on": "LOSS_ON_ASSISTANT"}}));
     check(&["--neftune-noise-alpha", "5"], json!({"sft": {"neftune_noise_alpha": 5.0}}));
     check(&["--epochs", "2.5"], json!({"sft": {"epochs": 2.5}}));
@@ -98,6 +99,7 @@ fn every_flag_sets_its_field_and_no_other() {
     check(&["--epsilon", "1e-6"], json!({"sft": {"optimizer": {"epsilon": 1e-6}}}));
     check(&["--momentum", "0.5"], json!({"sft": {"optimizer": {"momentum": 0.5}}}));
     check(&["--nesterov"], json!({"sft": {"optimizer": {"nesterov": true}}}));
+    check(&["--gradient-groups-every", "5"], json!({"sft": {"optimizer": {"gradient_groups_every_steps": 5}}}));
     check(&["--moments", "block8"], json!({"sft": {"optimizer": {"moments": "MOMENT_FORMAT_BLOCK8"}}}));
     check(&["--examples-per-step", "8"], json!({"sft": {"batch": {"examples_per_step": 8}}}));
     check(&["--tokens-per-micro-batch", "64"], json!({"sft": {"batch": {"tokens_per_micro_batch": 64}}}));

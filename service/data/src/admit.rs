@@ -40,13 +40,17 @@ pub mod reason {
     pub const DUPLICATE: &str = "duplicate";
     /// An evaluation row that says the same as a training row; takes part.
     pub const IN_TRAINING_ROWS: &str = "in_training_rows";
+    /// An evaluation row that says nearly the same as a training row; takes part.
+    pub const LIKE_TRAINING_ROW: &str = "like_training_row";
     /// Trained on, but no token that ends an answer is; takes part.
     pub const END_NOT_TRAINED: &str = "end_token_not_trained";
 
     /// Whether rows of this fate take no part. The others are examples all the same, whole or changed: each row that was
     /// read either takes part or is counted under exactly one reason that removes it.
     pub fn removes(reason: &str) -> bool {
-        ![OVER_LENGTH_TRUNCATED, OVER_LENGTH_SPLIT, DUPLICATE, IN_TRAINING_ROWS, END_NOT_TRAINED].contains(&reason)
+        let stays =
+            [OVER_LENGTH_TRUNCATED, OVER_LENGTH_SPLIT, DUPLICATE, IN_TRAINING_ROWS, LIKE_TRAINING_ROW, END_NOT_TRAINED];
+        !stays.contains(&reason)
     }
 }
 

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::thread;
 
 use hone_job::event::{DatasetReport, ReasonCount, SourceShare};
+use hone_job::insight::Leakage;
 use hone_job::spec::{Data, Mix, Order, OverLength, Task};
 use tokio::runtime::Handle;
 
 use crate::admit::{LengthPolicy, Tally, reason};
 use crate::ends::Ends;
 use crate::examples::Examples;
+use crate::leakage;
 use crate::mix::{self, Mixture};
 use crate::order::{Cursor, Sequence};
 use crate::source;
@@ -60,6 +62,8 @@ pub struct Options {
     pub mix: Option<Mix>,
     /// Whether a training row that says the same as an earlier one is left out.
     pub drop_duplicates: bool,
+    /// Share of common pieces from which on a held-out row is nearly the same as a training row; 0 looks for none.
+    pub leakage_similarity: f64,
     /// Threads that tokenise.
     pub threads: usize,
 }
@@ -87,6 +91,7 @@ impl Options {
             max_eval_examples: data.max_eval_examples,
             mix: data.mix.clone(),
             drop_duplicates: data.drop_duplicates,
+            leakage_similarity: data.leakage_similarity,
             threads: thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -110,6 +115,8 @@ pub struct Dataset {
     pub mixture: Option<Mixture>,
     /// Which kinds of training rows teach where an answer ends.
     pub ends: Ends,
+    /// Evaluation rows that say the same as training rows, or nearly; absent when there is none.
+    pub leakage: Option<Leakage>,
 }
 
 impl Dataset {
@@ -158,7 +165,7 @@ impl Dataset {
         let mixture = mix.map(|mix| found.train.mixture(&mix, uris, &mut train_report)).transpose()?;
         let eval = found.eval.map(|split| split.examples).unwrap_or_default();
         let Split { examples, ends, .. } = found.train;
-        Ok(Self { train: examples, eval, train_report, eval_report, mixture, ends })
+        Ok(Self { train: examples, eval, train_report, eval_report, mixture, ends, leakage: found.leakage })
     }
 }
 
@@ -212,6 +219,7 @@ impl Split {
 pub(crate) struct Examined {
     pub(crate) train: Split,
     pub(crate) eval: Option<Split>,
+    pub(crate) leakage: Option<Leakage>,
 }
 
 /// Runs the rows through every step.
@@ -236,7 +244,7 @@ pub(crate) async fn examine(
             end_ids: tokenizer.stop_ids().to_vec(),
         };
         let end_ids = policy.end_ids.clone();
-        let rows = RowTokenizer::new(tokenizer, options.chat_template.as_deref(), options.form)?;
+        let rows = RowTokenizer::new(tokenizer.clone(), options.chat_template.as_deref(), options.form)?;
         let mut reading = Reading {
             rows: &rows,
             end_ids: &end_ids,
@@ -254,7 +262,14 @@ pub(crate) async fn examine(
         for objects in &eval {
             reading.each(objects, &mut |outcome| held_out.add(outcome))?;
         }
-        held_out.end()
+        let mut found = held_out.end()?;
+        if let Some(eval) = found.eval.as_mut().filter(|_| options.leakage_similarity > 0.0) {
+            let (train, held_out) = (&found.train.examples, eval.examples.all()?);
+            let similarity = options.leakage_similarity;
+            let tally = &mut eval.tally;
+            found.leakage = leakage::find(train, &held_out, tally, similarity, options.threads, &tokenizer)?;
+        }
+        Ok(found)
     };
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Interrupted(error.to_string()))?
 }

@@ -15,6 +15,7 @@ pub mod ends;
 pub mod example;
 pub mod examples;
 pub mod gguf;
+mod leakage;
 pub mod mix;
 pub mod order;
 pub mod pack;

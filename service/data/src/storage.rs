@@ -21,6 +21,7 @@ use url::Url;
 mod error;
 mod options;
 mod parts;
+mod traffic;
 mod watched;
 
 use error::Place;
@@ -28,6 +29,7 @@ pub use error::{Error, Step};
 pub use options::{Secret, StorageOptions};
 pub use parts::Parts;
 use parts::{NOTE, PART_BYTES, part_bytes};
+pub use traffic::{Traffic, traffic};
 use watched::Connector;
 pub use watched::{Watched, Watcher};
 
@@ -206,14 +208,17 @@ impl Location {
     /// The whole object.
     pub async fn get(&self) -> Result<Bytes> {
         let object = self.store.get(&self.path).await.map_err(self.failed(Step::Get))?;
-        object.bytes().await.map_err(self.failed(Step::Get))
+        let bytes = object.bytes().await.map_err(self.failed(Step::Get))?;
+        traffic::note_read(bytes.len());
+        Ok(bytes)
     }
 
     /// The object in pieces.
     pub async fn get_stream(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
         let object = self.store.get(&self.path).await.map_err(self.failed(Step::Get))?;
         let here = self.clone();
-        Ok(object.into_stream().map_err(move |error| here.failure(Step::Get, error)).boxed())
+        let pieces = object.into_stream().inspect_ok(|piece| traffic::note_read(piece.len()));
+        Ok(pieces.map_err(move |error| here.failure(Step::Get, error)).boxed())
     }
 
     /// Some bytes of the object, in pieces. A range that ends after the object gives what there is.
@@ -259,7 +264,9 @@ impl Location {
     }
 
     async fn put_in_one(&self, bytes: Bytes) -> Result<()> {
+        let num_bytes = bytes.len();
         self.store.put(&self.path, PutPayload::from(bytes)).await.map_err(self.failed(Step::Put))?;
+        traffic::note_written(num_bytes);
         Ok(())
     }
 

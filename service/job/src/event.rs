@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::answer::AnswerReport;
 use crate::benchmark::BenchmarkReport;
 use crate::failure::Failure;
-use crate::insight::{GradientNoise, HardExamples, Overfitting};
+use crate::insight::{GradientGroup, GradientNoise, HardExamples, Leakage, Overfitting};
+use crate::machine::{ResourceUsage, StepTime};
 use crate::score::{AnswerMetrics, ScoreReport};
 use crate::spec::JobSpec;
 use crate::state::State;
@@ -72,6 +73,8 @@ pub enum Event {
     Overfitting(Overfitting),
     /// How fast training is with several settings.
     Benchmark(BenchmarkReport),
+    /// Held-out rows that say nearly the same as training rows.
+    Leakage(Leakage),
     /// The attempt failed.
     Failure(Failure),
     /// The job's outcome.
@@ -254,6 +257,12 @@ pub struct TrainStep {
     pub peak_memory_bytes: u64,
     /// How pairs were told apart; in dpo only.
     pub preference: Option<PreferenceMetrics>,
+    /// What the time of the step went to, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<StepTime>,
+    /// The gradient's norm by layer, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gradient_groups: Vec<GradientGroup>,
 }
 
 /// An evaluation of held-out rows.
@@ -316,19 +325,6 @@ pub struct CheckpointSaved {
     pub eval_loss: Option<f64>,
     /// Wall time from snapshot to verified, in seconds.
     pub seconds: f64,
-}
-
-/// Use of the machine. What the machine lacks is absent.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ResourceUsage {
-    /// Resident memory of the trainer, in bytes.
-    pub host_memory_bytes: u64,
-    /// Processor use of the trainer in cores.
-    pub cpu_cores: f64,
-    /// Device memory in use, in bytes.
-    pub device_memory_bytes: Option<u64>,
-    /// Share of time the device was busy.
-    pub device_utilization: Option<f64>,
 }
 
 /// Something a person should know.

@@ -40,6 +40,53 @@ pub struct Overfitting {
     pub training_loss_now: f64,
 }
 
+/// The gradient of some of the trained values.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GradientGroup {
+    /// Which ones: a layer, such as `layers.3`, or what belongs to none, such as `embed_tokens`.
+    pub name: String,
+    /// L2 norm of their gradient before clipping.
+    pub norm: f64,
+}
+
+/// Held-out rows that say the same as training rows, or nearly.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Leakage {
+    /// Held-out rows looked at.
+    pub held_out_rows: u64,
+    /// Training rows that they were compared with.
+    pub train_rows: u64,
+    /// Those that say the same as a training row.
+    pub exact_rows: u64,
+    /// Those that say nearly the same as one, and are none of the above.
+    pub near_rows: u64,
+    /// Share of common pieces from which on rows are nearly the same.
+    pub similarity: f64,
+    /// The most similar pairs, the most similar first; at most 20.
+    pub rows: Vec<LeakedRow>,
+    /// How long the comparison took, in seconds.
+    pub seconds: f64,
+}
+
+/// A held-out row and the training row that it is most like. Texts are cut at 500 characters.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LeakedRow {
+    /// Object the held-out row is in.
+    pub object: String,
+    /// Number of the held-out row in it, from 1.
+    pub row: u64,
+    /// Its text.
+    pub text: String,
+    /// Object the training row is in.
+    pub train_object: String,
+    /// Number of the training row in it, from 1.
+    pub train_row: u64,
+    /// Its text.
+    pub train_text: String,
+    /// Share of common pieces; 1 where the rows say the same.
+    pub similarity: f64,
+}
+
 /// The held-out rows that the model finds hardest, the hardest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HardExamples {

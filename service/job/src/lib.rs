@@ -11,6 +11,7 @@ pub mod event;
 pub mod failure;
 pub mod id;
 pub mod insight;
+pub mod machine;
 pub mod score;
 pub mod spec;
 pub mod state;

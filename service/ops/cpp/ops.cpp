@@ -1,6 +1,7 @@
 // All operators as one translation unit: LibTorch's headers cost far more time than what is built on them.
 #include "attention.cpp"
 #include "capped_attention.cpp"
+#include "device_memory.cpp"
 #include "head.cpp"
 #include "linear.cpp"
 #include "lora_linear.cpp"

@@ -5,6 +5,7 @@
 
 mod attention;
 mod capped_attention;
+mod device_memory;
 mod ffi;
 mod grad;
 mod head;
@@ -18,6 +19,7 @@ mod rows;
 
 pub use attention::{Group, document_attention, rotary_attention, varlen_flash};
 pub use capped_attention::{SoftCap, capped_attention};
+pub use device_memory::{DeviceMemory, device_memory};
 pub use grad::{backward, set_grad};
 pub use head::{head_cross_entropy, head_logprobs, head_nll};
 pub use libraries::{Libraries, LoadError, libtorch_version, load_cuda};

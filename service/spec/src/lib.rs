@@ -201,6 +201,7 @@ impl Reader {
                 weights: mix.weights,
             }),
             drop_duplicates: data.drop_duplicates,
+            leakage_similarity: data.leakage_similarity.unwrap_or(defaults.leakage_similarity),
         }
     }
 
@@ -437,6 +438,7 @@ fn data_message(data: Data) -> pb::DataSpec {
         max_eval_examples: data.max_eval_examples,
         mix: data.mix.map(mix_message),
         drop_duplicates: data.drop_duplicates,
+        leakage_similarity: Some(data.leakage_similarity),
     }
 }
 

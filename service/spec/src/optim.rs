@@ -51,6 +51,7 @@ impl Reader {
             weight_decay: optimizer.weight_decay.unwrap_or(defaults.weight_decay),
             max_grad_norm: optimizer.max_grad_norm.unwrap_or(defaults.max_grad_norm),
             moments: self.choice(format!("{path}.moments"), optimizer.moments, moment_format),
+            gradient_groups_every_steps: optimizer.gradient_groups_every_steps.unwrap_or_default(),
         }
     }
 
@@ -153,6 +154,7 @@ pub(super) fn optimizer_message(optimizer: Optimizer) -> pb::OptimizerSpec {
             MomentFormat::Block8 => pb::MomentFormat::Block8,
         }
         .into(),
+        gradient_groups_every_steps: Some(optimizer.gradient_groups_every_steps),
         ..Default::default()
     };
     match optimizer.rule {

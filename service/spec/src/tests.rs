@@ -126,12 +126,14 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
         ..hone_job::spec::Lora::default()
     });
     training.data.drop_duplicates = true;
+    training.data.leakage_similarity = 0.6;
     let until = hone_job::spec::MixUntil::AllExhausted;
     training.data.mix = Some(hone_job::spec::Mix { weights: vec![2.5], until });
     training.init_from = Some("s3://b/adapter".into());
     training.schedule.warmup = Warmup::Steps(7);
     training.schedule.min_learning_rate_ratio = 0.1;
     training.optimizer.lora_plus_ratio = 16.0;
+    training.optimizer.gradient_groups_every_steps = 5;
     training.optimizer.moments = MomentFormat::Block8;
     training.length = Length::MaxSteps(11);
     training.evaluation.every_steps = Some(3);

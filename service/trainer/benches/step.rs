@@ -18,7 +18,7 @@ use hone_data::tokenize::{Document, Example, IGNORE_INDEX};
 use hone_job::spec::Lora;
 use hone_trainer::loss::{Targets, token_losses};
 use hone_trainer::model::{Adapter, Batch, Decoder, LoraOptions, TrainingOptions};
-use hone_trainer::task::peak_memory_bytes;
+use hone_trainer::task::{Usage, peak_memory_bytes};
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -52,6 +52,9 @@ struct Arguments {
     /// Shows the operators that took longest in one step.
     #[arg(long)]
     ops: bool,
+    /// Shows what it costs to look at the machine.
+    #[arg(long)]
+    machine: bool,
     /// What cargo gives to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -121,6 +124,24 @@ fn main() {
     if arguments.ops {
         show_ops(|| step(&steps[0]));
     }
+    if arguments.machine {
+        show_machine();
+    }
+}
+
+/// What a sample of the machine's use takes, of which a run has one in ten seconds.
+fn show_machine() {
+    let mut usage = Usage::new(Device::Cpu);
+    let mut millis: Vec<f64> = (0..200)
+        .map(|_| {
+            let start = Instant::now();
+            let _ = usage.sample();
+            1e3 * start.elapsed().as_secs_f64()
+        })
+        .collect();
+    millis.sort_by(f64::total_cmp);
+    let (median, most) = (millis[millis.len() / 2], millis[millis.len() - 1]);
+    println!("a sample of the machine: {median:.2} ms (at most {most:.2}), {:.4}% of ten seconds", median / 100.0);
 }
 
 /// One step without its update: forward and backward over all micro-batches.

@@ -31,12 +31,13 @@ mod row_text;
 mod saver;
 pub mod score;
 mod setup;
+mod step_clock;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod train;
 mod usage;
 
-pub use usage::peak_memory_bytes;
+pub use usage::{Usage, peak_memory_bytes};
 
 /// Whom a task tells what happens, and who says when to stop: the server, or a test.
 pub trait Observer: Send + Sync {

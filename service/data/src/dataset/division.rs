@@ -88,7 +88,7 @@ impl HeldOutRows<'_> {
             split.end_source();
             split.sampled(self.options.max_eval_examples)
         });
-        Ok(Examined { train: self.train.sampled(self.options.max_train_examples), eval })
+        Ok(Examined { train: self.train.sampled(self.options.max_train_examples), eval, leakage: None })
     }
 }
 

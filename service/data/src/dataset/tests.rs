@@ -48,6 +48,28 @@ fn count(report: &DatasetReport, reason: &str) -> u64 {
 }
 
 #[tokio::test]
+async fn held_out_rows_that_are_like_training_rows_are_told_with_both_places_and_texts() {
+    let long = |number: usize, last: &str| {
+        let words: Vec<String> = (0..30).map(|place| format!("word{}", number * 100 + place)).collect();
+        json!({ "text": format!("{} {last}", words.join(" ")) })
+    };
+    let train = file(&(0..20).map(|number| long(number, "end")).collect::<Vec<_>>());
+    let eval = file(&[long(50, "end"), long(3, "other"), long(7, "end")]);
+    let found = load(&train, Some(&eval), options()).await.unwrap();
+    let leakage = found.leakage.expect("planted rows are found");
+    assert_eq!((leakage.exact_rows, leakage.near_rows, leakage.held_out_rows, leakage.train_rows), (1, 1, 3, 20));
+    let places: Vec<_> = leakage.rows.iter().map(|pair| (pair.row, pair.train_row)).collect();
+    assert_eq!(places, [(3, 8), (2, 4)]);
+    assert!(leakage.rows[1].text.ends_with("other") && leakage.rows[1].train_text.ends_with("end"), "{leakage:?}");
+    let report = found.eval_report.unwrap();
+    assert_eq!((count(&report, reason::LIKE_TRAINING_ROW), accounted(&report)), (1, 3));
+    let note = &report.reasons.iter().find(|one| one.reason == reason::LIKE_TRAINING_ROW).unwrap().rows[0].note;
+    assert!(note.contains("% like ") && note.ends_with(" row 4"), "{note}");
+    let off = load(&train, Some(&eval), Options { leakage_similarity: 0.0, ..options() }).await.unwrap();
+    assert_eq!(off.leakage, None);
+}
+
+#[tokio::test]
 async fn examples_come_in_reading_order_whatever_the_threads() {
     let rows = file(&texts(1000));
     let one = load(&rows, None, Options { threads: 1, ..options() }).await.unwrap();

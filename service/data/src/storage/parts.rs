@@ -13,7 +13,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload, PutResult, UploadPart, WriteMultipart};
 use tracing::Instrument;
 
-use super::{Location, Result, Step};
+use super::{Location, Result, Step, traffic};
 
 /// Bytes of a part of what has an unknown length.
 pub(super) const PART_BYTES: usize = 8 << 20;
@@ -59,6 +59,7 @@ impl Parts {
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let capacity = self.writer.wait_for_capacity(self.at_once).await;
         capacity.map_err(|error| self.object.failure(Step::Put, error))?;
+        traffic::note_written(bytes.len());
         self.writer.put(bytes);
         Ok(())
     }

@@ -29,6 +29,13 @@ pub struct Data {
     /// Whether a training row that says the same as an earlier one is left out. Default: counted, not left out.
     #[serde(default)]
     pub drop_duplicates: bool,
+    /// Share of common pieces from which on a held-out row is nearly the same as a training row; 0 looks for none. Default 0.8.
+    #[serde(default = "leakage_similarity")]
+    pub leakage_similarity: f64,
+}
+
+const fn leakage_similarity() -> f64 {
+    0.8
 }
 
 /// How sources of training rows are mixed.
@@ -80,6 +87,7 @@ impl Data {
             max_eval_examples: None,
             mix: None,
             drop_duplicates: false,
+            leakage_similarity: leakage_similarity(),
         }
     }
 
@@ -100,6 +108,7 @@ impl Data {
         }
         check.that(self.max_train_examples != Some(0), "data.max_train_examples", "must be at least 1");
         check.that(self.max_eval_examples != Some(0), "data.max_eval_examples", "must be at least 1");
+        check.within(self.leakage_similarity, 0.0..=1.0, "data.leakage_similarity");
         if let Some(mix) = &self.mix {
             let (weights, sources) = (mix.weights.len(), self.train.len());
             check.that(

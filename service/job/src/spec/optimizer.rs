@@ -20,6 +20,8 @@ pub struct Optimizer {
     pub max_grad_norm: f64,
     /// Number format of the moments. Default float32.
     pub moments: MomentFormat,
+    /// Steps between two reports of the gradient's norm by layer; 0 reports none. Default 0.
+    pub gradient_groups_every_steps: u32,
 }
 
 impl Default for Optimizer {
@@ -38,6 +40,7 @@ impl Optimizer {
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             moments: MomentFormat::default(),
+            gradient_groups_every_steps: 0,
         }
     }
 
@@ -66,6 +69,8 @@ impl Optimizer {
         check.within(self.weight_decay, 0.0..=1.0, "optimizer.weight_decay");
         check.within(self.max_grad_norm, 0.0..=1e6, "optimizer.max_grad_norm");
         check.within(self.lora_plus_ratio, 1.0..=1000.0, "optimizer.lora_plus_ratio");
+        let every = f64::from(self.gradient_groups_every_steps);
+        check.within(every, 0.0..=1e6, "optimizer.gradient_groups_every_steps");
     }
 }
 

@@ -13,6 +13,7 @@ use crate::record::{JobRecord, trace_id};
 use crate::store::Upload;
 
 mod event;
+mod machine;
 mod preview;
 mod score;
 

@@ -15,6 +15,7 @@ pub(super) fn event_json(mut event: Event) -> String {
         Event::TrainStep(step) => clean_step(step),
         Event::Evaluation(evaluation) => clean_evaluation(evaluation),
         Event::CheckpointSaved(saved) => clean(&mut saved.seconds),
+        // The numbers that may be absent are so where they are not finite.
         Event::ResourceUsage(usage) => clean(&mut usage.cpu_cores),
         Event::Result(Outcome { train_seconds, eval_seconds, preference_before, preference_after, .. }) => {
             clean(train_seconds);
@@ -32,6 +33,7 @@ pub(super) fn event_json(mut event: Event) -> String {
         // Their figures are finite or absent.
         | Event::GradientNoise(_)
         | Event::Overfitting(_)
+        | Event::Leakage(_)
         | Event::Answers(_)
         // Its rates are of times above zero, or zero.
         | Event::Benchmark(_)
@@ -55,6 +57,7 @@ fn clean_step(step: &mut TrainStep) {
         clean(number);
     }
     step.preference.iter_mut().for_each(clean_preference);
+    step.gradient_groups.retain(|group| group.norm.is_finite());
 }
 
 fn clean_evaluation(evaluation: &mut Evaluation) {
@@ -100,7 +103,8 @@ pub(super) fn finished(end: End) -> pb::Finished {
 
 #[cfg(test)]
 mod tests {
-    use hone_job::event::{BucketLoss, CheckpointSaved, ResourceUsage};
+    use hone_job::event::{BucketLoss, CheckpointSaved};
+    use hone_job::machine::ResourceUsage;
 
     use super::*;
 

@@ -72,6 +72,20 @@ pub(super) struct Step<'a> {
     pub(super) number: u64,
 }
 
+/// How far the gradients of a step are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Passed {
+    /// Its rows are cut into micro-batches.
+    Packed,
+    /// The loss of a micro-batch is known.
+    Forward,
+    /// Its gradients are added up.
+    Backward {
+        /// Its weight in the step's average: its targets, or its pairs.
+        weight: f64,
+    },
+}
+
 /// What the backward passes of one step found; the gradients themselves are in what is trained.
 #[derive(Debug)]
 pub(super) struct Gradients {
@@ -92,21 +106,21 @@ pub(super) struct Gradients {
 }
 
 impl Objective {
-    /// Adds up the gradients of a step's loss, micro-batch by micro-batch. After each one `added` hears its weight in the step's
-    /// average: its targets, or its pairs.
+    /// Adds up the gradients of a step's loss, micro-batch by micro-batch. `passed` hears how far it is.
     pub(super) fn gradients(
         &self,
         model: &Decoder,
         adapter: Option<&Adapter>,
         step: &Step<'_>,
-        added: &mut dyn FnMut(f64),
+        passed: &mut dyn FnMut(Passed),
     ) -> Gradients {
         let micro_batches = pack(&step.examples, step.tokens_per_micro_batch, model.prefixes());
+        passed(Passed::Packed);
         let found = match self {
             Objective::Likelihood { noise_alpha } => {
-                likelihood(model, adapter, step, &micro_batches, *noise_alpha, added)
+                likelihood(model, adapter, step, &micro_batches, *noise_alpha, passed)
             }
-            Objective::Preference(objective) => objective.gradients(model, adapter, step, &micro_batches, added),
+            Objective::Preference(objective) => objective.gradients(model, adapter, step, &micro_batches, passed),
         };
         Gradients {
             examples: step.indices.len() as u64,
@@ -143,7 +157,7 @@ fn likelihood(
     step: &Step<'_>,
     micro_batches: &[MicroBatch],
     noise_alpha: f64,
-    added: &mut dyn FnMut(f64),
+    passed: &mut dyn FnMut(Passed),
 ) -> Gradients {
     let num_targets: u64 = micro_batches.iter().map(|batch| batch.num_targets).sum();
     let device = model.device();
@@ -153,9 +167,10 @@ fn likelihood(
         let pass = model.forward_to_train(Batch::of(micro_batch, device), options);
         let losses = token_losses(model, adapter, pass.hidden(), &Targets::new(micro_batch, device));
         let nll = losses.nll.sum(Kind::Float);
+        passed(Passed::Forward);
         (&nll / num_targets as f64).backward();
         pass.backward();
-        added(micro_batch.num_targets as f64);
+        passed(Passed::Backward { weight: micro_batch.num_targets as f64 });
         let correct = losses.correct.sum(Kind::Double);
         sum += Tensor::stack(&[nll.detach().to_kind(Kind::Double), correct], 0);
     }
@@ -171,7 +186,7 @@ impl PairObjective {
         adapter: Option<&Adapter>,
         step: &Step<'_>,
         micro_batches: &[MicroBatch],
-        added: &mut dyn FnMut(f64),
+        passed: &mut dyn FnMut(Passed),
     ) -> Gradients {
         let device = model.device();
         let indices: Vec<i64> = step.indices.iter().map(|&index| index as i64).collect();
@@ -203,9 +218,10 @@ impl PairObjective {
             if nll_weight > 0.0 {
                 loss += scores.chosen_nll.sum(Kind::Float) * nll_weight;
             }
+            passed(Passed::Forward);
             loss.backward();
             pass.backward();
-            added(places.numel() as f64);
+            passed(Passed::Backward { weight: places.numel() as f64 });
             sum += figures(&self.preference, &pairs, &losses.detach()).sum_dim_intlist(
                 [0i64].as_slice(),
                 false,

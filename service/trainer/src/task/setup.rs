@@ -204,6 +204,9 @@ fn report_dataset(dataset: &Dataset, observer: &dyn Observer) {
             observer.report(Event::Warning(Warning { code: "no_evaluation_rows".into(), message: message.into() }));
         }
     }
+    if let Some(leakage) = &dataset.leakage {
+        observer.report(Event::Leakage(leakage.clone()));
+    }
     for warning in warnings(dataset) {
         observer.report(Event::Warning(warning));
     }

@@ -12,15 +12,18 @@ use hone_data::tokenize::Example;
 use hone_data::tokenizer::Tokenizer;
 use hone_job::checkpoint::id_of_step;
 use hone_job::event::{Event, Outcome, Phase, Plan, TrainStep};
+use hone_job::insight::GradientGroup;
+use hone_job::machine::StepTime;
 use hone_job::spec::{self, JobSpec, Task, Training};
 
 use super::activations::Activations;
 use super::evaluate::{RowFigure, finite};
-use super::objective::{Gradients, Objective, PairObjective, ReferenceLogps, Step};
+use super::objective::{Gradients, Objective, PairObjective, Passed, ReferenceLogps, Step};
 use super::progress::{Progress, VERSION};
 use super::reference::ReferencePolicy;
 use super::saver::Saver;
 use super::setup::{Prepared, initial_adapter, prepare};
+use super::step_clock::{Part, StepClock};
 use super::usage::{Usage, peak_memory_bytes};
 use super::{Observer, checkpoints, resume};
 use crate::checkpoint::Snapshot;
@@ -36,6 +39,7 @@ use crate::workspace::Workspace;
 
 mod evaluation;
 mod forecast;
+mod groups;
 mod insight;
 mod memory;
 mod unsound;
@@ -96,6 +100,8 @@ struct Run {
     turn: insight::Turn,
     usage: Usage,
     spans: Sample,
+    /// When the last step or evaluation ended.
+    idle_since: Instant,
     compute: Compute,
     observer: Arc<dyn Observer>,
 }
@@ -172,7 +178,8 @@ impl Run {
             row_figures: Vec::new(),
             noise: insight::Noise::default(),
             turn: insight::Turn::default(),
-            usage: Usage::new(),
+            usage: Usage::new(compute.device),
+            idle_since: Instant::now(),
             spans: Sample::default(),
             spec,
             model,
@@ -230,22 +237,28 @@ impl Run {
     /// One optimizer step.
     fn step(&mut self) -> Result<(), Error> {
         let start = Instant::now();
+        let waited = start - self.idle_since;
         let step = self.progress.step + 1;
         let _span = self.spans.takes(start).then(|| trace::part(tracing::info_span!("step", step)).entered());
+        let mut clock = StepClock::start(step, self.compute.device);
         let indices = self.rows.next_step(self.training().batch.examples_per_step as usize);
         let examples = self.train.of(&indices)?;
-        let (gradients, noise) = self.gradients_within_memory(&indices, &examples);
+        let (gradients, noise) = self.gradients_within_memory(&indices, &examples, &mut clock);
         let learning_rate = self.schedule.learning_rate(self.progress.step) * self.progress.plateau.scale();
+        let groups = self.gradient_groups_if_due();
         let grad_norm = clip(self.trained.flat_grad(), self.training().optimizer.max_grad_norm);
         let is_sound = gradients.loss.is_finite() && grad_norm.is_finite();
         if is_sound {
             self.optimizer.update(self.trained.flat(), self.trained.flat_grad(), learning_rate);
         }
         self.trained.zero_grad();
+        clock.lap(Part::Update);
         self.advance(&gradients, is_sound, start.elapsed().as_secs_f64());
-        self.report_step(&gradients, finite(grad_norm), learning_rate, start.elapsed().as_secs_f64());
+        let told = Told { grad_norm: finite(grad_norm), groups, learning_rate, time: clock.told(waited) };
+        self.report_step(&gradients, told, start.elapsed().as_secs_f64());
         self.observe_loss(gradients.loss);
         self.observe_noise(noise);
+        self.idle_since = Instant::now();
         match is_sound {
             true => Ok(()),
             false => self.tell_skipped(&examples),
@@ -253,7 +266,12 @@ impl Run {
     }
 
     /// Adds up the gradients of a step's loss. Of an adapter, whose values are few, it is measured how noisy they are.
-    fn gradients(&self, indices: &[usize], examples: &[Example]) -> (Gradients, Option<NoiseSample>) {
+    fn gradients(
+        &self,
+        indices: &[usize],
+        examples: &[Example],
+        clock: &mut StepClock,
+    ) -> (Gradients, Option<NoiseSample>) {
         let step = Step {
             indices,
             examples: examples.iter().collect(),
@@ -264,13 +282,19 @@ impl Run {
         };
         let gradient = self.trained.flat_grad();
         let mut probe = self.trained.adapter().map(|_| NoiseProbe::new(gradient));
-        let mut added = |weight: f64| {
-            if let Some(probe) = &mut probe {
-                probe.add(gradient, weight);
+        let mut passed = |passed: Passed| match passed {
+            Passed::Packed => clock.lap(Part::Data),
+            Passed::Forward => clock.lap(Part::Forward),
+            Passed::Backward { weight } => {
+                if let Some(probe) = &mut probe {
+                    probe.add(gradient, weight);
+                }
+                clock.lap(Part::Backward);
             }
         };
-        let gradients = self.objective.gradients(&self.model, self.trained.adapter(), &step, &mut added);
+        let gradients = self.objective.gradients(&self.model, self.trained.adapter(), &step, &mut passed);
         let noise = probe.and_then(|probe| probe.end(gradient, gradients.examples));
+        clock.lap(Part::Backward);
         (gradients, noise)
     }
 
@@ -287,8 +311,9 @@ impl Run {
         self.observer.step(progress.step);
     }
 
-    fn report_step(&mut self, gradients: &Gradients, grad_norm: Option<f64>, learning_rate: f64, seconds: f64) {
+    fn report_step(&mut self, gradients: &Gradients, told: Told, seconds: f64) {
         let progress = &self.progress;
+        let Told { grad_norm, groups, learning_rate, time } = told;
         self.observer.report(Event::TrainStep(TrainStep {
             step: progress.step,
             epoch: progress.epoch(self.rows.epoch_len()),
@@ -306,8 +331,10 @@ impl Run {
             remaining_seconds: self.seconds_left(),
             peak_memory_bytes: peak_memory_bytes(),
             preference: gradients.preference,
+            time,
+            gradient_groups: groups,
         }));
-        if let Some(usage) = self.usage.sample() {
+        if let Some(usage) = self.usage.sample_if_due() {
             self.observer.report(Event::ResourceUsage(usage));
         }
     }
@@ -390,6 +417,14 @@ impl Run {
     fn phase(&self, name: &str) {
         self.observer.report(Event::Phase(Phase { name: name.into(), detail: String::new() }));
     }
+}
+
+/// What is told of a step beside its gradients' own figures.
+struct Told {
+    grad_norm: Option<f64>,
+    groups: Vec<GradientGroup>,
+    learning_rate: f64,
+    time: Option<StepTime>,
 }
 
 /// What of the trained values has which rate and decay.

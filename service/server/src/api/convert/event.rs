@@ -5,12 +5,12 @@ use hone_job::event::{
     ReasonCount, RowNote, SourceShare, TrainStep,
 };
 use hone_job::failure::{Failure, Reason};
-use hone_job::insight::{GradientNoise, Overfitting};
+use hone_job::insight::{GradientGroup, GradientNoise, Leakage, LeakedRow, Overfitting};
 use hone_job::score::AnswerMetrics;
 use hone_proto::v1 as pb;
 use pb::job_event::Event as EventOneof;
 
-use super::{score, state, timestamp};
+use super::{machine, score, state, timestamp};
 
 /// An event as its watchers see it.
 pub(in crate::api) fn event(event: JobEvent) -> pb::JobEvent {
@@ -44,12 +44,7 @@ fn content(event: Event) -> EventOneof {
             eval_loss: saved.eval_loss,
             seconds: saved.seconds,
         }),
-        Event::ResourceUsage(usage) => EventOneof::ResourceUsage(pb::ResourceUsage {
-            host_memory_bytes: usage.host_memory_bytes,
-            cpu_cores: usage.cpu_cores,
-            device_memory_bytes: usage.device_memory_bytes,
-            device_utilization: usage.device_utilization,
-        }),
+        Event::ResourceUsage(usage) => EventOneof::ResourceUsage(machine::usage(usage)),
         Event::Warning(warning) => EventOneof::Warning(pb::Warning { code: warning.code, message: warning.message }),
         Event::Resumed(resumed) => EventOneof::Resumed(pb::Resumed {
             checkpoint_id: resumed.checkpoint_id,
@@ -68,6 +63,7 @@ fn content(event: Event) -> EventOneof {
         Event::HardExamples(found) => EventOneof::HardExamples(score::hard_examples(found)),
         Event::GradientNoise(found) => EventOneof::GradientNoise(gradient_noise(found)),
         Event::Overfitting(found) => EventOneof::Overfitting(overfitting(found)),
+        Event::Leakage(found) => EventOneof::Leakage(leakage(found)),
         Event::Answers(report) => EventOneof::Answers(score::answers(report)),
         Event::Benchmark(report) => EventOneof::Benchmark(hone_spec::benchmark_report(report)),
         Event::Scores(report) => EventOneof::Scores(score::report(report)),
@@ -152,7 +148,13 @@ fn train_step(step: TrainStep) -> pb::TrainStep {
         remaining_seconds: step.remaining_seconds,
         peak_memory_bytes: step.peak_memory_bytes,
         preference: step.preference.map(preference),
+        time: step.time.map(machine::step_time),
+        gradient_groups: step.gradient_groups.into_iter().map(gradient_group).collect(),
     }
+}
+
+fn gradient_group(group: GradientGroup) -> pb::GradientGroup {
+    pb::GradientGroup { name: group.name, norm: group.norm }
 }
 
 pub(super) fn evaluation(evaluation: Evaluation) -> pb::EvaluationResult {
@@ -266,5 +268,29 @@ fn overfitting(found: Overfitting) -> pb::Overfitting {
         standard_error: found.standard_error,
         training_loss_then: found.training_loss_then,
         training_loss_now: found.training_loss_now,
+    }
+}
+
+fn leakage(found: Leakage) -> pb::Leakage {
+    pb::Leakage {
+        held_out_rows: found.held_out_rows,
+        train_rows: found.train_rows,
+        exact_rows: found.exact_rows,
+        near_rows: found.near_rows,
+        similarity: found.similarity,
+        rows: found.rows.into_iter().map(leaked_row).collect(),
+        seconds: found.seconds,
+    }
+}
+
+fn leaked_row(pair: LeakedRow) -> pb::LeakedRow {
+    pb::LeakedRow {
+        object: pair.object,
+        row: pair.row,
+        text: pair.text,
+        train_object: pair.train_object,
+        train_row: pair.train_row,
+        train_text: pair.train_text,
+        similarity: pair.similarity,
     }
 }

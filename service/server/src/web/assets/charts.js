@@ -57,6 +57,48 @@ const USES = [
   ],
   ["Processor", [{ name: "cores busy", color: "train" }], { format: figure }, (use) => [use.cores]],
   ["Device", [{ name: "share of time busy", color: "held" }], { format: share }, (use) => [use.deviceUse]],
+  [
+    "Memory of the device",
+    [
+      { name: "held by LibTorch", color: "train" },
+      { name: "in tensors", color: "held" },
+    ],
+    { format: bytes },
+    (use) => [use.reserved, use.allocated],
+  ],
+  [
+    "Power and heat of the device",
+    [
+      { name: "watts", color: "train" },
+      { name: "degrees Celsius", color: "held" },
+    ],
+    { format: figure },
+    (use) => [use.watts, use.degrees],
+  ],
+  [
+    "Disk and storage, a second",
+    [
+      { name: "to storage", color: "run-1" },
+      { name: "from storage", color: "run-2" },
+      { name: "to disk", color: "run-3" },
+      { name: "from disk", color: "run-4" },
+    ],
+    { format: bytes },
+    (use) => [use.toStorage, use.fromStorage, use.toDisk, use.fromDisk],
+  ],
+];
+
+// Of the steps that tell what their time went to.
+const TIMES = [
+  "Time of a step, in seconds",
+  [
+    { name: "forward", color: "run-1" },
+    { name: "backward", color: "run-2" },
+    { name: "update", color: "run-3" },
+    { name: "data", color: "run-4" },
+    { name: "wait before it", color: "run-1", dashed: true },
+  ],
+  {},
 ];
 
 /// The charts, which follow the colours of the page and its width.
@@ -67,7 +109,8 @@ export function charts(signal) {
     ofEvaluation,
   }));
   const ofUse = USES.map(([title, lines, options, of]) => ({ chart: new Chart(title, lines, options), of }));
-  const all = [...ofRun, ...ofUse].map(({ chart }) => chart);
+  const times = new Chart(...TIMES);
+  const all = [...ofRun.map(({ chart }) => chart), times, ...ofUse.map(({ chart }) => chart)];
   const element = el(
     "div",
     { className: "charts" },
@@ -82,6 +125,8 @@ export function charts(signal) {
     element,
     show(state) {
       for (const { chart, ofStep, ofEvaluation } of ofRun) chart.show(merged(state, ofStep, ofEvaluation));
+      const timed = state.steps.filter((step) => step.time !== null);
+      times.show(timed.map(({ step, time }) => ({ step, values: time })));
       for (const { chart, of } of ofUse)
         chart.show(state.usage.map((use) => ({ step: use.step, values: of(use) })).filter(hasValue));
     },

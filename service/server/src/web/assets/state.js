@@ -14,6 +14,7 @@ export function fresh() {
     hard: null,
     noise: null,
     turn: null,
+    leakage: null,
     plan: null,
     scores: null,
     answers: null,
@@ -72,6 +73,7 @@ const CHANGES = {
       epoch: number(step.epoch),
       skipped: Boolean(step.skipped),
       preference: preference(step.preference),
+      time: times(step.time),
     });
     return ["head", "charts"];
   },
@@ -102,6 +104,10 @@ const CHANGES = {
     state.turn = turn;
     return ["insight"];
   },
+  leakage(state, leakage) {
+    state.leakage = leakage;
+    return ["insight"];
+  },
   checkpointSaved(state, saved, event) {
     note(state, event, `checkpoint ${saved.checkpointId}`, "");
     return ["checkpoints", "log"];
@@ -113,6 +119,14 @@ const CHANGES = {
       cores: number(usage.cpuCores),
       deviceMemory: optional(usage.deviceMemoryBytes),
       deviceUse: optional(usage.deviceUtilization),
+      allocated: optional(usage.deviceAllocatedBytes),
+      reserved: optional(usage.deviceReservedBytes),
+      watts: optional(usage.devicePowerWatts),
+      degrees: optional(usage.deviceTemperatureCelsius),
+      toStorage: optional(usage.storageWriteBytesPerSecond),
+      fromStorage: optional(usage.storageReadBytesPerSecond),
+      toDisk: optional(usage.diskWriteBytesPerSecond),
+      fromDisk: optional(usage.diskReadBytesPerSecond),
     });
     return ["charts"];
   },
@@ -164,6 +178,19 @@ const CHANGES = {
     return ["scores"];
   },
 };
+
+// In the order of the chart's lines.
+function times(found) {
+  if (!found) return null;
+  const parts = [
+    found.forwardSeconds,
+    found.backwardSeconds,
+    found.updateSeconds,
+    found.dataSeconds,
+    found.waitSeconds,
+  ];
+  return parts.map(number);
+}
 
 function preference(found) {
   if (!found) return null;

@@ -87,6 +87,7 @@ impl Run {
         if !hardest.is_empty() {
             self.observer.report(Event::HardExamples(HardExamples { step, examples: hardest }));
         }
+        self.idle_since = Instant::now();
         if is_to_be_kept && step > 0 && step < self.total_steps {
             self.save();
         }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::optim::NoiseSample;
 use crate::task::attempt::{attempt, is_about_memory};
 use crate::task::objective::Gradients;
+use crate::task::step_clock::StepClock;
 
 impl Run {
     /// Most tokens that go through the model at once.
@@ -25,9 +26,10 @@ impl Run {
         &mut self,
         indices: &[usize],
         examples: &[Example],
+        clock: &mut StepClock,
     ) -> (Gradients, Option<NoiseSample>) {
         loop {
-            let panic = match attempt(|| self.gradients(indices, examples)) {
+            let panic = match attempt(|| self.gradients(indices, examples, clock)) {
                 Ok(found) => return found,
                 Err(panic) => panic,
             };

@@ -17,6 +17,7 @@ mod dpo;
 mod evaluated;
 mod full;
 mod resumed;
+mod told;
 
 impl Case {
     fn new(model: &str, change: impl FnOnce(&mut Training)) -> Case {
