@@ -173,6 +173,18 @@ impl Client {
         response.checkpoint.ok_or_else(|| Error::contract("CheckpointJob", "no checkpoint in it"))
     }
 
+    /// What a training job that succeeded left to look at.
+    pub async fn get_report(&self, job_id: &str) -> Result<Vec<pb::ReportFile>> {
+        let request = pb::GetReportRequest { job_id: job_id.to_owned() };
+        let response = self
+            .unary("GetReport", job_id, request, |request| {
+                let mut stub = self.job_stub();
+                async move { stub.get_report(request).await }
+            })
+            .await?;
+        Ok(response.files)
+    }
+
     /// Removes a job that has ended, its events and its checkpoints.
     pub async fn delete_job(&self, job_id: &str) -> Result<()> {
         let request = pb::DeleteJobRequest { job_id: job_id.to_owned() };

@@ -145,6 +145,12 @@ impl JobHandle {
         self.client.checkpoint_job(&self.job_id).await
     }
 
+    /// What a training job that succeeded left to look at: loss.png, summary.json and, where rows were held out,
+    /// hard_examples.jsonl.
+    pub async fn report(&self) -> Result<Vec<pb::ReportFile>> {
+        self.client.get_report(&self.job_id).await
+    }
+
     /// Removes the job, its events and its checkpoints. It must have ended.
     pub async fn delete(&self) -> Result<()> {
         self.client.delete_job(&self.job_id).await

@@ -196,6 +196,16 @@ impl JobService for Script {
         not_in_the_script()
     }
 
+    async fn get_report(&self, _: Request<pb::GetReportRequest>) -> Answer<pb::GetReportResponse> {
+        let file = |name: &str, data: &'static [u8]| pb::ReportFile {
+            name: name.into(),
+            uri: format!("file:///s/jobs/{JOB_ID}/report/{name}"),
+            data: data.into(),
+        };
+        let files = vec![file("loss.png", b"picture"), file("../summary.json", b"{}")];
+        Ok(Response::new(pb::GetReportResponse { files }))
+    }
+
     async fn download_checkpoint(
         &self,
         _: Request<pb::DownloadCheckpointRequest>,
@@ -368,6 +378,32 @@ async fn a_plot_is_made_of_a_jobs_events() {
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     assert!(std::fs::read(&picture).expect("a picture").starts_with(b"\x89PNG"));
     assert_eq!(std::fs::read_to_string(&csv).expect("numbers").lines().count() as u64, 1 + STEPS);
+}
+
+#[tokio::test]
+async fn jobs_are_drawn_over_one_another_and_as_svg() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let picture = folder.path().join("runs.svg");
+    let path = picture.to_str().expect("a path");
+    let script = Script::ending_in(pb::JobState::Succeeded);
+    let done = script.hone(&["plot", JOB_ID, JOB_ID, "-o", path, "--only", "loss,learning-rate"]).await;
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let svg = std::fs::read_to_string(&picture).expect("a picture");
+    assert!(svg.starts_with("<svg") && svg.contains("2 training runs") && !svg.contains("Gradient norm"), "{svg}");
+    let refused = script.hone(&["plot", JOB_ID, JOB_ID, "-o", path, "--csv", "numbers.csv"]).await;
+    assert!(text(&refused.stderr).contains("--csv takes the numbers of one job"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_report_is_fetched_into_a_folder_and_nowhere_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = folder.path().join("deep/report");
+    let script = Script::ending_in(pb::JobState::Succeeded);
+    let done = script.hone(&["jobs", "report", JOB_ID, "--to", to.to_str().expect("a path")]).await;
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    assert_eq!(std::fs::read(to.join("loss.png")).expect("a picture"), b"picture");
+    assert_eq!(std::fs::read(to.join("summary.json")).expect("a summary"), b"{}");
+    assert!(!folder.path().join("deep/summary.json").exists(), "a name is no path");
 }
 
 #[tokio::test]

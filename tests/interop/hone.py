@@ -80,7 +80,7 @@ def service(data_dir, *flags, listen="127.0.0.1:0"):
             stderr=output,
         )
     try:
-        yield Service(wait_for_address(server, port_file, log))
+        yield Service(wait_for_address(server, port_file, log), data_dir)
     finally:
         server.terminate()
         server.wait(timeout=START_SECONDS)
@@ -100,8 +100,9 @@ def wait_for_address(server, port_file, log):
 class Service:
     """A running server, used through the command line."""
 
-    def __init__(self, address):
+    def __init__(self, address, folder):
         self.url = f"http://{address}"
+        self.folder = folder
 
     def cli(self, *arguments):
         """Runs `hone --json` and returns what it prints."""

@@ -1,8 +1,9 @@
-"""Event files that `hone export-metrics` writes, read back by TensorBoard's own reader."""
+"""Event files that `hone export-metrics` and the server write, read back by TensorBoard's own reader; Parquet, by Arrow's."""
 
 import csv
 import json
 
+import pyarrow.parquet
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -52,4 +53,32 @@ def test_csv_has_a_line_for_every_number(service, run, tmp_path):
     with (tmp_path / f"{job_id}.csv").open() as file:
         lines = list(csv.DictReader(file))
     losses = [(int(line["step"]), float(line["value"])) for line in lines if line["name"] == "train/loss"]
+    assert losses == [(int(one["step"]), one["loss"]) for one in (e["train_step"] for e in events if "train_step" in e)]
+
+
+def test_the_run_itself_leaves_event_files_in_storage(service, run):
+    """The same numbers, without anybody asking."""
+    job_id, events = run
+    folder = service.folder / "storage/jobs" / job_id / "tensorboard"
+    reader = EventAccumulator(str(folder))
+    reader.Reload()
+    expected = [(int(one["step"]), one["loss"]) for one in (e["train_step"] for e in events if "train_step" in e)]
+    assert [(one.step, one.value) for one in reader.Scalars("train/loss")] == [
+        (step, pytest.approx(loss, rel=1e-6)) for step, loss in expected
+    ]
+    assert {"eval/loss", "time/forward_seconds"} <= set(reader.Tags()["scalars"])
+
+
+def test_parquet_has_a_row_for_every_number(service, run, tmp_path):
+    """The same numbers, with their types."""
+    job_id, events = run
+    service.cli("export-metrics", job_id, "--parquet", tmp_path)
+    table = pyarrow.parquet.read_table(tmp_path / f"{job_id}.parquet")
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("step", "int64"),
+        ("time", "double"),
+        ("name", "string"),
+        ("value", "double"),
+    ]
+    losses = [(row["step"], row["value"]) for row in table.to_pylist() if row["name"] == "train/loss"]
     assert losses == [(int(one["step"]), one["loss"]) for one in (e["train_step"] for e in events if "train_step" in e)]

@@ -54,11 +54,12 @@ async fn crates_depend_in_one_direction() {
         ("hone-proto", vec![]),
         ("hone-job", vec![]),
         ("hone-ops", vec![]),
+        ("hone-metrics", vec!["hone-proto"]),
         ("hone-telemetry", vec![]),
         ("hone-spec", vec!["hone-job", "hone-proto"]),
-        ("hone-client", vec!["hone-proto", "hone-spec"]),
+        ("hone-client", vec!["hone-metrics", "hone-proto", "hone-spec"]),
         ("hone-data", vec!["hone-job", "hone-telemetry"]),
-        ("hone-server", vec!["hone-data", "hone-job", "hone-proto", "hone-spec", "hone-telemetry"]),
+        ("hone-server", vec!["hone-data", "hone-job", "hone-metrics", "hone-proto", "hone-spec", "hone-telemetry"]),
         ("hone-trainer", vec!["hone-data", "hone-job", "hone-ops", "hone-proto", "hone-telemetry"]),
     ]);
     let members = members().await;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use hone_client::v1;
+use hone_metrics::picture::Topic;
 
 use crate::benchmark::BenchmarkArgs;
 use crate::choice::{job_state, loss_on};
@@ -15,6 +16,7 @@ use crate::generate::GenerateArgs;
 use crate::init::InitArgs;
 use crate::labels::label;
 use crate::metrics::MetricsArgs;
+use crate::plot::topic;
 use crate::sft::SftArgs;
 use crate::training::DataArgs;
 
@@ -169,7 +171,7 @@ pub(crate) enum Command {
     /// Checkpoints of a job: list, show, download, delete.
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),
-    /// Draw a job's loss curve as a PNG.
+    /// Draw jobs as a picture, PNG or SVG: losses, rates, norms, speed, memory.
     Plot(PlotArgs),
     /// Write a job's numbers for other tools: CSV, or TensorBoard's event files.
     #[command(after_help = METRICS_EXAMPLES)]
@@ -356,6 +358,14 @@ pub(crate) enum JobsCommand {
         /// Id, job-….
         job: String,
     },
+    /// Fetch what a training job left to look at: loss.png, summary.json and hard_examples.jsonl.
+    Report {
+        /// Id, job-….
+        job: String,
+        /// Folder for the files; made when it is not there.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
     /// Delete jobs that have ended, with their events and checkpoints.
     Delete {
         /// Ids, job-….
@@ -403,12 +413,16 @@ pub(crate) enum CheckpointsCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct PlotArgs {
-    /// Id of the job, job-…; one that still runs is drawn as far as it has come.
-    pub(crate) job: String,
-    /// Where to write the picture, 1200 x 700 pixels.
+    /// Ids of the jobs, job-…; several are drawn over one another, one that still runs as far as it has come.
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+    /// Where to write the picture: .png or .svg.
     #[arg(short, long, value_name = "FILE", default_value = "loss.png")]
     pub(crate) output: PathBuf,
-    /// Write the numbers too: a line a step, as CSV.
+    /// Draw only these, the first one large. Default: all that the jobs have numbers for.
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = topic())]
+    pub(crate) only: Vec<Topic>,
+    /// Write the numbers of a single job too: a line a step, as CSV.
     #[arg(long, value_name = "FILE")]
     pub(crate) csv: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `jobs`: create from a spec, show, list, follow, wait, pause, resume, save, cancel, delete.
+//! `jobs`: create from a spec, show, list, follow, wait, pause, resume, save, cancel, fetch a report, delete.
 
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use crate::human::{ago, count, date, duration, printable};
 use crate::narrate::{failure_text, result_text, state, state_name};
 use crate::output::{Output, Paint};
 use crate::table::Table;
+use crate::train::write_whole;
 use crate::{highlights, json, locate, spec_file};
 
 /// How many of the last events are searched for the latest losses.
@@ -62,6 +63,7 @@ pub(crate) async fn run(command: JobsCommand, client: &Client, out: &Output) -> 
             let job = client.cancel_job(&job).await?;
             out.show("Job", &job, || format!("{} {}", job.job_id, state(job.state, out.paint)))?;
         }
+        JobsCommand::Report { job, to } => fetch_report(&job, &to, client, out).await?,
         JobsCommand::Delete { jobs } => {
             for job in jobs {
                 client.delete_job(&job).await?;
@@ -70,6 +72,23 @@ pub(crate) async fn run(command: JobsCommand, client: &Client, out: &Output) -> 
         }
     }
     Ok(Ending::Done)
+}
+
+/// Writes the files of a job's report into a folder.
+async fn fetch_report(job_id: &str, to: &Path, client: &Client, out: &Output) -> Result<(), Failure> {
+    let files = client.job(job_id).report().await?;
+    std::fs::create_dir_all(to).map_err(|error| Failure::file("make", to, error))?;
+    for file in files {
+        // A name is a name, whoever answers.
+        let Some(name) = Path::new(&file.name).file_name() else { continue };
+        let path = to.join(name);
+        write_whole(&path, &file.data)?;
+        match out.json {
+            true => out.print(&serde_json::json!({ "output": path.to_string_lossy(), "uri": file.uri }).to_string())?,
+            false => out.print(&path.display().to_string())?,
+        }
+    }
+    Ok(())
 }
 
 /// The spec with another length.

@@ -1,7 +1,16 @@
 //! Jobs as tables and summaries.
 
 use super::*;
-use crate::curve::tests::{evaluation, step};
+
+fn step(step: u64, loss: Option<f64>) -> v1::JobEvent {
+    let step = v1::TrainStep { step, loss, ..Default::default() };
+    v1::JobEvent { event: Some(Event::TrainStep(step)), ..Default::default() }
+}
+
+fn evaluation(step: u64, loss: f64) -> v1::JobEvent {
+    let result = v1::EvaluationResult { step, loss: Some(loss), loss_standard_error: 0.05, ..Default::default() };
+    v1::JobEvent { event: Some(Event::Evaluation(result)), ..Default::default() }
+}
 
 fn job(id: &str, state: v1::JobState) -> v1::Job {
     let spec = v1::JobSpec { display_name: format!("name of {id}"), ..Default::default() };

@@ -140,10 +140,10 @@ pub(crate) async fn submit(
 }
 
 /// Writes a file so that whoever reads it finds all of it or nothing.
-pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
+pub(crate) fn write_whole(path: &Path, content: impl AsRef<[u8]>) -> Result<(), Failure> {
     let unwritten = |error| Failure::file("write", path, error);
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
-    std::fs::write(&partial, text).map_err(unwritten)?;
+    std::fs::write(&partial, content).map_err(unwritten)?;
     std::fs::rename(&partial, path).map_err(unwritten)
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/models/<id>/…   <root>/datasets/<id>/{file, manifest.json}   <root>/jobs/<id>/checkpoints/<checkpoint>/…
+//! <root>/jobs/<id>/report/{loss.png, summary.json, hard_examples.jsonl}   <root>/jobs/<id>/tensorboard/events.out.tfevents.…
 //! <root>/reference/<fingerprint>.safetensors
 //! ```
 
@@ -46,6 +47,16 @@ impl Layout {
     /// Folder of a job's checkpoints.
     pub(crate) fn checkpoints(&self, job_id: &str) -> Location {
         self.job(job_id).join("checkpoints")
+    }
+
+    /// Folder of what a job leaves to look at.
+    pub(crate) fn report(&self, job_id: &str) -> Location {
+        self.job(job_id).join("report")
+    }
+
+    /// Folder of a job's numbers for TensorBoard.
+    pub(crate) fn tensorboard(&self, job_id: &str) -> Location {
+        self.job(job_id).join("tensorboard")
     }
 
     /// Folder of what reference policies say about datasets.

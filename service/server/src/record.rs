@@ -4,7 +4,7 @@
 //! store numbers events and moves states alike, and neither can be kept without the other.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use hone_job::event::{Event, JobEvent, Outcome, StateChanged};
+use hone_job::event::{Event, JobEvent, Outcome, StateChanged, Warning};
 use hone_job::failure::{Failure, Reason};
 use hone_job::spec::JobSpec;
 use hone_job::state::{State, Trigger};
@@ -88,6 +88,13 @@ pub enum Change {
         /// Its reports, in the order of their numbers.
         reports: Vec<Report>,
     },
+    /// The server has something to say of a running attempt, beside what its trainer says.
+    Warned {
+        /// The attempt.
+        attempt: u32,
+        /// What.
+        warning: Warning,
+    },
     /// A user wants the job to make room.
     PauseRequested,
     /// A user wants a paused job to go on, with another length where a spec is given.
@@ -111,7 +118,7 @@ impl Change {
     pub fn moves(&self) -> bool {
         match self {
             Change::Reported { reports, .. } => reports.iter().any(|report| !matches!(report.body, Body::Event(_))),
-            Change::ProcessStarted { .. } => false,
+            Change::ProcessStarted { .. } | Change::Warned { .. } => false,
             _ => true,
         }
     }
@@ -255,6 +262,10 @@ impl JobRecord {
                 for report in reports {
                     self.take(report, &mut events)?;
                 }
+            }
+            Change::Warned { attempt, warning } => {
+                self.check_running(attempt)?;
+                self.push(Event::Warning(warning), now, &mut events);
             }
             // Asking twice is asking once.
             Change::PauseRequested if matches!(self.state, State::Pausing | State::Paused) => {}

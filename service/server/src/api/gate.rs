@@ -49,6 +49,7 @@ const METHODS: &[(&str, Need)] = &[
     ("/hone.v1.JobService/GetCheckpoint", Need::Role(Role::Read)),
     ("/hone.v1.JobService/DeleteCheckpoint", Need::Role(Role::Submit)),
     ("/hone.v1.JobService/DownloadCheckpoint", Need::Role(Role::Read)),
+    ("/hone.v1.JobService/GetReport", Need::Role(Role::Read)),
     ("/hone.v1.DatasetService/UploadDataset", Need::Role(Role::Submit)),
     ("/hone.v1.DatasetService/GetDataset", Need::Role(Role::Read)),
     ("/hone.v1.DatasetService/ListDatasets", Need::Role(Role::Read)),

@@ -17,6 +17,7 @@ use super::download::{self, Stretch};
 use super::gate::caller;
 use super::inputs::Inputs;
 use super::page::Page;
+use super::report::Reports;
 use super::status::Problem;
 use super::watch::{self, Watches};
 use super::{convert, traced};
@@ -39,6 +40,7 @@ pub(super) struct JobApi {
     pub(super) watches: Arc<Watches>,
     pub(super) logs: Logs,
     pub(super) inputs: Inputs,
+    pub(super) reports: Reports,
     pub(super) max_queued_jobs: u32,
     pub(super) stopping: CancellationToken,
 }
@@ -184,6 +186,15 @@ impl JobService for JobApi {
         let found = found.map_err(Problem::from)?;
         let stretch = Stretch { file_name, offset, length };
         Ok(Response::new(download::chunks(found, stretch)?))
+    }
+
+    async fn get_report(
+        &self,
+        request: Request<pb::GetReportRequest>,
+    ) -> Result<Response<pb::GetReportResponse>, Status> {
+        let caller = caller(&request)?;
+        let job = self.job(&caller, &request.into_inner().job_id).await?;
+        Ok(Response::new(pb::GetReportResponse { files: self.reports.get(&job.job_id).await? }))
     }
 }
 

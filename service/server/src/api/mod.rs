@@ -51,8 +51,10 @@ mod models;
 mod page;
 pub(crate) mod preview;
 mod receive;
+mod report;
 mod status;
 mod system;
+mod tensorboard;
 #[cfg(test)]
 mod tests;
 mod traced;
@@ -98,7 +100,9 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Inside, Health),
     let inputs = inputs::Inputs::new(store.clone(), layout.clone(), options.access.clone());
     let unfinished = swept(shared).await?;
     let uploads = Uploads::new(store.clone(), layout.clone(), unfinished, MAX_UPLOADS, tasks.clone());
+    let reports = report::Reports::new(jobs.clone(), layout.clone());
     let job_service = JobServiceServer::new(jobs::JobApi {
+        reports: reports.clone(),
         jobs: jobs.clone(),
         attempts: attempts.clone(),
         watches: watch::Watches::new(jobs.clone(), metrics.clone(), stopping.clone()),
@@ -135,6 +139,7 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Inside, Health),
         attempts: attempts.clone(),
         inputs,
         layout: layout.clone(),
+        reports,
         stop_grace: options.stop_grace,
         stopped: stopped.clone(),
         tasks: tasks.clone(),

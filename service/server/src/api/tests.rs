@@ -9,6 +9,7 @@ mod jobs;
 mod limits;
 mod metrics;
 mod projects;
+mod reports;
 mod surface;
 mod tokens;
 mod traces;

@@ -25,7 +25,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::convert;
 use super::inputs::Inputs;
+use super::report::Reports;
 use super::status::Problem;
+use super::tensorboard::Exporting;
 use crate::attempts::{Attempts, Link, Wish};
 use crate::jobs::Jobs;
 use crate::layout::Layout;
@@ -47,6 +49,7 @@ pub(super) struct TrainerApi {
     pub(super) attempts: Arc<Attempts>,
     pub(super) inputs: Inputs,
     pub(super) layout: Layout,
+    pub(super) reports: Reports,
     pub(super) stop_grace: Duration,
     pub(super) stopped: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -86,6 +89,8 @@ impl TrainerService for TrainerApi {
             attempt: hello.attempt,
             stop_grace: self.stop_grace,
             stopped: self.stopped.clone(),
+            reports: self.reports.clone(),
+            exporting: Exporting::start(&job, &self.jobs, &self.layout),
             link,
         };
         self.tasks.spawn(connection.serve(said, answers));
@@ -155,6 +160,8 @@ struct Connection {
     attempt: u32,
     stop_grace: Duration,
     stopped: CancellationToken,
+    reports: Reports,
+    exporting: Exporting,
     /// Absent when the attempt is over: then there is nothing to wish for.
     link: Option<Link>,
 }
@@ -173,6 +180,9 @@ impl Connection {
                 let _ = answers.send(Err(status)).await;
             }
         }
+        let Self { exporting, link, .. } = self;
+        drop(link);
+        exporting.end().await;
     }
 
     /// Until the trainer goes, or is sent away with a status.
@@ -221,15 +231,35 @@ impl Connection {
     async fn record(&self, requests: Vec<pb::AttachRequest>) -> Result<Option<u64>, Problem> {
         let (reports, nonsense) = self.reports(requests);
         let mut last = None;
-        // As a rule one transaction for all: only where a number is missing, or after a last word, the next one begins.
-        for run in reports
-            .chunk_by(|one, next| next.number <= one.number.saturating_add(1) && !matches!(one.body, Body::Finished(_)))
-        {
+        // As a rule one transaction for all: only where a number is missing, and before a last word, the next one begins.
+        for run in reports.chunk_by(|one, next| {
+            next.number <= one.number.saturating_add(1) && !is_last_word(one) && !is_last_word(next)
+        }) {
+            if let [Report { number, body: Body::Finished(end), .. }] = run {
+                self.leave_pictures(*number, end).await?;
+            }
             let change = Change::Reported { attempt: self.attempt, reports: run.to_vec() };
             self.note(run);
             last = Some(self.jobs.change(&self.job_id, change).await?.last_report);
         }
         nonsense.map_or(Ok(last), Err)
+    }
+
+    /// What is to be there when the attempt is over: its numbers for TensorBoard, and the report of a job that succeeded. That
+    /// the report is not there is told and stops nobody.
+    async fn leave_pictures(&self, number: u64, end: &End) -> Result<(), Problem> {
+        self.exporting.end().await;
+        let job = self.jobs.get(&self.job_id).await?;
+        let is_due = job.attempt == self.attempt && !job.attempt_over && number == job.last_report + 1;
+        if !is_due || *end != End::Succeeded || job.spec.task.training().is_none() {
+            return Ok(());
+        }
+        if let Err(detail) = self.reports.leave(&job).await {
+            let message = format!("{detail}; the job is done all the same, and hone plot draws its picture");
+            let warning = Warning { code: "report_not_written".into(), message };
+            self.jobs.change(&self.job_id, Change::Warned { attempt: self.attempt, warning }).await?;
+        }
+        Ok(())
     }
 
     /// What helps to judge the end of the attempt: how long steps take says when a trainer has been silent for too long.
@@ -317,6 +347,10 @@ fn hear(first: Result<pb::AttachRequest, Status>, said: &mut Streaming<pb::Attac
         }
     }
     heard
+}
+
+fn is_last_word(report: &Report) -> bool {
+    matches!(report.body, Body::Finished(_))
 }
 
 fn parse<T: DeserializeOwned>(number: u64, json: &str) -> Result<T, Problem> {

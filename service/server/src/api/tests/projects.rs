@@ -92,6 +92,7 @@ fn every_call<'a>(server: &'a Harness, token: &'a str, job: &str, dataset: &str,
             DeleteCheckpointRequest { job_id: id(), checkpoint_id: checkpoint_id }
         ),
         call!("DownloadCheckpoint", jobs, download_checkpoint, DownloadCheckpointRequest { job_id: id() }),
+        call!("GetReport", jobs, get_report, GetReportRequest { job_id: id() }),
         call!("GetDataset", datasets, get_dataset, GetDatasetRequest { dataset_id: dataset_id.clone() }),
         call!("DeleteDataset", datasets, delete_dataset, DeleteDatasetRequest { dataset_id: dataset_id }),
         call!(

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use prost::Message;
 
-use crate::metrics::Scalar;
+use crate::scalar::Scalar;
 
 /// What the first record of a file says.
 const VERSION: &str = "brain.Event:2";
@@ -21,7 +21,19 @@ struct Event {
     file_version: Option<String>,
     #[prost(message, optional, tag = "5")]
     summary: Option<Summary>,
+    #[prost(message, optional, tag = "7")]
+    session_log: Option<SessionLog>,
 }
+
+/// `tensorflow.SessionLog`.
+#[derive(Clone, PartialEq, Message)]
+struct SessionLog {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+/// `tensorflow.SessionLog.START`.
+const START: i32 = 1;
 
 /// `tensorflow.Summary`.
 #[derive(Clone, PartialEq, Message)]
@@ -41,24 +53,37 @@ struct Value {
 }
 
 /// Writes a file.
-pub(crate) struct Writer<W>(W);
+#[derive(Debug)]
+pub struct Writer<W>(W);
 
 impl<W: Write> Writer<W> {
     /// Begins it.
-    pub(crate) fn new(file: W) -> io::Result<Self> {
+    pub fn new(file: W) -> io::Result<Self> {
         let mut writer = Self(file);
         writer.record(&Event { file_version: Some(VERSION.into()), ..Default::default() })?;
         Ok(writer)
     }
 
     /// Adds a number.
-    pub(crate) fn write(&mut self, scalar: &Scalar) -> io::Result<()> {
-        let value = Value { tag: scalar.tag.into(), simple_value: Some(scalar.value as f32) };
+    pub fn write(&mut self, scalar: &Scalar) -> io::Result<()> {
+        let value = Value { tag: scalar.tag.clone(), simple_value: Some(scalar.value as f32) };
         let summary = Some(Summary { value: vec![value] });
-        self.record(&Event { wall_time: scalar.wall_time, step: scalar.step as i64, file_version: None, summary })
+        self.record(&Event { wall_time: scalar.wall_time, step: scalar.step as i64, summary, ..Default::default() })
     }
 
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
+    /// Says that what was written of this step and of later ones is void: it is taken again.
+    pub fn restart_at(&mut self, step: u64, wall_time: f64) -> io::Result<()> {
+        let session_log = Some(SessionLog { status: START });
+        self.record(&Event { wall_time, step: step as i64, session_log, ..Default::default() })
+    }
+
+    /// What is written to.
+    pub fn into_inner(self) -> W {
+        self.0
+    }
+
+    /// Hands on what is written.
+    pub fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
 
