@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fine-tunes a real model end to end on this machine: server, upload, preview, LoRA SFT, before and after. `make demo` calls it.
+# Fine-tunes a real model end to end on this machine: server, upload, preview, LoRA SFT, before and after, then DPO, and the three
+# models side by side. `make demo` calls it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 home=.hone/demo
@@ -61,16 +62,35 @@ for before, after in zip(answers("before"), answers("after")):
     show("before", before["answer"])
     show("after", after["answer"])
 PYTHON
-"$bin/hone" plot "$job" -o loss.png >/dev/null
 
-say "6. What there is now"
+say "6. Train on: DPO on pairs derived from the same rows (the true answer against another question's), from the SFT checkpoint"
+for split in train heldout; do
+    python3 scripts/make_pairs.py "$rows/$split.jsonl" "$home/$split-pairs.jsonl"
+done
+pairs_train=$("$bin/hone" data upload --reuse "$home/train-pairs.jsonl")
+pairs_heldout=$("$bin/hone" data upload --reuse "$home/heldout-pairs.jsonl")
+"$bin/hone" train dpo --model "$model" --train "$pairs_train" --eval "$pairs_heldout" --init-from "$job" --name demo-dpo \
+    --epochs 1 --max-train-examples 128 --max-eval-examples 48 --learning-rate 5e-5 --job-file "$home/dpo.job"
+dpo=$(cat "$home/dpo.job")
+
+say "7. Base model, SFT and DPO side by side on held-out rows"
+"$bin/hone" compare base sft="$job" dpo="$dpo" --data "$heldout" --name demo-compare --max-examples 40 --show 2 \
+    --max-new-tokens 24 --job-file "$home/compare.job"
+
+"$bin/hone" plot "$job" -o loss.png >/dev/null
+"$bin/hone" plot "$dpo" -o loss-dpo.png >/dev/null
+
+say "8. Where to look"
 cat <<TEXT
+pictures               loss.png (SFT), loss-dpo.png (DPO)
+report                 $home/storage/jobs/$job/report
 adapter (PEFT layout)  $home/adapter
 in storage             $home/storage/jobs/$job/checkpoints
-loss curve             loss.png
+the three compared     $bin/hone jobs watch $(cat "$home/compare.job")
 
-The server stops with this script. To look at the job with grpcurl, start it again and ask:
-  $bin/hone-server --data-dir $home &
+The server stops with this script. To see all of it in a browser at http://127.0.0.1:7480, start it again:
+  $bin/hone-server --data-dir $home --http-listen 127.0.0.1:7480 &
+and to look at the job with grpcurl, ask:
   .cache/bin/grpcurl -plaintext -d '{"job_id": "$job"}' 127.0.0.1:7400 hone.v1.JobService/GetJob
 Here is how the answer ends:
 TEXT
