@@ -89,7 +89,7 @@ fn picture(jobs: &[(v1::Job, Run)], topics: &[Topic]) -> Option<Picture> {
     match jobs {
         [(job, run)] => {
             let title = named(job).map_or("Training".to_owned(), |name| format!("Training of {name}"));
-            let called = format!("{}  ·  {}", job.job_id, state_name(job.state()).to_lowercase());
+            let called = format!("{}  ·  {}", job.job_id, state_name(job.state).to_lowercase());
             Picture::of(&title, &run.said(&called), &subjects, topics)
         }
         several => {

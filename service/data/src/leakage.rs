@@ -59,7 +59,8 @@ pub(crate) fn find(
     let exact_rows = pairs.iter().filter(|(_, best)| best.is_exact).count() as u64;
     let near_rows = pairs.len() as u64 - exact_rows;
     pairs.sort_by(|(row, best), (other_row, other)| other.cmp(best).then(row.cmp(other_row)));
-    let shown = |(row, best): &(usize, Match)| Ok(shown_pair(&held_out[*row], &train.get(best.train)?, best, tokenizer));
+    let shown =
+        |(row, best): &(usize, Match)| Ok(shown_pair(&held_out[*row], &train.get(best.train)?, best, tokenizer));
     Ok(Some(Leakage {
         held_out_rows: held_out.len() as u64,
         train_rows: train.len() as u64,
@@ -111,12 +112,7 @@ impl Match {
 type Matches = Vec<Option<Match>>;
 
 /// For each held-out row the training row that it is most like, where they have a piece in common.
-fn best_matches(
-    train: &Examples,
-    held_out: &[Example],
-    threads: usize,
-    max_pieces: usize,
-) -> Result<Matches, Error> {
+fn best_matches(train: &Examples, held_out: &[Example], threads: usize, max_pieces: usize) -> Result<Matches, Error> {
     let index = Index::new(held_out, max_pieces);
     let chunk_len = train.len().div_ceil(threads.max(1)).max(1);
     thread::scope(|scope| {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hone_job::event::ResourceUsage;
+use hone_job::machine::ResourceUsage;
 use tokio::sync::watch;
 use tracing::Span;
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use hone_job::event::{CheckpointSaved, Evaluation, Event, ResourceUsage, TrainStep, Warning};
+use hone_job::event::{CheckpointSaved, Evaluation, Event, TrainStep, Warning};
+use hone_job::machine::ResourceUsage;
 use hone_proto::trainer::v1 as tp;
 use hone_proto::v1 as pb;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -62,6 +63,7 @@ async fn what_happens_is_counted_once() {
         cpu_cores: 1.5,
         device_memory_bytes: Some(512),
         device_utilization: Some(0.25),
+        ..ResourceUsage::default()
     };
     trainer.event(Event::ResourceUsage(usage)).await;
     for code in ["checkpoint_not_saved", "Nobody's <code>"] {
