@@ -134,7 +134,7 @@ impl<'a> Spec<'a> {
 
     /// A message that is nothing but a choice is made from what is chosen.
     fn alternatives(&mut self, message: &DescriptorProto) {
-        let only_choice = message.oneof_decl.len() == 1 && message.field.iter().all(|field| is_choice(field));
+        let only_choice = message.oneof_decl.len() == 1 && message.field.iter().all(is_choice);
         if !only_choice {
             return;
         }
