@@ -17,10 +17,10 @@
 //! assert_eq!(spec.labels["team"], "search");
 //!
 //! // What the server would refuse is found here, all of it at once.
-//! let sft = Sft::new(Data::new(["ds-1"])).adapter(Lora::new().rank(0)).optimizer(Optimizer::new().learning_rate(7.0));
+//! let sft = Sft::new(Data::new(["ds-1"])).adapter(Lora::new().dropout(1.5)).optimizer(Optimizer::new().learning_rate(7.0));
 //! let error = Job::new("model-1", sft).build().unwrap_err();
 //! let fields: Vec<_> = error.violations().iter().map(|one| one.field.as_str()).collect();
-//! assert_eq!(fields, ["spec.sft.adapter.lora.rank", "spec.sft.optimizer.learning_rate"]);
+//! assert_eq!(fields, ["spec.sft.adapter.lora.dropout", "spec.sft.optimizer.learning_rate"]);
 //! # Ok::<(), hone_client::Error>(())
 //! ```
 //!
