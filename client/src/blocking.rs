@@ -122,6 +122,11 @@ impl Client {
         self.runtime.block_on(self.client.checkpoint_job(job_id))
     }
 
+    /// As [`Client::get_report`](crate::Client::get_report).
+    pub fn get_report(&self, job_id: &str) -> Result<Vec<pb::ReportFile>> {
+        self.runtime.block_on(self.client.get_report(job_id))
+    }
+
     /// As [`Client::delete_job`](crate::Client::delete_job).
     pub fn delete_job(&self, job_id: &str) -> Result<()> {
         self.runtime.block_on(self.client.delete_job(job_id))
@@ -288,6 +293,11 @@ impl JobHandle {
     /// As [`JobHandle::delete`](crate::JobHandle::delete).
     pub fn delete(&self) -> Result<()> {
         self.runtime.block_on(self.job.delete())
+    }
+
+    /// As [`JobHandle::report`](crate::JobHandle::report).
+    pub fn report(&self) -> Result<Vec<pb::ReportFile>> {
+        self.runtime.block_on(self.job.report())
     }
 
     /// As [`JobHandle::checkpoints`](crate::JobHandle::checkpoints).

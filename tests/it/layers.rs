@@ -116,7 +116,7 @@ async fn there_is_one_provider_of_cryptography() {
 async fn the_sdk_can_be_packaged() {
     let target = tempfile::tempdir().unwrap();
     let folder = target.path().to_str().unwrap();
-    let sdk = ["hone-proto", "hone-job", "hone-spec", "hone-client"];
+    let sdk = ["hone-proto", "hone-job", "hone-spec", "hone-metrics", "hone-client"];
     let packages = sdk.iter().flat_map(|package| ["-p", package]);
     let arguments = ["package", "--no-verify", "--allow-dirty", "--target-dir", folder].into_iter().chain(packages);
     cargo(&arguments.collect::<Vec<_>>()).await;

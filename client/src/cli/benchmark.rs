@@ -110,7 +110,7 @@ async fn measure(
             return Err(Failure::input("nothing is recommended, since every run failed; the table says why"));
         };
         let spec = json::pretty("JobSpec", &with_settings(training, &settings));
-        write_whole(file, &format!("{spec}\n"))?;
+        write_whole(file, format!("{spec}\n"))?;
         out.note(&format!("train with these settings: hone jobs create --spec {}", file.display()));
     }
     Ok(ending)

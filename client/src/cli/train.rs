@@ -127,7 +127,7 @@ pub(crate) async fn submit(
     }
     let job = client.create_job(spec).await?;
     if let Some(file) = &submission.job_file {
-        write_whole(file, &format!("{}\n", job.id()))?;
+        write_whole(file, format!("{}\n", job.id()))?;
     }
     let job_id = Some(job.id().to_owned());
     if submission.detach {

@@ -193,11 +193,16 @@ mod tests {
     fn example(row: u64, documents: usize, len: usize) -> Example {
         let document = |seed: usize| {
             let input_ids: Vec<u32> = (0..len).map(|n| (n * 7 + seed) as u32).collect();
-            let label = |n: usize| if n % 3 == 0 { IGNORE_INDEX } else { i64::from(input_ids[n]) };
+            let label = |n: usize| if n.is_multiple_of(3) { IGNORE_INDEX } else { i64::from(input_ids[n]) };
             Document { labels: (0..len).map(label).collect(), input_ids }
         };
         let object = if row < 5 { "a" } else { "b" };
-        Example { documents: (0..documents).map(document).collect(), object: object.into(), row, is_text: row % 2 == 0 }
+        Example {
+            documents: (0..documents).map(document).collect(),
+            object: object.into(),
+            row,
+            is_text: row.is_multiple_of(2),
+        }
     }
 
     #[test]
