@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use hone_client::spec::{
-    Candidate, Compare, Data, Dpo, Evaluate, Export, ExportFormat, Generate, Job, PromptRows, ScoredRows, Sft,
-    effective,
+    Benchmark, Candidate, Compare, Data, Dpo, Evaluate, Export, ExportFormat, Generate, Job, PromptRows, ScoredRows,
+    Sft, effective,
 };
 use hone_client::v1;
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
@@ -51,6 +51,8 @@ enum Task {
     Generate,
     /// A trained model as files that other tools load.
     Export,
+    /// Training with several settings, to see which is fastest.
+    Benchmark,
 }
 
 pub(crate) fn run(args: &InitArgs, out: &Output) -> Result<Ending, Failure> {
@@ -96,6 +98,7 @@ impl Task {
             Self::Generate => Job::new(model, Generate::new(PromptRows::new(rows))),
             // A task without any setting would be none.
             Self::Export => Job::new(model, Export::new().format(ExportFormat::HuggingFace)),
+            Self::Benchmark => Job::new(model, Benchmark::new().sft(Sft::new(Data::new(rows)))),
         };
         Ok(job.build()?)
     }
@@ -133,7 +136,7 @@ impl Page {
         fields.sort_by_key(|field| field.path().to_vec());
         for field in fields {
             let name = field.name();
-            let is_task = depth == 0 && field.containing_oneof().is_some_and(|oneof| oneof.name() == "task");
+            let is_task = field.containing_oneof().is_some_and(|oneof| ["task", "training"].contains(&oneof.name()));
             if is_task && given.get(name).is_none() {
                 continue;
             }
@@ -215,7 +218,8 @@ mod tests {
     use super::*;
     use crate::spec_file::{Format, parse};
 
-    const TASKS: [Task; 6] = [Task::Sft, Task::Dpo, Task::Evaluate, Task::Compare, Task::Generate, Task::Export];
+    const TASKS: [Task; 7] =
+        [Task::Sft, Task::Dpo, Task::Evaluate, Task::Compare, Task::Generate, Task::Export, Task::Benchmark];
 
     fn written_for(task: Task) -> (v1::JobSpec, String) {
         let spec = task.spec("model-1", &["ds-1".to_owned()]).expect("a spec");
@@ -278,7 +282,12 @@ mod tests {
                 let there = text.lines().any(|line| line.trim_start().trim_start_matches('#').starts_with(&setting));
                 assert!(there, "{task:?}: {} in\n{text}", field.name());
                 let inner = field.kind().as_message().filter(|_| !field.is_list() && !field.is_map()).cloned();
-                waiting.extend(inner.iter().flat_map(|message| message.fields().collect::<Vec<_>>()));
+                // Of the trainings that a benchmark may measure one is there.
+                let other = |field: &FieldDescriptor| {
+                    field.containing_oneof().is_some_and(|oneof| oneof.name() == "training") && field.name() != "sft"
+                };
+                let fields = inner.iter().flat_map(|message| message.fields().collect::<Vec<_>>());
+                waiting.extend(fields.filter(|field| !other(field)));
             }
         }
     }
