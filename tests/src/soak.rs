@@ -229,8 +229,13 @@ impl Run {
                 self.proxy.refuse(true);
                 self.proxy.cut();
                 // A trainer that was told to leave by the fault before may leave only now; the next one takes no step while it
-                // cannot read its checkpoint.
-                self.after_more_steps_or(3, |event| matches!(event, Event::Failure(_))).await;
+                // cannot read its checkpoint. One that has saved often waits for storage instead of taking steps.
+                let takes_none = |event: &Event| match event {
+                    Event::Failure(_) => true,
+                    Event::Phase(phase) => phase.name == "waiting_for_storage",
+                    _ => false,
+                };
+                self.after_more_steps_or(3, takes_none).await;
                 self.proxy.refuse(false);
             }
             Fault::StorageCut => self.proxy.cut(),
