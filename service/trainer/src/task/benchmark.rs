@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hone_data::order::Cursor;
-use hone_data::pack::pack;
+use hone_data::pack::{Prefixes, pack};
 use hone_data::tokenize::Example;
 use hone_job::benchmark::{BenchmarkReport, BenchmarkRun, BenchmarkSettings};
 use hone_job::event::{Event, Outcome};
@@ -76,6 +76,8 @@ struct Bench<'a> {
     /// Each step's examples with their places; the first is not timed.
     steps: Vec<(Vec<usize>, Vec<Example>)>,
     objective: Objective,
+    /// How the model takes prompts of pairs.
+    prefixes: Prefixes,
     loaded: Option<Loaded>,
 }
 
@@ -126,6 +128,7 @@ impl<'a> Bench<'a> {
             device: compute.device,
             steps,
             objective,
+            prefixes: model.prefixes(),
             loaded: None,
         };
         bench.loaded = Some(bench.with_trained(model)?);
@@ -212,9 +215,8 @@ impl<'a> Bench<'a> {
 
     /// Micro-batches of all timed steps at this size.
     fn micro_batches(&self, tokens: u32) -> u32 {
-        let prefixes = self.loaded.as_ref().map_or(hone_data::pack::Prefixes::Shared, |loaded| loaded.model.prefixes());
         let of_step = |(_, examples): &(_, Vec<Example>)| {
-            pack(&examples.iter().collect::<Vec<_>>(), tokens as usize, prefixes).len() as u32
+            pack(&examples.iter().collect::<Vec<_>>(), tokens as usize, self.prefixes).len() as u32
         };
         self.steps.iter().skip(1).map(of_step).sum()
     }
