@@ -22,6 +22,8 @@ fn main() {
         .opt_level(2)
         .debug(false)
         .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
+        // The nodes share their rows out to threads.
+        .flag("-fopenmp")
         // LibTorch's headers are not ours to warn about.
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
@@ -36,6 +38,8 @@ fn main() {
             .compile(&format!("hone_kernels_{level}"));
     }
     kernels("choose").file("cpp/kernels/choose.cpp").compile("hone_kernels");
+    // The one that LibTorch has loaded: the same name, found by the same rpath.
+    println!("cargo:rustc-link-lib=dylib=gomp");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:libtorch_lib={}", lib.display());
 }

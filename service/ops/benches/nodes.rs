@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
-use hone_ops::{Group, LoraPart};
+use hone_ops::{Document, LoraPart};
 use tch::{Device, Kind, Tensor};
 
 const TOKENS: i64 = 2048;
@@ -96,11 +96,11 @@ fn attention(criterion: &mut Criterion) {
             let mut group = criterion.benchmark_group(format!("attention of {len} {kind_name}"));
             group.sample_size(10);
             let count = TOKENS / len;
-            let groups = [Group { start: 0, count, len, prefix: None, mask: None }];
+            let documents: Vec<Document> = (0..count).map(|i| Document { start: i * len, len, prefix: None }).collect();
             let qkv = random(&[TOKENS, (HEADS + 2 * KEY_HEADS) * HEAD_DIM], kind);
             let angles = Tensor::ones([TOKENS, HEAD_DIM / 2], (kind, Device::Cpu)) * 0.5;
             time(&mut group, "node", &[&qkv], || {
-                hone_ops::rotary_attention(&qkv, (&angles, &angles), HEADS, KEY_HEADS, &groups)
+                hone_ops::rotary_attention(&qkv, (&angles, &angles), (HEADS, KEY_HEADS), &documents, None)
             });
             time(&mut group, "plain", &[&qkv], || {
                 let sizes = [HEADS, KEY_HEADS, KEY_HEADS].map(|heads| heads * HEAD_DIM);

@@ -7,5 +7,7 @@
 #include "lora_linear.cpp"
 #include "norm.cpp"
 #include "op_times.cpp"
+#include "rotary_attention.cpp"
 #include "swiglu.cpp"
 #include "tensor.cpp"
+#include "varlen_flash.cpp"

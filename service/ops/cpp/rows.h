@@ -8,6 +8,10 @@
 
 #include "kernels/kernels.h"
 
+#ifndef INTRA_OP_PARALLEL
+#error "without -fopenmp at::parallel_for calls its body once, on the calling thread"
+#endif
+
 namespace hone {
 
 // Calls `body(T{})` with the loops' name for the type of x.

@@ -55,9 +55,9 @@ unsafe extern "C" {
         q: *const Raw,
         k: *const Raw,
         v: *const Raw,
-        groups: *const i64,
-        masks: *const *const Raw,
-        num_groups: usize,
+        documents: *const i64,
+        num_documents: usize,
+        window: i64,
         out: *mut *mut Raw,
     ) -> *mut c_char;
     pub(crate) fn hone_rotary_attention(
@@ -66,9 +66,9 @@ unsafe extern "C" {
         sin: *const Raw,
         queries: i64,
         keys: i64,
-        groups: *const i64,
-        masks: *const *const Raw,
-        num_groups: usize,
+        documents: *const i64,
+        num_documents: usize,
+        window: i64,
         out: *mut *mut Raw,
     ) -> *mut c_char;
     pub(crate) fn hone_varlen_flash(

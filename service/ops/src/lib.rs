@@ -17,7 +17,7 @@ mod op_times;
 mod random;
 mod rows;
 
-pub use attention::{Group, document_attention, rotary_attention, varlen_flash};
+pub use attention::{Document, document_attention, rotary_attention, varlen_flash};
 pub use capped_attention::{SoftCap, capped_attention};
 pub use device_memory::{DeviceMemory, device_memory};
 pub use grad::{backward, set_grad};
@@ -26,4 +26,4 @@ pub use libraries::{Libraries, LoadError, libtorch_version, load_cuda};
 pub use linear::{Dropout, LoraPart, dropout, linear, lora_linear};
 pub use mapped::MappedFile;
 pub use op_times::{OpTime, op_times};
-pub use rows::{has_rows, rms_norm, swiglu};
+pub use rows::{has_loops, has_rows, rms_norm, swiglu};

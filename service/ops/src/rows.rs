@@ -6,7 +6,12 @@ use crate::ffi;
 
 /// Whether the functions of this file take such tensors.
 pub fn has_rows(x: &Tensor) -> bool {
-    x.device() == Device::Cpu && matches!(x.kind(), Kind::Float | Kind::Double | Kind::BFloat16)
+    has_loops(x.device(), x.kind())
+}
+
+/// The same of tensors that are still to come.
+pub fn has_loops(device: Device, kind: Kind) -> bool {
+    device == Device::Cpu && matches!(kind, Kind::Float | Kind::Double | Kind::BFloat16)
 }
 
 /// `cast(x / √(mean(x²) + eps)) · weight` over the last dimension, or with `plus_one` `cast(x / √(…) · (1 + weight))`:

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hone_ops::{Group, SoftCap};
+use hone_ops::{Document, SoftCap};
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -150,13 +150,10 @@ fn attention_kernels(gpu: bool) -> Vec<String> {
         }
     };
     let heads = |kind, device| Tensor::ones([6, 2, 16], (kind, device));
-    let documents = [
-        Group { start: 0, count: 1, len: 4, prefix: None, mask: None },
-        Group { start: 4, count: 1, len: 2, prefix: None, mask: None },
-    ];
+    let documents = [Document { start: 0, len: 4, prefix: None }, Document { start: 4, len: 2, prefix: None }];
     for (name, kind) in [("cpu flash (float32)", Kind::Float), ("cpu flash (bfloat16)", Kind::BFloat16)] {
         let x = heads(kind, Device::Cpu);
-        try_kernel(name, &|| hone_ops::document_attention(&x, &x, &x, &documents));
+        try_kernel(name, &|| hone_ops::document_attention(&x, &x, &x, &documents, None));
     }
     let capped = |device| {
         let x = heads(Kind::Float, device).unsqueeze(0);

@@ -27,6 +27,43 @@ struct Rotation {
   int64_t heads, dim, rotary;
 };
 
+// A document in flat rows of tokens: `len` of them from `start` on, behind the `prefix_len` from `prefix_start` on that it
+// continues. Token i of all these, its place, sees j <= i, and with a window only j > i - window; 0 is none.
+struct Document {
+  int64_t start, len, prefix_start, prefix_len, window;
+};
+
+// One head in flat rows of tokens: token t has its values at first + t * stride.
+template <typename T>
+struct Head {
+  T* first;
+  int64_t stride;
+};
+
+// softmax(scale q k^T) v of a document, for `heads` query heads side by side that share a key head.
+template <typename T>
+struct Attention {
+  using W = typename Wide<T>::Type;
+
+  Document document;
+  int64_t heads, dim;
+  W scale;
+  Head<const T> q, k, v;
+  Head<T> out;
+  // Of each query the logarithm of the sum of its exponentials; those of a head lie `stride` apart from those of the next.
+  Head<W> logsumexp;
+};
+
+// The gradients of keys and values are sums over `heads`; `prefix_dk` and `prefix_dv` begin with the prefix's first token.
+template <typename T>
+struct AttentionGradient {
+  using W = typename Wide<T>::Type;
+
+  Head<const T> dout;
+  Head<T> dq;
+  Head<W> dk, dv, prefix_dk, prefix_dv;
+};
+
 template <typename T>
 struct Kernels {
   using W = typename Wide<T>::Type;
@@ -50,6 +87,11 @@ struct Kernels {
   // `with_slope` puts softmax - onehot in the place of the logits.
   void (*nll)(
       T* logits, const int64_t* targets, W* nll, bool* correct, int64_t rows, int64_t width, bool with_slope);
+
+  // Causal attention of one document (FlashAttention-2, arXiv:2307.08691): what is kept grows with the tokens, not with
+  // their square.
+  void (*attend)(const Attention<T>& attention);
+  void (*attend_backward)(const Attention<T>& attention, const AttentionGradient<T>& gradient);
 };
 
 // For the processor that this runs on.

@@ -2,69 +2,17 @@
 // vectors of them without being allowed to change what they compute: sums have LANES parts of their own.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
+#include "attention.h"
+#include "attention_backward.h"
 #include "kernels.h"
+#include "number.h"
 
 namespace hone::kernels::HONE_LEVEL {
 namespace {
 
 constexpr int64_t LANES = 32;
-
-inline float widen(float x) {
-  return x;
-}
-inline double widen(double x) {
-  return x;
-}
-inline float widen(Bf16 x) {
-  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
-  float wide;
-  std::memcpy(&wide, &bits, sizeof wide);
-  return wide;
-}
-
-template <typename T>
-inline T narrow(typename Wide<T>::Type x) {
-  return x;
-}
-template <>
-inline Bf16 narrow<Bf16>(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  // To the nearest, ties to even; what is no number stays none.
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return {static_cast<uint16_t>(x == x ? rounded : 0x7fc0)};
-}
-
-// x as the type holds it.
-template <typename T>
-inline typename Wide<T>::Type rounded(typename Wide<T>::Type x) {
-  return widen(narrow<T>(x));
-}
-
-// e^x within 2 units in the last place, by e^x = 2^n e^r with |r| <= ln 2 / 2 and the polynomial of Cephes' expf.
-inline float exponential(float x) {
-  const float bounded = x > 88.0f ? 88.0f : (x < -87.0f ? -87.0f : x);
-  const float n = std::floor(bounded * 1.44269504f + 0.5f);
-  const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, sizeof power);
-  const float value = p * power;
-  return x < -87.0f ? 0.0f : (x > 88.0f ? std::numeric_limits<float>::infinity() : (x == x ? value : x));
-}
-inline double exponential(double x) {
-  return std::exp(x);
-}
 
 template <typename W>
 inline W sigmoid(W x) {
@@ -216,7 +164,7 @@ void nll(
 
 template <typename T>
 Kernels<T> table() {
-  return {norm<T>, norm_backward<T>, swiglu<T>, swiglu_backward<T>, rotate<T>, nll<T>};
+  return {norm<T>, norm_backward<T>, swiglu<T>, swiglu_backward<T>, rotate<T>, nll<T>, attend<T>, attend_backward<T>};
 }
 
 template Kernels<float> table();

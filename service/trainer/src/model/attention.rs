@@ -4,7 +4,7 @@
 //! A document never sees another. What depends on the documents alone is prepared once a pass, in [`Sight`].
 
 use hone_job::spec::AttentionKernel;
-use hone_ops::{Group, SoftCap};
+use hone_ops::{Document, SoftCap};
 use tch::{Device, Kind, Tensor};
 
 use super::batch::{Batch, Run};
@@ -37,10 +37,10 @@ impl Attention {
     /// `x [T, E]` -> `[T, E]`
     pub(super) fn forward(&self, x: &Tensor, pass: Pass<'_>, tables: &Tables, sight: &Sight<'_>) -> Tensor {
         let qkv = self.qkv_proj.forward(x, pass);
-        let out = match sight.groups(self.window).filter(|_| self.is_plain() && hone_ops::has_rows(&qkv)) {
-            Some(groups) => {
-                let angles = (&tables.cos, &tables.sin);
-                hone_ops::rotary_attention(&qkv, angles, self.num_heads, self.num_key_value_heads, groups)
+        let out = match sight.documents().filter(|_| self.is_plain()) {
+            Some(documents) => {
+                let (angles, heads) = ((&tables.cos, &tables.sin), (self.num_heads, self.num_key_value_heads));
+                hone_ops::rotary_attention(&qkv, angles, heads, documents, self.window)
             }
             None => {
                 let (q, k, v) = self.heads(&qkv, tables);
@@ -123,9 +123,9 @@ impl Attention {
 pub(super) enum Kernel {
     /// One variable-length flash call: CUDA, half precision.
     VarlenFlash,
-    /// The flash kernel of the CPU, run by run.
+    /// Our own flash kernel, document by document: CPU, but for float16.
     CpuFlash,
-    /// LibTorch's own choice of kernel, run by run: CUDA in float32.
+    /// LibTorch's own choice of kernel, run by run: CUDA in float32, and float16 on the CPU.
     Chosen,
     /// The plain formula, run by run.
     Math,
@@ -148,7 +148,7 @@ impl Kernel {
         let is_half = matches!(kind, Kind::Half | Kind::BFloat16);
         let has_varlen_flash = is_half && head_dim % 8 == 0 && head_dim <= FLASH_MAX_HEAD_DIM;
         let flash = match device {
-            Device::Cpu => Some(Kernel::CpuFlash),
+            Device::Cpu => hone_ops::has_loops(device, kind).then_some(Kernel::CpuFlash),
             _ => has_varlen_flash.then_some(Kernel::VarlenFlash),
         };
         match (soft_cap, asked) {
@@ -176,33 +176,29 @@ impl Kernel {
 pub(super) struct Sight<'a> {
     batch: &'a Batch,
     kernel: Kernel,
-    /// What the flash kernel of the CPU takes: the groups of layers that have no window, and of those that have one.
-    groups: [Vec<Group>; 2],
+    /// What the flash kernel of the CPU takes.
+    documents: Vec<Document>,
 }
 
 impl<'a> Sight<'a> {
-    /// `window` is the one that layers have, if any has one.
-    pub(super) fn new(batch: &'a Batch, kernel: Kernel, window: Option<i64>, kind: Kind) -> Sight<'a> {
-        let groups = match kernel {
-            Kernel::CpuFlash => {
-                let windowed = window.map_or_else(Vec::new, |window| groups(batch, Some(window), kind));
-                [groups(batch, None, kind), windowed]
-            }
-            _ => Default::default(),
+    pub(super) fn new(batch: &'a Batch, kernel: Kernel) -> Sight<'a> {
+        let documents = match kernel {
+            Kernel::CpuFlash => batch.documents().collect(),
+            _ => Vec::new(),
         };
-        Sight { batch, kernel, groups }
+        Sight { batch, kernel, documents }
     }
 
-    /// The runs that the flash kernel of the CPU takes, where that is the way.
-    fn groups(&self, window: Option<i64>) -> Option<&[Group]> {
-        (self.kernel == Kernel::CpuFlash).then(|| &self.groups[usize::from(window.is_some())][..])
+    /// What the flash kernel of the CPU takes, where that is the way.
+    fn documents(&self) -> Option<&[Document]> {
+        (self.kernel == Kernel::CpuFlash).then_some(&self.documents)
     }
 
     /// `q [T, H, D]`, `k` and `v [T, K, D]` -> `[T, H, D]`
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>) -> Tensor {
         match self.kernel {
             Kernel::VarlenFlash => flash(self.batch, q, k, v, window),
-            Kernel::CpuFlash => hone_ops::document_attention(q, k, v, &self.groups[usize::from(window.is_some())]),
+            Kernel::CpuFlash => hone_ops::document_attention(q, k, v, &self.documents, window),
             Kernel::Chosen => run_by_run(self.batch, q, k, v, window, |q, k, v, mask, is_causal| {
                 Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, is_causal, None, true)
             }),
@@ -213,18 +209,6 @@ impl<'a> Sight<'a> {
             Kernel::SoftCapped(cap) => softcap::attend(cap, &self.batch.runs, q, k, v, window),
         }
     }
-}
-
-fn groups(batch: &Batch, window: Option<i64>, kind: Kind) -> Vec<Group> {
-    let device = batch.input_ids.device();
-    let group = |run: &Run| Group {
-        start: run.start,
-        count: run.count,
-        len: run.len,
-        prefix: run.prefix,
-        mask: mask(run, window, kind, device),
-    };
-    batch.runs.iter().map(group).collect()
 }
 
 /// The mask of a run that causality alone does not tell: of a segment after a prefix, or of one longer than the window.
@@ -300,7 +284,7 @@ mod tests {
         let (q, k, v) = (rand(4, 1), rand(2, 2), rand(2, 3));
         for window in [None, Some(3)] {
             let [flash, chosen, math] = [Kernel::CpuFlash, Kernel::Chosen, Kernel::Math]
-                .map(|kernel| Sight::new(&batch, kernel, window, Kind::Float).attend(&q, &k, &v, window));
+                .map(|kernel| Sight::new(&batch, kernel).attend(&q, &k, &v, window));
             assert!(flash.allclose(&math, 1e-5, 1e-6, false) && chosen.allclose(&math, 1e-5, 1e-6, false));
         }
     }
@@ -312,6 +296,7 @@ mod tests {
         };
         let gpu = Device::Cuda(0);
         assert_eq!(of(AttentionKernel::Auto, Device::Cpu, 64, Kind::Float), "flash_cpu");
+        assert_eq!(of(AttentionKernel::Auto, Device::Cpu, 64, Kind::Half), "sdpa");
         assert_eq!(of(AttentionKernel::Math, Device::Cpu, 64, Kind::Float), "math");
         assert_eq!(of(AttentionKernel::Auto, gpu, 64, Kind::BFloat16), "flash_varlen");
         assert_eq!(of(AttentionKernel::Auto, gpu, 64, Kind::Float), "sdpa");

@@ -1,6 +1,7 @@
 //! Documents end to end in flat tensors, without padding, and where each begins.
 
 use hone_data::pack::{MicroBatch, Segment};
+use hone_ops::Document;
 use tch::{Device, Tensor};
 
 /// What goes through the model at once. T tokens in all.
@@ -93,6 +94,14 @@ impl Batch {
     pub(super) fn lengths(&self) -> impl Iterator<Item = (i64, i64)> {
         let text = |run: &Run| run.prefix.map_or(0, |(_, len)| len) + run.len;
         self.runs.iter().map(move |run| (run.count * run.len, text(run)))
+    }
+
+    /// The segments one by one.
+    pub(super) fn documents(&self) -> impl Iterator<Item = Document> {
+        self.runs.iter().flat_map(|run| {
+            let starts = (0..run.count).map(|i| run.start + i * run.len);
+            starts.map(|start| Document { start, len: run.len, prefix: run.prefix })
+        })
     }
 
     /// Tokens in all.

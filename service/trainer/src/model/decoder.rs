@@ -171,8 +171,7 @@ impl Decoder {
 
     /// What all layers are given: who sees whom, and by how much heads are turned.
     pub(super) fn surroundings<'a>(&self, batch: &'a Batch) -> (Sight<'a>, Tables) {
-        let window = self.config.windows.iter().flatten().next().copied();
-        let sight = Sight::new(batch, self.kernel, window, self.kind());
+        let sight = Sight::new(batch, self.kernel);
         (sight, self.rotary.tables(&batch.position_ids, batch.lengths()))
     }
 
