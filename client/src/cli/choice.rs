@@ -63,6 +63,7 @@ const ACTIVATION_CHECKPOINTING: &[Word] = &[
 ];
 const ATTENTION: &[Word] = &[
     ("flash", "scores are never held whole; on a GPU for bfloat16 alone"),
+    ("efficient", "scores are never held whole; on a GPU, in any precision"),
     ("math", "the plain formula: scores of a whole document are held in memory"),
 ];
 const DIVERGENCE: &[Word] = &[

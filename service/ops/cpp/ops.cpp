@@ -2,6 +2,7 @@
 #include "attention.cpp"
 #include "capped_attention.cpp"
 #include "device_memory.cpp"
+#include "efficient_attention.cpp"
 #include "head.cpp"
 #include "linear.cpp"
 #include "lora_linear.cpp"

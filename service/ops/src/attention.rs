@@ -1,5 +1,7 @@
 //! Causal attention over documents that lie end to end in one flat batch, as one node of the autograd graph.
 
+use std::ptr;
+
 use tch::Tensor;
 
 use crate::ffi;
@@ -106,6 +108,18 @@ pub fn varlen_flash(
                 out,
             )
         }
+    });
+    out
+}
+
+/// LibTorch's memory-efficient kernel, of CUDA alone: `q`, `k` and `v [N, H, L, D]`, and what is added to the scores.
+///
+/// Panics on other devices, and where the kernel does not take such tensors.
+pub fn efficient_attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, is_causal: bool) -> Tensor {
+    let mask = mask.map_or(ptr::null(), ffi::raw);
+    let [out] = ffi::outputs(|[out]| {
+        // SAFETY: the tensors are alive for the call.
+        unsafe { ffi::hone_efficient_attention(ffi::raw(q), ffi::raw(k), ffi::raw(v), mask, is_causal, out) }
     });
     out
 }

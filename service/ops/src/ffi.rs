@@ -82,6 +82,14 @@ unsafe extern "C" {
         window: i64,
         out: *mut *mut Raw,
     ) -> *mut c_char;
+    pub(crate) fn hone_efficient_attention(
+        q: *const Raw,
+        k: *const Raw,
+        v: *const Raw,
+        mask: *const Raw,
+        is_causal: bool,
+        out: *mut *mut Raw,
+    ) -> *mut c_char;
     pub(crate) fn hone_capped_attention(
         q: *const Raw,
         k: *const Raw,

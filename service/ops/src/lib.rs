@@ -17,7 +17,7 @@ mod op_times;
 mod random;
 mod rows;
 
-pub use attention::{Document, document_attention, rotary_attention, varlen_flash};
+pub use attention::{Document, document_attention, efficient_attention, rotary_attention, varlen_flash};
 pub use capped_attention::{SoftCap, capped_attention};
 pub use device_memory::{DeviceMemory, device_memory};
 pub use grad::{backward, set_grad};

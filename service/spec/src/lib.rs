@@ -241,6 +241,7 @@ fn attention(value: pb::AttentionKernel) -> AttentionKernel {
         pb::AttentionKernel::Unspecified => AttentionKernel::Auto,
         pb::AttentionKernel::Flash => AttentionKernel::Flash,
         pb::AttentionKernel::Math => AttentionKernel::Math,
+        pb::AttentionKernel::Efficient => AttentionKernel::Efficient,
     }
 }
 
@@ -250,6 +251,7 @@ fn attention_message(value: AttentionKernel) -> pb::AttentionKernel {
         AttentionKernel::Auto => pb::AttentionKernel::Unspecified,
         AttentionKernel::Flash => pb::AttentionKernel::Flash,
         AttentionKernel::Math => pb::AttentionKernel::Math,
+        AttentionKernel::Efficient => pb::AttentionKernel::Efficient,
     }
 }
 

@@ -172,6 +172,10 @@ fn attention_kernels(gpu: bool) -> Vec<String> {
             let x = heads(Kind::Float, device).transpose(0, 1);
             Tensor::scaled_dot_product_attention(&x, &x, &x, None::<&Tensor>, 0.0, true, None, false)
         });
+        try_kernel("cuda efficient (float32)", &|| {
+            let x = heads(Kind::Float, device).transpose(0, 1).unsqueeze(0);
+            hone_ops::efficient_attention(&x, &x, &x, None, true)
+        });
     }
     kernels
 }

@@ -165,6 +165,8 @@ pub enum AttentionKernel {
     Auto,
     /// Flash attention: scores are never held whole (arXiv 2205.14135).
     Flash,
+    /// Memory-efficient attention (arXiv 2112.05682): a GPU in any precision.
+    Efficient,
     /// The plain formula: scores of a whole document are held in memory.
     Math,
 }

@@ -125,6 +125,8 @@ pub(super) enum Kernel {
     VarlenFlash,
     /// Our own flash kernel, document by document: CPU, but for float16.
     CpuFlash,
+    /// LibTorch's memory-efficient kernel, run by run: CUDA.
+    Efficient,
     /// LibTorch's own choice of kernel, run by run: CUDA in float32, and float16 on the CPU.
     Chosen,
     /// The plain formula, run by run.
@@ -155,6 +157,7 @@ impl Kernel {
             (Some(cap), _) => Some(Kernel::SoftCapped(cap)),
             (None, AttentionKernel::Auto) => flash.or(Some(Kernel::Chosen)),
             (None, AttentionKernel::Flash) => flash,
+            (None, AttentionKernel::Efficient) => device.is_cuda().then_some(Kernel::Efficient),
             (None, AttentionKernel::Math) => Some(Kernel::Math),
         }
     }
@@ -164,6 +167,7 @@ impl Kernel {
         match self {
             Kernel::VarlenFlash => "flash_varlen",
             Kernel::CpuFlash => "flash_cpu",
+            Kernel::Efficient => "efficient",
             Kernel::Chosen => "sdpa",
             Kernel::Math => "math",
             Kernel::SoftCapped(_) => "soft_capped",
@@ -199,6 +203,10 @@ impl<'a> Sight<'a> {
         match self.kernel {
             Kernel::VarlenFlash => flash(self.batch, q, k, v, window),
             Kernel::CpuFlash => hone_ops::document_attention(q, k, v, &self.documents, window),
+            Kernel::Efficient => run_by_run(self.batch, q, k, v, window, |q, k, v, mask, is_causal| {
+                let repeated = |x: &Tensor| x.repeat_interleave_self_int(q.size()[1] / x.size()[1], Some(1), None);
+                hone_ops::efficient_attention(q, &repeated(k), &repeated(v), mask, is_causal)
+            }),
             Kernel::Chosen => run_by_run(self.batch, q, k, v, window, |q, k, v, mask, is_causal| {
                 Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, is_causal, None, true)
             }),
@@ -298,6 +306,8 @@ mod tests {
         assert_eq!(of(AttentionKernel::Auto, Device::Cpu, 64, Kind::Float), "flash_cpu");
         assert_eq!(of(AttentionKernel::Auto, Device::Cpu, 64, Kind::Half), "sdpa");
         assert_eq!(of(AttentionKernel::Math, Device::Cpu, 64, Kind::Float), "math");
+        assert_eq!(of(AttentionKernel::Efficient, Device::Cpu, 64, Kind::Float), "none");
+        assert_eq!(of(AttentionKernel::Efficient, gpu, 64, Kind::Float), "efficient");
         assert_eq!(of(AttentionKernel::Auto, gpu, 64, Kind::BFloat16), "flash_varlen");
         assert_eq!(of(AttentionKernel::Auto, gpu, 64, Kind::Float), "sdpa");
         assert_eq!(of(AttentionKernel::Flash, gpu, 64, Kind::Float), "none");

@@ -67,7 +67,7 @@ pub(super) fn prepare(
     })?;
     if !model.set_attention(training.attention) {
         let what =
-            "flash attention is there on a CPU, and on a GPU for bfloat16; leave the field out, or set precision";
+            "flash attention is there on a CPU, and on a GPU for bfloat16; efficient attention on a GPU; leave the field out, or set precision";
         return Err(Error::Input { place: format!("{}.attention", task.path()), what: what.into() });
     }
     let dataset = data.finish(workspace)?;

@@ -107,6 +107,7 @@ pub(super) fn text(settings: &BenchmarkSettings) -> String {
     let attention = match settings.attention {
         AttentionKernel::Auto => "",
         AttentionKernel::Flash => ", flash attention",
+        AttentionKernel::Efficient => ", memory-efficient attention",
         AttentionKernel::Math => ", plain attention",
     };
     format!("{precision}, {} tokens at once{activations}{attention}", settings.tokens_per_micro_batch)

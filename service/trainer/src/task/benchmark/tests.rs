@@ -60,6 +60,21 @@ fn pairs_are_measured_without_asking_the_reference() {
 }
 
 #[test]
+fn a_kernel_that_the_device_lacks_is_told_and_the_others_go_on() {
+    let mut task = BenchmarkTask::of(Task::Sft(SftTask::new(training("sft/rows.jsonl"), LossOn::Completion)));
+    (task.steps, task.precisions, task.tokens_per_micro_batch) = (1, vec![Precision::Float32], vec![256]);
+    task.activation_checkpointing = vec![ActivationCheckpointing::Auto];
+    task.attention = vec![AttentionKernel::Efficient, AttentionKernel::Flash];
+    let (_, end, events) = run(task, None);
+    assert_eq!(end, End::Succeeded);
+    let report = report(&events).unwrap();
+    let lacks = |run: &BenchmarkRun| run.failure.contains("no such kernel");
+    let (lacking, others): (Vec<_>, Vec<_>) = report.runs.iter().partition(|run| lacks(run));
+    assert!(lacking.iter().all(|run| run.settings.attention == AttentionKernel::Efficient) && lacking.len() == 1);
+    assert!(others.len() >= 2 && others.iter().all(|run| run.failure.is_empty()), "{others:?}");
+}
+
+#[test]
 fn a_benchmark_that_is_told_to_stop_leaves_nothing() {
     let task = BenchmarkTask::of(Task::Sft(SftTask::new(training("sft/rows.jsonl"), LossOn::Completion)));
     let (_, end, events) = run(task, Some(Command::Cancel));
