@@ -34,6 +34,7 @@ mod telemetry;
 mod tls;
 mod train;
 mod transfers;
+mod upgrade;
 mod uploads;
 mod watch;
 mod web;

@@ -1,6 +1,7 @@
 """What the container files must hold, and faults that must be seen in them."""
 
 import re
+from pathlib import Path
 
 from manifests import ROOT
 
@@ -43,14 +44,24 @@ def what_is_copied_is_there(text):
             yield from (word for word in re.findall(r"k8s/container/[\w.-]+", rest) if not (ROOT / word).exists())
 
 
-POLICIES = (bases_have_a_version, nobody_is_root, what_is_copied_is_there)
+def what_is_copied_is_not_ignored(text):
+    """Sources of COPY are let through by the ignore file, which lets nothing else through."""
+    let_through = {line[1:] for line in (FOLDER / "Containerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    for name, rest in instructions(text):
+        if name == "COPY" and "--from=" not in rest:
+            paths = (Path(word) for word in rest.split()[:-1] if not word.startswith("--"))
+            yield from (str(path) for path in paths if not let_through & {str(path), *map(str, path.parents)})
+
+
+POLICIES = (bases_have_a_version, nobody_is_root, what_is_copied_is_there, what_is_copied_is_not_ignored)
 MUTATIONS = (
     ("bases_have_a_version", "the newest base", r"(?m)^ARG DEBIAN=.*$", "ARG DEBIAN=docker.io/library/debian:latest"),
     ("bases_have_a_version", "a base without a version", r"(?m)^ARG RUST=.*$", "ARG RUST=docker.io/library/rust"),
     ("nobody_is_root", "root by oversight", r"(?m)^USER .*\n", ""),
     ("nobody_is_root", "root by number", r"(?m)^USER .*$", "USER 0:0"),
     ("what_is_copied_is_there", "a script by another name", r"k8s/container/build\.sh", "k8s/container/make.sh"),
-    ("what_is_copied_is_there", "a folder that is gone", r"(?m)^COPY proto ", "COPY protos "),
+    ("what_is_copied_is_there", "a file that is gone", r"COPY scripts/fetch.py ", "COPY scripts/fetch.py k8s/container/none "),
+    ("what_is_copied_is_not_ignored", "a folder that no build sees", r"(?m)^COPY proto ", "COPY docs "),
 )
 
 

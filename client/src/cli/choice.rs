@@ -100,6 +100,11 @@ const EARLY_STOPPING_METRIC: &[Word] = &[
     ("accuracy", "of pairs, higher is better"),
     ("margin", "of pairs, higher is better"),
 ];
+const ANSWER_HARD_EXAMPLES: &[Word] = &[
+    ("last", "the last evaluation"),
+    ("every", "every evaluation, which takes of the time that evaluations may have"),
+    ("never", "none"),
+];
 const JOB_STATE: &[Word] = &[
     ("queued", ""),
     ("preparing", ""),
@@ -130,6 +135,11 @@ pub(crate) fn decay_shape() -> impl TypedValueParser<Value = v1::DecayShape> {
 /// The held-out figure that ends a run early.
 pub(crate) fn early_stopping_metric() -> impl TypedValueParser<Value = v1::EarlyStoppingMetric> {
     choice(EARLY_STOPPING_METRIC, "EARLY_STOPPING_METRIC_", v1::EarlyStoppingMetric::from_str_name)
+}
+
+/// Which evaluations have the model answer the hardest rows.
+pub(crate) fn answer_hard_examples() -> impl TypedValueParser<Value = v1::AnswerHardExamples> {
+    choice(ANSWER_HARD_EXAMPLES, "ANSWER_HARD_EXAMPLES_", v1::AnswerHardExamples::from_str_name)
 }
 
 /// What of a row is scored.
@@ -258,6 +268,7 @@ mod tests {
             ("ExportFormat", "EXPORT_FORMAT_", EXPORT_FORMAT),
             ("WeightType", "WEIGHT_TYPE_", WEIGHT_TYPE),
             ("EarlyStoppingMetric", "EARLY_STOPPING_METRIC_", EARLY_STOPPING_METRIC),
+            ("AnswerHardExamples", "ANSWER_HARD_EXAMPLES_", ANSWER_HARD_EXAMPLES),
             ("JobState", "JOB_STATE_", JOB_STATE),
         ] {
             let descriptor = pool().get_enum_by_name(&format!("hone.v1.{name}")).expect(name);

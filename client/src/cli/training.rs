@@ -7,7 +7,8 @@ use clap::Args;
 use hone_client::v1;
 
 use crate::choice::{
-    activation_checkpointing, attention, early_stopping_metric, mix_until, order, over_length, precision,
+    activation_checkpointing, answer_hard_examples, attention, early_stopping_metric, mix_until, order, over_length,
+    precision,
 };
 use crate::failure::Failure;
 use crate::lora::LoraArgs;
@@ -87,6 +88,9 @@ pub(crate) struct TrainingArgs {
     /// Held-out rows that each evaluation shows, the hardest; 0 shows none. Default 5.
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     hard_examples: Option<u32>,
+    /// Which evaluations show what the model itself writes to those rows. Default last.
+    #[arg(long, value_name = "WHEN", value_parser = answer_hard_examples(), help_heading = "Evaluation and checkpoints")]
+    answer_hard_examples: Option<v1::AnswerHardExamples>,
     /// Steps between checkpoints; 0 saves by time only (every 10 minutes) and at the end. Default 0.
     #[arg(long, value_name = "STEPS", help_heading = "Evaluation and checkpoints")]
     save_every: Option<u64>,
@@ -185,6 +189,7 @@ impl TrainingArgs {
             max_time_fraction: None,
             early_stopping,
             hard_examples: self.hard_examples,
+            answer_hard_examples: self.answer_hard_examples.unwrap_or_default().into(),
         };
         let checkpoints =
             v1::CheckpointSpec { every_steps: self.save_every, every_minutes: None, keep_last: self.keep_last };

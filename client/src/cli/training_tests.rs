@@ -45,6 +45,10 @@ fn every_flag_sets_its_field_and_no_other() {
         json!({"sft": {"evaluation": {"early_stopping":
             {"patience": 3, "threshold": 0.1, "metric": "EARLY_STOPPING_METRIC_LOSS"}}}}),
     );
+    check(
+        &["--hard-examples", "2", "--answer-hard-examples", "every"],
+        json!({"sft": {"evaluation": {"hard_examples": 2, "answer_hard_examples": "ANSWER_HARD_EXAMPLES_EVERY"}}}),
+    );
     check(&["--max-retries", "0"], json!({"max_retries": 0}));
     check(&["--full"], json!({"sft": {"adapter": {"full": {}}}}));
     check(&["--train", "e"], json!({"sft": {"data": {"train": ["d", "e"]}}}));

@@ -28,7 +28,7 @@ pub use benchmark::BenchmarkTask;
 use check::Check;
 pub use check::Violation;
 pub use data::{Data, Mix, MixUntil, OverLength};
-pub use evaluation::{EarlyStopping, Evaluation, Metric};
+pub use evaluation::{AnswerHardExamples, EarlyStopping, Evaluation, Metric};
 pub use export::{ExportFormat, ExportTask, WeightType};
 pub use generate::{GenerateTask, PromptRows};
 pub use lora::{AlphaPattern, Lora, LoraInit, NOT_FOR_VLLM, RankPattern};

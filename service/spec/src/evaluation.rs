@@ -1,6 +1,6 @@
 //! Evaluation and early stopping, there and back.
 
-use hone_job::spec::{EarlyStopping, Evaluation, Metric};
+use hone_job::spec::{AnswerHardExamples, EarlyStopping, Evaluation, Metric};
 use hone_proto::v1 as pb;
 
 use super::Reader;
@@ -21,6 +21,11 @@ impl Reader {
             max_time_fraction: evaluation.max_time_fraction.unwrap_or(defaults.max_time_fraction),
             early_stopping,
             hard_examples: evaluation.hard_examples.unwrap_or(defaults.hard_examples),
+            answer_hard_examples: self.choice(
+                format!("{path}.answer_hard_examples"),
+                evaluation.answer_hard_examples,
+                answer_hard_examples,
+            ),
         }
     }
 }
@@ -30,6 +35,14 @@ fn metric(value: pb::EarlyStoppingMetric) -> Metric {
         pb::EarlyStoppingMetric::Unspecified | pb::EarlyStoppingMetric::Loss => Metric::Loss,
         pb::EarlyStoppingMetric::Accuracy => Metric::Accuracy,
         pb::EarlyStoppingMetric::Margin => Metric::Margin,
+    }
+}
+
+fn answer_hard_examples(value: pb::AnswerHardExamples) -> AnswerHardExamples {
+    match value {
+        pb::AnswerHardExamples::Unspecified | pb::AnswerHardExamples::Last => AnswerHardExamples::Last,
+        pb::AnswerHardExamples::Every => AnswerHardExamples::Every,
+        pb::AnswerHardExamples::Never => AnswerHardExamples::Never,
     }
 }
 
@@ -50,5 +63,11 @@ pub(super) fn message(evaluation: Evaluation) -> pb::EvaluationSpec {
         max_time_fraction: Some(evaluation.max_time_fraction),
         early_stopping: evaluation.early_stopping.map(stopping),
         hard_examples: Some(evaluation.hard_examples),
+        answer_hard_examples: match evaluation.answer_hard_examples {
+            AnswerHardExamples::Last => pb::AnswerHardExamples::Last,
+            AnswerHardExamples::Every => pb::AnswerHardExamples::Every,
+            AnswerHardExamples::Never => pb::AnswerHardExamples::Never,
+        }
+        .into(),
     }
 }

@@ -1,8 +1,8 @@
 //! Defaults equal what the protos promise, and what goes out comes in again.
 
 use hone_job::spec::{
-    Adapter, Decay, DecayShape, DpoTask, JobSpec, Length, MomentFormat, Optimizer, Plateau, Precision, Preference,
-    PreferenceLoss, Reference, ScheduleKind, Task, UpdateRule, Warmup, WeightedLoss,
+    Adapter, AnswerHardExamples, Decay, DecayShape, DpoTask, JobSpec, Length, MomentFormat, Optimizer, Plateau,
+    Precision, Preference, PreferenceLoss, Reference, ScheduleKind, Task, UpdateRule, Warmup, WeightedLoss,
 };
 use hone_proto::v1 as pb;
 
@@ -80,6 +80,7 @@ fn the_defaults_are_those_the_proto_documents() {
     assert_eq!(sft.length, Some(pb::sft_task::Length::Epochs(1.0)));
     let evaluation = sft.evaluation.unwrap();
     assert_eq!((evaluation.every_steps, evaluation.max_time_fraction), (None, Some(0.1)));
+    assert_eq!((evaluation.hard_examples, evaluation.answer_hard_examples()), (Some(5), pb::AnswerHardExamples::Last));
     let checkpoints = sft.checkpoints.unwrap();
     assert_eq!(
         (checkpoints.every_steps, checkpoints.every_minutes, checkpoints.keep_last),
@@ -161,6 +162,10 @@ fn a_spec_that_sets_everything_survives_the_way_out_and_in() {
         ScheduleKind::Plateau(plateau),
     ] {
         full.task.training_mut().unwrap().schedule.kind = kind;
+        survives(&full);
+    }
+    for answers in [AnswerHardExamples::Last, AnswerHardExamples::Every, AnswerHardExamples::Never] {
+        full.task.training_mut().unwrap().evaluation.answer_hard_examples = answers;
         survives(&full);
     }
     for rule in [UpdateRule::lion(), UpdateRule::Sgd { momentum: 0.5, nesterov: true }] {

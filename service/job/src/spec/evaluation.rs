@@ -17,6 +17,22 @@ pub struct Evaluation {
     /// Held-out rows that each evaluation shows, the hardest. 0 to 50, default 5.
     #[serde(default = "default_hard_examples")]
     pub hard_examples: u32,
+    /// Which evaluations have the model answer those rows. Default: the last one.
+    #[serde(default)]
+    pub answer_hard_examples: AnswerHardExamples,
+}
+
+/// Which evaluations of a run have the model answer the rows that it finds hardest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerHardExamples {
+    /// The last one, also where early stopping made it the last. The default.
+    #[default]
+    Last,
+    /// Every one.
+    Every,
+    /// None.
+    Never,
 }
 
 fn default_hard_examples() -> u32 {
@@ -25,7 +41,13 @@ fn default_hard_examples() -> u32 {
 
 impl Default for Evaluation {
     fn default() -> Self {
-        Self { every_steps: None, max_time_fraction: 0.1, early_stopping: None, hard_examples: default_hard_examples() }
+        Self {
+            every_steps: None,
+            max_time_fraction: 0.1,
+            early_stopping: None,
+            hard_examples: default_hard_examples(),
+            answer_hard_examples: AnswerHardExamples::default(),
+        }
     }
 }
 

@@ -181,10 +181,16 @@ impl Outlets {
 
 fn look_at_attempts(meter: &Meter, attempts: &Arc<Attempts>) {
     type Figure = fn(&Attempts) -> Option<f64>;
-    let figures: [(Metric, Figure); 5] = [
+    let figures: [(Metric, Figure); 7] = [
         (table::ATTEMPTS_RUNNING, |attempts| Some(attempts.count() as f64)),
         (table::TRAINER_MEMORY, |attempts| Some(attempts.usage().map(|usage| usage.host_memory_bytes as f64).sum())),
         (table::TRAINER_CPU, |attempts| Some(attempts.usage().map(|usage| usage.cpu_cores).sum())),
+        (table::TRAINER_STORAGE_READ, |attempts| {
+            Some(attempts.usage().filter_map(|usage| usage.storage_read_bytes_per_second).sum())
+        }),
+        (table::TRAINER_STORAGE_WRITE, |attempts| {
+            Some(attempts.usage().filter_map(|usage| usage.storage_write_bytes_per_second).sum())
+        }),
         (table::DEVICE_MEMORY, |attempts| {
             Some(attempts.usage().filter_map(|usage| usage.device_memory_bytes).sum::<u64>() as f64)
         }),

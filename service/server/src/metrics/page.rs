@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Standing;
+use super::table::renamed;
 use crate::{Error, write_address};
 
 /// Where the figures are.
@@ -64,7 +65,11 @@ async fn figures(State(Figures { registry, standing }): State<Figures>) -> Respo
     standing.look().await;
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
-    match encoder.encode(&registry.gather(), &mut text) {
+    let mut families = registry.gather();
+    for family in &mut families {
+        family.set_name(renamed(family.name().to_owned()));
+    }
+    match encoder.encode(&families, &mut text) {
         Ok(()) => ([(CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -74,6 +74,8 @@ metrics! {
     CHECKPOINT_SIZE = "hone.checkpoint.size", "By", Kind::Histogram(SIZES), [], "Bytes of a checkpoint.";
     TRAINER_MEMORY = "hone.trainer.memory", "By", Kind::Gauge, [], "Resident memory of all trainers, as they last told.";
     TRAINER_CPU = "hone.trainer.cpu", "{cpu}", Kind::Gauge, [], "Processors that all trainers use, as they last told.";
+    TRAINER_STORAGE_READ = "hone.trainer.storage.read", "By/s", Kind::Gauge, [], "What all trainers fetch from storage, as they last told.";
+    TRAINER_STORAGE_WRITE = "hone.trainer.storage.write", "By/s", Kind::Gauge, [], "What all trainers write to storage, as they last told.";
     DEVICE_MEMORY = "hone.device.memory", "By", Kind::Gauge, [], "Memory of devices that all trainers use, as they last told.";
     DEVICE_UTILIZATION = "hone.device.utilization", "1", Kind::Gauge, [], "Share of time that the trainers' devices were busy, their mean, as they last told.";
     STORAGE_DURATION = "hone.storage.request.duration", "s", Kind::Histogram(CALLS), ["http.request.method", "http.response.status_code"], "Time until the object store answered a request of this server; each try counts, and one without an answer has the status 0.";
@@ -85,19 +87,29 @@ metrics! {
     UPTIME = "process.uptime", "s", Kind::Gauge, [], "Time since the server started.";
 }
 
+/// The name of a metric in Prometheus: what the rules of OpenTelemetry's specification make of its own, unless Prometheus's
+/// rules forbid that. `_count` is the end of histograms alone, and of open files Prometheus has a name of its own.
+pub fn renamed(by_rule: String) -> String {
+    match by_rule.as_str() {
+        "process_unix_file_descriptor_count" => "process_open_fds".into(),
+        _ => by_rule,
+    }
+}
+
 impl Metric {
-    /// Its name as Prometheus has it, by the rules of OpenTelemetry's specification for that; a histogram's ends in `_bucket`,
-    /// `_sum` and `_count` as well.
+    /// Its name as Prometheus has it, by the rules of OpenTelemetry's specification for that, or [`renamed`]; a histogram's ends
+    /// in `_bucket`, `_sum` and `_count` as well.
     pub fn prometheus_name(&self) -> String {
         let name = self.name.replace('.', "_");
         let unit = match (self.unit, self.kind) {
             ("s", _) => "_seconds",
             ("By", _) => "_bytes",
+            ("By/s", _) => "_bytes_per_second",
             ("1", Kind::Gauge) => "_ratio",
             _ => "",
         };
         let total = if self.kind == Kind::Counter { "_total" } else { "" };
-        format!("{name}{unit}{total}")
+        renamed(format!("{name}{unit}{total}"))
     }
 
     /// Its kind in one word.

@@ -63,6 +63,8 @@ async fn what_happens_is_counted_once() {
         cpu_cores: 1.5,
         device_memory_bytes: Some(512),
         device_utilization: Some(0.25),
+        storage_read_bytes_per_second: Some(10.0),
+        storage_write_bytes_per_second: Some(2000.5),
         ..ResourceUsage::default()
     };
     trainer.event(Event::ResourceUsage(usage)).await;
@@ -98,6 +100,8 @@ async fn what_happens_is_counted_once() {
         "hone_checkpoint_size_bytes_sum 5000",
         "hone_trainer_memory_bytes 4096",
         "hone_trainer_cpu 1.5",
+        "hone_trainer_storage_read_bytes_per_second 10",
+        "hone_trainer_storage_write_bytes_per_second 2000.5",
         "hone_device_memory_bytes 512",
         "hone_device_utilization_ratio 0.25",
     ] {
@@ -155,5 +159,7 @@ async fn the_page_shows_what_the_table_defines_and_nothing_else() {
         let is_shown = page.contains(&format!("# TYPE {} ", metric.prometheus_name()));
         assert!(!is_shown || says(&page, &help), "{help}");
     }
-    assert!(says(&page, r#"# TYPE process_cpu_time_seconds_total counter"#), "{page}");
+    for name in ["process_cpu_time_seconds_total counter", "process_open_fds gauge"] {
+        assert!(says(&page, &format!("# TYPE {name}")), "{name} is not in\n{page}");
+    }
 }

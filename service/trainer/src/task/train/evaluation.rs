@@ -6,7 +6,7 @@ use std::time::Instant;
 use hone_data::tokenize::Example;
 use hone_job::event::{Evaluation, Event, Warning};
 use hone_job::insight::{HardExample, HardExamples};
-use hone_job::spec::{JobSpec, Metric, ScheduleKind, Training};
+use hone_job::spec::{AnswerHardExamples, JobSpec, Metric, ScheduleKind, Training};
 
 use super::Run;
 use crate::error::Error;
@@ -108,7 +108,11 @@ impl Run {
             tokenizer: &self.tokenizer,
             examples: &self.eval,
             before: &self.row_figures,
-            answers: step >= self.total_steps,
+            answers: match self.training().evaluation.answer_hard_examples {
+                AnswerHardExamples::Last => step >= self.total_steps || self.would_stop_early(&result),
+                AnswerHardExamples::Every => true,
+                AnswerHardExamples::Never => false,
+            },
         };
         let hardest = look.hardest(&rows, self.training().evaluation.hard_examples as usize)?;
         result.seconds = start.elapsed().as_secs_f64();
@@ -119,6 +123,15 @@ impl Run {
     fn observe_early_stopping(&mut self, evaluation: &Evaluation) -> bool {
         let options = self.training().evaluation.early_stopping;
         options.is_some_and(|options| self.progress.early_stopping.observe(evaluation, &options))
+    }
+
+    /// Whether an evaluation that early stopping has not seen yet would end the run.
+    fn would_stop_early(&self, evaluation: &Evaluation) -> bool {
+        let mut stopping = self.progress.early_stopping;
+        self.training().evaluation.early_stopping.is_some_and(|options| {
+            stopping.observe(evaluation, &options);
+            stopping.verdict(evaluation.step, &options).is_some()
+        })
     }
 
     pub(super) fn stops_early(&self) -> bool {

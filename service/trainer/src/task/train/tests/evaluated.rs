@@ -1,5 +1,8 @@
 //! What hangs on evaluations: their share of the time, a plateau's rate, an early end.
 
+use hone_job::insight::HardExamples;
+use hone_job::spec::AnswerHardExamples;
+
 use super::*;
 
 #[test]
@@ -71,7 +74,7 @@ fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
                 // Evaluations that decide are not put off.
                 max_time_fraction: 0.0,
                 early_stopping: Some(spec::EarlyStopping { patience, threshold, ..Default::default() }),
-                hard_examples: 0,
+                ..spec::Evaluation::default()
             };
         })
     };
@@ -86,6 +89,12 @@ fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
     let verdict = stopped(&events).unwrap();
     assert_eq!((verdict.step, verdict.best_step, verdict.evaluations), (6, 0, 3));
     assert_eq!((steps(&events).len(), outcome(&events).final_checkpoint_id.as_str()), (6, "step-000006"));
+    let answered: Vec<_> = shown(&events).iter().map(|one| (one.step, is_answered(one))).collect();
+    assert_eq!(
+        answered,
+        [(0, false), (2, false), (4, false), (6, true)],
+        "the last evaluation, though not the last step"
+    );
 
     // One that learns first: what it was best at is kept, though only the last one was asked for.
     let case = watched(3, 0.0);
@@ -102,6 +111,18 @@ fn early_stopping_ends_a_run_that_gets_no_better_and_keeps_the_best() {
     assert_eq!(stopped(&cut.run(None).1), Some(verdict));
 }
 
+fn shown(events: &[Event]) -> Vec<HardExamples> {
+    let found = events.iter().filter_map(|event| match event {
+        Event::HardExamples(found) => Some(found.clone()),
+        _ => None,
+    });
+    found.collect()
+}
+
+fn is_answered(one: &HardExamples) -> bool {
+    one.examples.iter().any(|example| !example.answer.is_empty())
+}
+
 /// The rows shown are the hardest, with their least likely tokens; what was found before stands beside it, and answers come
 /// at the end.
 #[test]
@@ -113,13 +134,6 @@ fn every_evaluation_shows_the_rows_that_the_model_finds_hardest() {
             training.evaluation.max_time_fraction = 1.0;
             training.evaluation.hard_examples = count;
         })
-    };
-    let shown = |events: &[Event]| {
-        let found = events.iter().filter_map(|event| match event {
-            Event::HardExamples(found) => Some(found.clone()),
-            _ => None,
-        });
-        found.collect::<Vec<_>>()
     };
     let (_, events) = case(50).run(None);
     let found = shown(&events);
@@ -136,16 +150,40 @@ fn every_evaluation_shows_the_rows_that_the_model_finds_hardest() {
             assert_eq!(example.before.is_some(), number > 0);
         }
     }
-    let loss_of = |one: &hone_job::insight::HardExamples, row: u64| {
+    let loss_of = |one: &HardExamples, row: u64| {
         one.examples.iter().find(|example| example.row == row).and_then(|example| example.loss)
     };
     for example in &found[2].examples {
         assert_eq!(example.before, loss_of(&found[1], example.row));
     }
-    let answered =
-        |one: &hone_job::insight::HardExamples| one.examples.iter().any(|example| !example.answer.is_empty());
-    assert_eq!(found.iter().map(answered).collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!(found.iter().map(is_answered).collect::<Vec<_>>(), [false, false, true]);
     assert_eq!(shown(&case(0).run(None).1), []);
+}
+
+#[test]
+fn the_hardest_rows_are_answered_when_it_is_asked_for_and_by_a_resumed_run_alike() {
+    let case = |when: AnswerHardExamples| {
+        Case::new("llama", |training| {
+            training.data.eval_fraction = 0.2;
+            training.evaluation.every_steps = Some(3);
+            training.evaluation.max_time_fraction = 1.0;
+            training.evaluation.answer_hard_examples = when;
+        })
+    };
+    let answers = |events: &[Event]| {
+        let texts = |one: HardExamples| one.examples.into_iter().map(|example| example.answer).collect::<Vec<_>>();
+        shown(events).into_iter().map(|one| (one.step, texts(one))).collect::<Vec<_>>()
+    };
+    let never = case(AnswerHardExamples::Never).run(None).1;
+    assert_eq!(shown(&never).iter().map(is_answered).collect::<Vec<_>>(), [false; 3]);
+    let every = case(AnswerHardExamples::Every).run(None).1;
+    assert_eq!(shown(&every).iter().map(is_answered).collect::<Vec<_>>(), [true; 3]);
+    assert_eq!(losses(&every), losses(&never), "answers change nothing");
+
+    let mut cut = case(AnswerHardExamples::Every);
+    cut.run(Some((2, Command::Stop)));
+    cut.welcome.resume_from = Some(uri(&cut.checkpoint("step-000002")));
+    assert_eq!(answers(&cut.run(None).1), answers(&every)[1..]);
 }
 
 fn told<T>(events: &[Event], of: impl Fn(&Event) -> Option<&T>) -> Vec<&T> {
