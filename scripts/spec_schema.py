@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes what the protos say of a job's spec: docs/spec.md for people, docs/job-spec.schema.json for editors.
+"""Writes what the protos say of a job's spec: docs/spec.md for people, client/job-spec.schema.json for editors.
 
     spec_schema.py            writes both
     spec_schema.py --check    writes nothing and fails when one of them is out of date
@@ -16,13 +16,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/spec.md"
-SCHEMA = ROOT / "docs/job-spec.schema.json"
+SCHEMA = ROOT / "client/job-spec.schema.json"
 
 INTRODUCTION = """\
 # The spec of a job
 
 What a job may be asked to do, field by field: `hone.v1.JobSpec` in the protobuf JSON that grpcurl takes, and in the files of `hone train --spec FILE` and `hone jobs create --spec FILE`.
-`scripts/spec_schema.py` writes this page and [job-spec.schema.json](job-spec.schema.json) from `proto/hone/v1/spec.proto`; `make lint` fails when they are out of date.
+`scripts/spec_schema.py` writes this page and [job-spec.schema.json](../client/job-spec.schema.json) from `proto/hone/v1/spec.proto`; `make lint` fails when they are out of date.
 
 ```json
 {
@@ -38,7 +38,7 @@ What a job may be asked to do, field by field: `hone.v1.JobSpec` in the protobuf
 ```
 
 A file may be JSON, YAML or TOML (`.json`, `.yaml`, `.toml`): names and values are the same in all three.
-`hone init sft` writes one in YAML with every setting, its meaning and its default, and `hone train sft --spec sft.yaml` runs it:
+`hone init sft` writes `sft.yaml` with every setting, its meaning and its default, and `hone train sft --spec sft.yaml` runs it; `hone init sft sft.toml` writes TOML, and a name that ends in `.json` gets what is required alone, since JSON has no room for comments:
 
 - a flag beside `--spec` goes before what the file says, a list as a whole: `hone train sft --spec sft.yaml --learning-rate 1e-4`;
 - models and rows may be local paths, which are uploaded first, and checkpoints may be `JOB` or `JOB/CHECKPOINT`, as with flags;
@@ -52,11 +52,13 @@ In all notations:
 - A 64-bit integer may also be written as text, `"7"`, and is read back so.
 - Fields that exclude each other are named under their table.
 
-An editor that knows JSON Schema (draft 2020-12) completes and checks specs as they are written; in VS Code's settings:
+Beside the file `hone init` puts `job-spec.schema.json`, and the file names it, so that an editor that knows JSON Schema (draft 2020-12) completes and checks what is written; in a file of one's own it is a line at its beginning:
 
-```json
-{"json.schemas": [{"fileMatch": ["*.job.json"], "url": "./docs/job-spec.schema.json"}]}
-```
+| notation | line | read by |
+|---|---|---|
+| YAML | `# yaml-language-server: $schema=job-spec.schema.json` | yaml-language-server, which VS Code's YAML extension and others start |
+| TOML | `#:schema job-spec.schema.json` | Taplo |
+| JSON | `"$schema": "job-spec.schema.json",` as the first member | VS Code and others |
 
 It knows names, types and ranges; what depends on another field, such as `beta1` with SGD, is refused by the server, and by `hone train` before it uploads anything.
 """
@@ -196,10 +198,12 @@ def type_words(field):
 
 
 def schema(reached, messages, enums):
-    """docs/job-spec.schema.json."""
+    """client/job-spec.schema.json."""
     definitions = {
         name: message_schema(messages[name]) if name in messages else enum_schema(enums[name]) for name in reached
     }
+    own = {"description": "Where this schema is. Of no meaning to hone.", "type": "string"}
+    definitions["JobSpec"]["properties"]["$schema"] = own
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "hone.v1.JobSpec",

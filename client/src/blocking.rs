@@ -392,6 +392,10 @@ mod tests {
     fn everything_that_waits_has_its_like_here() {
         let asynchronous = [
             include_str!("client.rs"),
+            include_str!("client/checkpoints.rs"),
+            include_str!("client/datasets.rs"),
+            include_str!("client/jobs.rs"),
+            include_str!("client/models.rs"),
             include_str!("generation.rs"),
             include_str!("job.rs"),
             include_str!("transfer/stored.rs"),

@@ -9,9 +9,29 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 /// A result of this crate.
+///
+/// ```no_run
+/// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {
+/// let info = client.server_info().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why something could not be asked, fetched or sent. A job that failed is no error: see [`Outcome`](crate::Outcome).
+///
+/// ```no_run
+/// use hone_client::{Client, Code};
+///
+/// # async fn example() -> hone_client::Result<()> {
+/// match Client::connect("http://127.0.0.1:7400").await?.get_job("job-…").await {
+///     Ok(job) => println!("{:?}", job.state()),
+///     Err(error) if error.code() == Some(Code::NotFound) => println!("no such job"),
+///     Err(error) => println!("{error}; {}", error.hint().unwrap_or_default()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -100,6 +120,17 @@ pub enum Error {
 
 impl Error {
     /// The error of a call, when it is one.
+    ///
+    /// ```no_run
+    /// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {
+    /// if let Err(error) = client.server_info().await
+    ///     && let Some(rpc) = error.rpc()
+    /// {
+    ///     println!("{} failed with {}, trace {}", rpc.call, rpc.reason, rpc.trace_id);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn rpc(&self) -> Option<&RpcError> {
         match self {
             Self::Rpc(error) => Some(error),
@@ -108,11 +139,26 @@ impl Error {
     }
 
     /// The code of a call's error, when it is one.
+    ///
+    /// ```
+    /// use hone_client::{Code, Error, RpcError};
+    ///
+    /// let error = Error::from(RpcError::new("GetJob", "job-1", &tonic::Status::not_found("no such job")));
+    /// assert_eq!(error.code(), Some(Code::NotFound));
+    /// ```
     pub fn code(&self) -> Option<Code> {
         self.rpc().map(|error| error.code)
     }
 
     /// Every field that is wrong, whether the server refused it or it was found before; empty for other errors.
+    ///
+    /// ```
+    /// use hone_client::spec::{Data, Job, Optimizer, Sft};
+    ///
+    /// let sft = Sft::new(Data::new(["ds-1"])).optimizer(Optimizer::new().learning_rate(7.0));
+    /// let error = Job::new("model-1", sft).build().unwrap_err();
+    /// assert_eq!(error.violations()[0].field, "spec.sft.optimizer.learning_rate");
+    /// ```
     pub fn violations(&self) -> &[FieldViolation] {
         match self {
             Self::Rpc(error) => &error.violations,
@@ -122,6 +168,15 @@ impl Error {
     }
 
     /// Whether the server could not be asked at all, as opposed to having refused.
+    ///
+    /// ```no_run
+    /// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {
+    /// if client.server_info().await.is_err_and(|error| error.is_unreachable()) {
+    ///     println!("the server is away");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Connect { .. } => true,
@@ -131,6 +186,16 @@ impl Error {
     }
 
     /// What to try, in one sentence.
+    ///
+    /// ```no_run
+    /// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {
+    /// if let Err(error) = client.server_info().await {
+    ///     eprintln!("{error}");
+    ///     error.hint().iter().for_each(|hint| eprintln!("hint: {hint}"));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Endpoint { .. } => Some("give it as http://HOST:PORT or https://HOST:PORT".to_owned()),
@@ -169,6 +234,17 @@ impl Error {
 }
 
 /// An error that a call ended with.
+///
+/// ```no_run
+/// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {
+/// if let Err(error) = client.get_job("job-…").await
+///     && let Some(rpc) = error.rpc()
+/// {
+///     println!("{} {}: {:?} {} (wait {:?})", rpc.call, rpc.object, rpc.code, rpc.message, rpc.retry_after);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RpcError {
@@ -197,6 +273,16 @@ pub struct RpcError {
 }
 
 /// A field of a request and what is wrong with it.
+///
+/// ```
+/// use hone_client::spec::{Data, Job, Sft};
+///
+/// let error = Job::new("model-1", Sft::new(Data::new(["ds-1"])).epochs(-1.0)).build().unwrap_err();
+/// for violation in error.violations() {
+///     println!("{} {}", violation.field, violation.description);
+/// }
+/// # assert_eq!(error.violations().len(), 1);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldViolation {
     /// Path of the field, such as `spec.sft.adapter.lora.rank`.

@@ -37,6 +37,13 @@ pub struct Generation {
 
 impl Generation {
     /// The whole answer, once it is there.
+    ///
+    /// ```no_run
+    /// # async fn example(client: hone_client::Client, request: hone_client::v1::GenerateRequest) -> hone_client::Result<()> {
+    /// println!("{}", client.generate(request).await?.text().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn text(mut self) -> Result<String> {
         let mut text = String::new();
         while let Some(piece) = self.next().await {
@@ -66,6 +73,18 @@ impl std::fmt::Debug for Generation {
 
 impl Client {
     /// Asks a model, which is loaded first if nobody asked it lately. Not repeated by itself when it breaks off.
+    ///
+    /// ```no_run
+    /// use hone_client::v1;
+    ///
+    /// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {
+    /// let prompt = Some("Once upon a time".to_owned());
+    /// let base_model = Some(v1::BaseModel { uri: "model-…".into() });
+    /// let answer = client.generate(v1::GenerateRequest { base_model, prompt, ..Default::default() }).await?;
+    /// println!("{}", answer.text().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn generate(&self, request: pb::GenerateRequest) -> Result<Generation> {
         let failed = |status: Status| Error::from(RpcError::new("Generate", "", &status));
         let response = self.generation_stub().generate(request).await.map_err(failed)?;

@@ -32,6 +32,19 @@ pub struct JobHandle {
 }
 
 /// How a job ended.
+///
+/// ```no_run
+/// use hone_client::Outcome;
+///
+/// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+/// match job.wait().await?.outcome {
+///     Outcome::Succeeded(result) => println!("trained: {}", result.final_checkpoint_id),
+///     Outcome::Failed(failure) => println!("{}; try: {}", failure.message, failure.remedy),
+///     Outcome::Cancelled => println!("cancelled"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// Done, and the last upload verified.
@@ -43,6 +56,14 @@ pub enum Outcome {
 }
 
 /// A job that has ended.
+///
+/// ```no_run
+/// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+/// let finished = job.wait().await?;
+/// println!("{} ended: {:?}", finished.job.job_id, finished.outcome);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
     /// The job as it stands.
@@ -52,6 +73,12 @@ pub struct Finished {
 }
 
 /// Whether a job in this state stays in it.
+///
+/// ```
+/// use hone_client::{is_final, v1::JobState};
+///
+/// assert!(is_final(JobState::Succeeded) && !is_final(JobState::Paused));
+/// ```
 pub fn is_final(state: pb::JobState) -> bool {
     matches!(state, pb::JobState::Cancelled | pb::JobState::Succeeded | pb::JobState::Failed)
 }
@@ -62,31 +89,97 @@ impl JobHandle {
     }
 
     /// Its id.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// println!("hone jobs watch {}", job.id());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn id(&self) -> &str {
         &self.job_id
     }
 
     /// The job as it stands.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// let now = job.get().await?;
+    /// println!("{:?}, {} events so far", now.state(), now.last_sequence);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get(&self) -> Result<pb::Job> {
         self.client.get_job(&self.job_id).await
     }
 
     /// Every event so far and to come, each once and in order; reconnects by itself and ends with the job.
+    ///
+    /// ```no_run
+    /// use futures::StreamExt;
+    ///
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// let mut events = job.watch();
+    /// while let Some(event) = events.next().await {
+    ///     println!("{:?}", event?.event);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn watch(&self) -> JobEvents {
         self.watch_after(0)
     }
 
     /// As [`watch`](Self::watch), from the event after `sequence` on.
+    ///
+    /// ```no_run
+    /// use futures::StreamExt;
+    ///
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// // What this program saw of the job the last time.
+    /// let seen = 17;
+    /// let mut events = job.watch_after(seen);
+    /// while let Some(event) = events.next().await {
+    ///     println!("{}", event?.sequence);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn watch_after(&self, sequence: u64) -> JobEvents {
         watch::events(self.updates_after(sequence))
     }
 
     /// As [`watch_after`](Self::watch_after), with word of every interruption.
+    ///
+    /// ```no_run
+    /// use futures::StreamExt;
+    /// use hone_client::Update;
+    ///
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// let mut updates = job.updates_after(0);
+    /// while let Some(update) = updates.next().await {
+    ///     match update? {
+    ///         Update::Event(event) => println!("{:?}", event.event),
+    ///         Update::Reconnecting { error, delay } => println!("{error}; trying again in {delay:?}"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn updates_after(&self, sequence: u64) -> JobUpdates {
         watch::updates(self.client.clone(), self.job_id.clone(), sequence)
     }
 
     /// The events after `sequence` that there are by now. Unlike a watch it waits for nothing that is still to happen.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// let events = job.events_so_far(0).await?;
+    /// println!("{} events", events.len());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn events_so_far(&self, sequence: u64) -> Result<Vec<pb::JobEvent>> {
         let last_sequence = self.get().await?.last_sequence;
         let mut so_far = Vec::new();
@@ -107,6 +200,18 @@ impl JobHandle {
 
     /// Waits until the job has ended. An error means that the server could not be asked;
     /// a job that failed is an [`Outcome`].
+    ///
+    /// ```no_run
+    /// use hone_client::Outcome;
+    ///
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// let finished = job.wait().await?;
+    /// if let Outcome::Failed(failure) = finished.outcome {
+    ///     println!("{}: {}", finished.job.job_id, failure.message);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn wait(&self) -> Result<Finished> {
         loop {
             let job = self.get().await?;
@@ -121,42 +226,113 @@ impl JobHandle {
     }
 
     /// Asks the job to stop for good; a running one finishes its step and saves first.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// job.cancel().await?;
+    /// // What it had learned by then is saved.
+    /// job.wait().await?;
+    /// let checkpoint = job.last_checkpoint().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn cancel(&self) -> Result<pb::Job> {
         self.client.cancel_job(&self.job_id).await
     }
 
     /// Asks the job to make room; a running one finishes its step, saves and leaves.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// job.pause().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn pause(&self) -> Result<pb::Job> {
         self.client.pause_job(&self.job_id).await
     }
 
     /// Lets the paused job go on from its last checkpoint.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// job.resume().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn resume(&self) -> Result<pb::Job> {
         self.client.resume_job(&self.job_id, None).await
     }
 
     /// As [`resume`](Self::resume), with another length: `spec` is the job's own, but for epochs or max_steps.
+    ///
+    /// ```no_run
+    /// use hone_client::spec::{Job, Sft};
+    /// use hone_client::v1;
+    ///
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// let mut spec = job.get().await?.spec.unwrap_or_default();
+    /// if let Some(v1::job_spec::Task::Sft(task)) = spec.task.take() {
+    ///     spec.task = Some(Sft::from(task).max_steps(500).into());
+    ///     job.resume_with(Job::from(spec).build()?).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn resume_with(&self, spec: pb::JobSpec) -> Result<pb::Job> {
         self.client.resume_job(&self.job_id, Some(spec)).await
     }
 
     /// Has the running job save at its next step boundary; gives the checkpoint once it is verified.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// println!("saved {}", job.save_now().await?.checkpoint_id);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn save_now(&self) -> Result<pb::Checkpoint> {
         self.client.checkpoint_job(&self.job_id).await
     }
 
     /// What a training job that succeeded left to look at: loss.png, summary.json and, where rows were held out,
     /// hard_examples.jsonl.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// let files = job.report().await?;
+    /// let picture = files.iter().find(|file| file.name == "loss.png");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn report(&self) -> Result<Vec<pb::ReportFile>> {
         self.client.get_report(&self.job_id).await
     }
 
     /// Removes the job, its events and its checkpoints. It must have ended.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// job.cancel().await?;
+    /// job.wait().await?;
+    /// job.delete().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn delete(&self) -> Result<()> {
         self.client.delete_job(&self.job_id).await
     }
 
     /// All its checkpoints, newest first.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// for checkpoint in job.checkpoints().await? {
+    ///     println!("{} {:?}", checkpoint.checkpoint_id, checkpoint.eval_loss);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn checkpoints(&self) -> Result<Vec<pb::Checkpoint>> {
         let mut all = Vec::new();
         let mut page_token = String::new();
@@ -172,6 +348,15 @@ impl JobHandle {
     }
 
     /// The checkpoint with the lowest held-out loss, or the newest when none was measured.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// if let Some(best) = job.best_checkpoint().await? {
+    ///     job.download(&best.checkpoint_id, "adapter").await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn best_checkpoint(&self) -> Result<Option<pb::Checkpoint>> {
         let checkpoints = self.checkpoints().await?;
         let measured = checkpoints.iter().filter_map(|one| Some((one.eval_loss?, one)));
@@ -183,11 +368,27 @@ impl JobHandle {
     /// from where they were when they are cut. The folder appears only when every file has been verified against the manifest.
     ///
     /// What a download that failed had fetched stays beside the target, in `.NAME.partial-…`, and the next one goes on with it.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// let checkpoint = job.last_checkpoint().await?;
+    /// job.download(&checkpoint.checkpoint_id, "adapter").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn download(&self, checkpoint_id: &str, target: impl AsRef<Path>) -> Result<pb::Checkpoint> {
         self.download_with(checkpoint_id, target, &mut |_| {}).await
     }
 
     /// As [`download`](Self::download), telling how far it is.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// let mut tell = |now: hone_client::Progress<'_>| println!("{} of {} bytes", now.done_bytes, now.total_bytes);
+    /// job.download_with("step-000200", "adapter", &mut tell).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn download_with(
         &self,
         checkpoint_id: &str,
@@ -200,6 +401,14 @@ impl JobHandle {
     }
 
     /// The newest checkpoint; a job that has saved none is an error that says so.
+    ///
+    /// ```no_run
+    /// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+    /// let checkpoint = job.last_checkpoint().await?;
+    /// println!("{} of step {}", checkpoint.checkpoint_id, checkpoint.step);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn last_checkpoint(&self) -> Result<pb::Checkpoint> {
         let request =
             pb::ListCheckpointsRequest { job_id: self.job_id.clone(), page_size: 1, page_token: String::new() };
@@ -209,6 +418,14 @@ impl JobHandle {
 }
 
 /// How a job ended, if it has. What the server left out of a final job counts as empty.
+///
+/// ```
+/// use hone_client::{Outcome, outcome, v1};
+///
+/// let job = v1::Job { state: v1::JobState::Cancelled.into(), ..Default::default() };
+/// assert_eq!(outcome(&job), Some(Outcome::Cancelled));
+/// assert_eq!(outcome(&v1::Job::default()), None);
+/// ```
 pub fn outcome(job: &pb::Job) -> Option<Outcome> {
     match job.state() {
         pb::JobState::Succeeded => Some(Outcome::Succeeded(Box::new(job.result.clone().unwrap_or_default()))),

@@ -12,11 +12,24 @@ use crate::token::{Bearer, Token};
 
 /// Where the server is, and how long to wait for it.
 ///
-/// ```
-/// use std::time::Duration;
+/// What may be set has a method of its name, and is a field that can be read.
 ///
-/// let options = hone_client::ConnectOptions::new("http://127.0.0.1:7400").call_timeout(Duration::from_secs(10));
-/// assert_eq!(options.endpoint, "http://127.0.0.1:7400");
+/// ```no_run
+/// use std::time::Duration;
+/// use hone_client::{Client, ConnectOptions, RetryPolicy, Token};
+///
+/// # async fn example() -> hone_client::Result<()> {
+/// let options = ConnectOptions::new("https://hone.example")
+///     .token(Token::read("/run/secrets/hone-token")?)
+///     .ca_file("authorities.pem")
+///     .certificate("client.pem", "client-key.pem")
+///     .call_timeout(Duration::from_secs(10))
+///     .transfer_streams(8)
+///     .user_agent("nightly")
+///     .retry(RetryPolicy::never());
+/// let client = Client::connect(options).await?;
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -43,6 +56,9 @@ pub struct ConnectOptions {
     pub slow_call_timeout: Duration,
     /// Longest silence of an upload or a download. Default 120 s.
     pub transfer_timeout: Duration,
+    /// Streams of an upload or a download at once. Each stream of an upload holds a part of 8 MiB in memory. Default 4; give
+    /// 1 with a token that may have few calls open.
+    pub transfer_streams: usize,
     /// Longest silence of a watch before it reconnects; the server sends heartbeats more often. Default 45 s.
     pub watch_timeout: Duration,
     /// How long a watch tries to get its stream back before it reports the error. Default 10 minutes.
@@ -63,6 +79,10 @@ pub struct ConnectOptions {
 
 impl ConnectOptions {
     /// The defaults, for the server at `endpoint`.
+    ///
+    /// ```
+    /// assert_eq!(hone_client::ConnectOptions::new("localhost:7400").endpoint, "http://localhost:7400");
+    /// ```
     pub fn new(endpoint: impl Into<String>) -> Self {
         let endpoint = endpoint.into();
         let endpoint = if endpoint.contains("://") { endpoint } else { format!("http://{endpoint}") };
@@ -77,6 +97,7 @@ impl ConnectOptions {
             call_timeout: Duration::from_secs(30),
             slow_call_timeout: Duration::from_secs(300),
             transfer_timeout: Duration::from_secs(120),
+            transfer_streams: 4,
             watch_timeout: Duration::from_secs(45),
             watch_give_up_after: Duration::from_secs(600),
             keep_alive_interval: Duration::from_secs(30),
@@ -134,6 +155,12 @@ impl ConnectOptions {
     /// Sets [`transfer_timeout`](Self::transfer_timeout).
     pub fn transfer_timeout(mut self, timeout: Duration) -> Self {
         self.transfer_timeout = timeout;
+        self
+    }
+
+    /// Sets [`transfer_streams`](Self::transfer_streams).
+    pub fn transfer_streams(mut self, streams: usize) -> Self {
+        self.transfer_streams = streams;
         self
     }
 
@@ -210,6 +237,11 @@ impl ConnectOptions {
 }
 
 /// A certificate that a client shows, and its key.
+///
+/// ```
+/// let options = hone_client::ConnectOptions::new("https://hone.example").certificate("client.pem", "client-key.pem");
+/// assert_eq!(options.certificate.unwrap().key_file.to_str(), Some("client-key.pem"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// PEM file of the certificate, with those between it and its authority.

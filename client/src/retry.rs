@@ -9,10 +9,25 @@ use tonic::Code;
 use crate::error::{Error, Result};
 
 /// Codes after which a call is safe to repeat: the server did not act on it, or the call may be repeated by design.
+///
+/// ```
+/// assert!(hone_client::RETRYABLE.contains(&hone_client::Code::Unavailable));
+/// ```
 pub const RETRYABLE: [Code; 1] = [Code::Unavailable];
 
 /// When and how often to try again. Delays grow by `factor` up to `max_delay` and are then cut by chance,
 /// so that clients that lost the same server do not come back in step.
+///
+/// ```
+/// use std::time::Duration;
+/// use hone_client::{ConnectOptions, RetryPolicy};
+///
+/// let mut patient = RetryPolicy::default();
+/// patient.max_attempts = 20;
+/// patient.max_delay = Duration::from_secs(30);
+/// let options = ConnectOptions::new("http://127.0.0.1:7400").retry(patient);
+/// assert_eq!(options.retry.max_attempts, 20);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -45,12 +60,25 @@ impl Default for RetryPolicy {
 
 impl RetryPolicy {
     /// One attempt and no more.
+    ///
+    /// ```
+    /// assert_eq!(hone_client::RetryPolicy::never().max_attempts, 1);
+    /// ```
     pub fn never() -> Self {
         Self { max_attempts: 1, ..Self::default() }
     }
 
     /// The wait before attempt `attempt + 1`, where `attempt` counts from 1. RetryInfo is a floor that chance
     /// never goes below.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let mut rng = rand::rng();
+    /// let policy = hone_client::RetryPolicy::default();
+    /// let asked = Duration::from_secs(7);
+    /// assert!(policy.delay(1, None, &mut rng) <= policy.first_delay);
+    /// assert_eq!(policy.delay(1, Some(asked), &mut rng), asked);
+    /// ```
     pub fn delay(&self, attempt: u32, retry_after: Option<Duration>, rng: &mut impl Rng) -> Duration {
         let exponent = attempt.saturating_sub(1).min(64);
         let grown = self.first_delay.as_secs_f64() * self.factor.max(1.0).powf(f64::from(exponent));

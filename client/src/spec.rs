@@ -33,6 +33,20 @@ use hone_proto::v1;
 use crate::error::{Error, FieldViolation, Result};
 
 /// What a job is asked to do: a task on a base model.
+///
+/// ```
+/// use hone_client::spec::{Data, Job, Sft};
+///
+/// let spec = Job::new("model-1", Sft::new(Data::new(["ds-1"])))
+///     .display_name("first try")
+///     .label("team", "search")
+///     .max_retries(0)
+///     .build()?;
+/// // Another job like it.
+/// let again = Job::from(spec).display_name("second try").build()?;
+/// assert_eq!((again.display_name.as_str(), again.max_retries), ("second try", Some(0)));
+/// # Ok::<(), hone_client::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job(v1::JobSpec);
 
@@ -83,12 +97,27 @@ impl From<v1::JobSpec> for Job {
 }
 
 /// Says what is wrong with a spec, all of it at once, without asking a server.
+///
+/// ```
+/// use hone_client::{spec, v1};
+///
+/// let error = spec::check(&v1::JobSpec::default()).unwrap_err();
+/// assert_eq!(error.violations()[0].field, "spec.base_model.uri");
+/// ```
 pub fn check(spec: &v1::JobSpec) -> Result<()> {
     effective(spec).map(drop)
 }
 
 /// A spec with every default filled in, as this version of hone has them, without asking a server; see also
 /// [`Client::validate_job`](crate::Client::validate_job).
+///
+/// ```
+/// use hone_client::spec::{Data, Job, Sft, effective};
+///
+/// let spec = Job::new("model-1", Sft::new(Data::new(["ds-1"]))).build()?;
+/// assert_eq!(effective(&spec)?.max_retries, Some(3));
+/// # Ok::<(), hone_client::Error>(())
+/// ```
 pub fn effective(spec: &v1::JobSpec) -> Result<v1::JobSpec> {
     let (read, violations) = hone_spec::job_spec(Some(spec.clone()));
     if violations.is_empty() {

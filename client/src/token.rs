@@ -11,11 +11,23 @@ use crate::error::{Error, Result};
 use crate::trace;
 
 /// A token; its text is never printed.
+///
+/// ```
+/// let token = hone_client::Token::from("hone_…");
+/// assert_eq!(format!("{token:?}"), "Token(..)");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
     /// Reads the token that is alone in a file.
+    ///
+    /// ```no_run
+    /// # fn example() -> hone_client::Result<()> {
+    /// let token = hone_client::Token::read("/run/secrets/hone-token")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|error| Error::file("read", path, error))?;

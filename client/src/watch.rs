@@ -32,12 +32,49 @@ const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(30);
 const MAX_GAPS: u32 = 3;
 
 /// The events of a job; ends after the last event of a job that is over.
+///
+/// ```no_run
+/// use futures::TryStreamExt;
+///
+/// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+/// let events: Vec<_> = job.watch().try_collect().await?;
+/// println!("{} events, from the first to the last", events.len());
+/// # Ok(())
+/// # }
+/// ```
 pub type JobEvents = BoxStream<'static, Result<pb::JobEvent>>;
 
 /// The events of a job, with word of every interruption.
+///
+/// ```no_run
+/// use futures::StreamExt;
+///
+/// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+/// let mut updates = job.updates_after(0);
+/// while let Some(update) = updates.next().await {
+///     println!("{:?}", update?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub type JobUpdates = BoxStream<'static, Result<Update>>;
 
 /// What a watch has to say.
+///
+/// ```no_run
+/// use futures::StreamExt;
+/// use hone_client::Update;
+///
+/// # async fn example(job: hone_client::JobHandle) -> hone_client::Result<()> {
+/// let mut updates = job.updates_after(0);
+/// while let Some(update) = updates.next().await {
+///     if let Update::Reconnecting { error, delay } = update? {
+///         eprintln!("{error}; trying again in {delay:?}");
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Update {

@@ -24,8 +24,8 @@ def test_every_failure_reason_and_the_warnings_it_names_have_a_section():
 
 @pytest.fixture(scope="module")
 def schema():
-    """docs/job-spec.schema.json, itself checked."""
-    schema = json.loads(pages.read("docs/job-spec.schema.json"))
+    """client/job-spec.schema.json, itself checked."""
+    schema = json.loads(pages.read("client/job-spec.schema.json"))
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 

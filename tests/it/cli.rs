@@ -206,7 +206,7 @@ async fn what_init_writes_passes_a_dry_run_and_flags_go_before_it() {
     let server = Setup::default().start().await;
     let (model, rows) = at_home(&server);
     for task in ["sft", "dpo"] {
-        let file = server.setup().path(&format!("{task}.yaml"));
+        let file = server.setup().path(&format!("{task}.{}", if task == "sft" { "yaml" } else { "toml" }));
         let told = text(&server, &["init", task, path_text(&file), "--model", &model, "--rows", &rows]).await;
         assert!(told.contains(&format!("hone train {task} --spec {}", file.display())), "{told}");
         let again = run(&mut hone(&server, &["init", task, path_text(&file)])).await;
@@ -216,8 +216,10 @@ async fn what_init_writes_passes_a_dry_run_and_flags_go_before_it() {
         assert_eq!((&asked["seed"], &asked["adapter"]["lora"]["rank"]), (&json!("7"), &json!(16)), "{shown}");
         assert!(asked["data"]["train"][0].as_str().unwrap().starts_with("ds-"), "local rows were uploaded: {shown}");
     }
-    for task in ["evaluate", "compare", "generate", "export"] {
-        let file = server.setup().path(&format!("{task}.yaml"));
+    let schema = std::fs::read_to_string(server.setup().path("job-spec.schema.json")).unwrap();
+    assert!(schema.contains("hone.v1.JobSpec"), "{schema}");
+    for (task, ending) in [("evaluate", "toml"), ("compare", "yaml"), ("generate", "json"), ("export", "yaml")] {
+        let file = server.setup().path(&format!("{task}.{ending}"));
         text(&server, &["init", task, path_text(&file), "--model", &model, "--rows", &rows]).await;
         // The job of a comparison is the user's to name.
         let written = std::fs::read_to_string(&file).unwrap().replace(",\"checkpoint\":\"job-…\"", "");

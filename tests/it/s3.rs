@@ -3,12 +3,15 @@
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
+use hone_client::{Client, v1};
 use hone_data::storage::{Error, Step, Storage};
 use hone_tests::{
-    Act, Bucket, Ended, Script, SeaweedFs, Setup, conversation, events_of, fixture_model, kind, weights, write_lines,
+    Act, Bucket, Ended, Proxy, Script, SeaweedFs, Server, Setup, conversation, events_of, fixture_model, kind, soon,
+    weights, write_lines,
 };
 use object_store::multipart::MultipartStore;
 use sha2::{Digest, Sha256};
+use v1::model_service_client::ModelServiceClient;
 
 #[tokio::test]
 async fn objects_go_round_through_s3() {
@@ -164,6 +167,51 @@ async fn the_whole_system_keeps_its_things_in_s3() {
     client.delete_model(&model.model_id).await.unwrap();
     let left: Vec<_> = bucket.location("").list().await.unwrap().into_iter().map(|entry| entry.name).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// The parts of an upload go on as parts of S3's own, over a cut of the way to the server; what is refused leaves none behind.
+#[tokio::test]
+async fn uploads_go_to_s3_in_parts_and_over_a_cut() {
+    let bucket = SeaweedFs::bucket("uploads").await;
+    let server = on(&bucket).start().await;
+    let proxy = Proxy::before(server.address()).await;
+    let client = Client::connect(proxy.url()).await.unwrap();
+    let rows = server.setup().path("rows.jsonl");
+    std::fs::write(&rows, format!("{{\"text\": \"{}\"}}\n", "word ".repeat(200)).repeat(48 << 10)).unwrap();
+    let mut is_cut = false;
+    let mut cut = |progress: hone_client::Progress<'_>| {
+        if !is_cut && progress.done_bytes > 40 << 20 {
+            proxy.cut();
+            is_cut = true;
+        }
+    };
+    let dataset = client.upload_dataset_with(&rows, &mut cut).await.unwrap();
+    assert!(is_cut);
+    let stored = Storage::open(&dataset.uri, &bucket.options()).unwrap().get().await.unwrap();
+    assert!(stored == std::fs::read(&rows).unwrap());
+    let names: Vec<_> = bucket.location("datasets").list().await.unwrap().into_iter().map(|entry| entry.name).collect();
+    let expected = ["manifest.json", "rows.jsonl"].map(|name| format!("{}/{name}", dataset.dataset_id));
+    assert_eq!(names, expected, "and no note of an upload that has not ended");
+
+    // A model that is none: its weights have gone in parts by the time that it is refused.
+    let refused = two_files_as_a_model(&server).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    assert!(bucket.location("models").list().await.unwrap().is_empty());
+    client.delete_dataset(&dataset.dataset_id).await.unwrap();
+    bucket.clear().await;
+}
+
+/// Sends two GGUF files as one model, which no client of ours does.
+async fn two_files_as_a_model(server: &Server) -> Result<(), tonic::Status> {
+    use v1::upload_model_request::Part;
+    let mut parts = vec![Part::Header(v1::UploadModelHeader::default())];
+    for (name, size) in [("a.gguf", 20 << 20), ("b.gguf", 1 << 20)] {
+        parts.push(Part::File(v1::ModelFile { name: name.into(), ..Default::default() }));
+        parts.extend(weights(size).chunks(1 << 20).map(|chunk| Part::Chunk(chunk.to_vec().into())));
+    }
+    let messages = parts.into_iter().map(|part| v1::UploadModelRequest { part: Some(part) });
+    let mut stub = ModelServiceClient::connect(server.url()).await.unwrap();
+    soon("a refusal", stub.upload_model(stream::iter(messages))).await.map(drop)
 }
 
 /// One line that says all of `words`, soon.

@@ -42,6 +42,7 @@ mod sft;
 mod shell;
 mod spec_file;
 mod table;
+mod template;
 mod train;
 mod training;
 mod transfers;

@@ -12,6 +12,9 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::json::{descriptor, dynamic};
 
+/// Where editors look for the schema; of no meaning here.
+const SCHEMA_FIELD: &str = "$schema";
+
 /// How a spec is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -40,6 +43,7 @@ pub(crate) fn parse(text: &str, format: Format, source: &str) -> Result<v1::JobS
         format.value(text).map_err(|error| Failure::input(format!("{source}: not {}: {error}", format.name())))?;
     let mut unknown = Vec::new();
     collect_unknown(&descriptor("JobSpec"), &value, "", &mut unknown);
+    unknown.retain(|violation| violation.field != SCHEMA_FIELD);
     if !unknown.is_empty() {
         return Err(Failure::Input {
             message: format!("{source}: not a spec: {} unknown", counted(unknown.len(), "field")),
@@ -55,12 +59,19 @@ pub(crate) fn parse(text: &str, format: Format, source: &str) -> Result<v1::JobS
 impl Format {
     /// By the ending of the file's name; without one that is known, JSON begins with a brace.
     fn of(file: &Path, text: &str) -> Self {
-        match file.extension().and_then(|ending| ending.to_str()) {
-            Some("json") => Self::Json,
-            Some("toml") => Self::Toml,
-            Some("yaml" | "yml") => Self::Yaml,
-            _ if text.trim_start().starts_with(['{', '[']) => Self::Json,
-            _ => Self::Yaml,
+        Self::named(file).unwrap_or(match text.trim_start().starts_with(['{', '[']) {
+            true => Self::Json,
+            false => Self::Yaml,
+        })
+    }
+
+    /// What the ending of the file's name says.
+    pub(crate) fn named(file: &Path) -> Option<Self> {
+        match file.extension()?.to_str()? {
+            "json" => Some(Self::Json),
+            "toml" => Some(Self::Toml),
+            "yaml" | "yml" => Some(Self::Yaml),
+            _ => None,
         }
     }
 
@@ -94,7 +105,8 @@ fn told(error: impl std::fmt::Display) -> String {
 }
 
 fn job_spec<'de, D: Deserializer<'de>>(reader: D) -> Result<DynamicMessage, D::Error> {
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    // What is unknown has been told by then, all at once.
+    let options = DeserializeOptions::new().deny_unknown_fields(false);
     DynamicMessage::deserialize_with_options(descriptor("JobSpec"), reader, &options)
 }
 

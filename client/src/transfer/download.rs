@@ -18,9 +18,6 @@ const CALL: &str = "DownloadCheckpoint";
 /// The one file that the manifest does not list.
 const MANIFEST: &str = "manifest.json";
 
-/// Parts that are fetched at once.
-const AT_ONCE: usize = 4;
-
 /// Fetches `checkpoint` into the folder `target`, which must not exist or be empty.
 pub(crate) async fn download(
     client: &Client,
@@ -51,7 +48,8 @@ pub(crate) async fn download(
     let missing = parts.into_iter().filter(|(_, part)| part.start + part.done < part.end);
     let fetched = stream::iter(missing.map(|(file, part)| Ok((file, part))));
     let (fetching, into) = (&fetch, &folder);
-    fetched.try_for_each_concurrent(AT_ONCE, |(file, part)| fetching.part(file, into.writer(file, part))).await?;
+    let streams = client.options().transfer_streams.max(1);
+    fetched.try_for_each_concurrent(streams, |(file, part)| fetching.part(file, into.writer(file, part))).await?;
     for file in &checkpoint.files {
         folder.verify(&object, file).await?;
     }

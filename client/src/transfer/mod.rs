@@ -1,6 +1,8 @@
 //! Files to and from the server: in chunks, hashed on the way, trusted only when the digests agree.
 
 mod download;
+mod kind;
+mod local;
 mod partial;
 mod stored;
 mod tries;
@@ -14,6 +16,16 @@ pub(crate) use download::download;
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// How far an upload or a download is.
+///
+/// ```no_run
+/// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {
+/// let mut tell = |now: hone_client::Progress<'_>| {
+///     println!("{}: {:.0}%", now.file, 100.0 * now.done_bytes as f64 / now.total_bytes as f64);
+/// };
+/// client.upload_model_with("model.gguf", "", &mut tell).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress<'a> {

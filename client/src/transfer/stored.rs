@@ -5,7 +5,7 @@ use std::path::Path;
 use hone_proto::v1 as pb;
 use tokio::io::AsyncReadExt;
 
-use super::upload::{LocalFile, model_files};
+use super::local::{LocalFile, model_files};
 use super::{CHUNK_BYTES, Tally};
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -13,6 +13,16 @@ use crate::error::{Error, Result};
 impl Client {
     /// The newest dataset that has the name and the bytes of a local file, by their SHA-256; the file is read only when
     /// one has its size.
+    ///
+    /// ```no_run
+    /// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {
+    /// let rows = match client.find_dataset("rows.jsonl").await? {
+    ///     Some(rows) => rows,
+    ///     None => client.upload_dataset("rows.jsonl").await?,
+    /// };
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn find_dataset(&self, path: impl AsRef<Path>) -> Result<Option<pb::Dataset>> {
         let file = LocalFile::open(path.as_ref())?;
         let mut sha256 = None;
@@ -40,6 +50,16 @@ impl Client {
 
     /// The newest model that has the files of a local folder or GGUF file, by their SHA-256; the files are read only when
     /// one has their names and sizes.
+    ///
+    /// ```no_run
+    /// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {
+    /// let model = match client.find_model("model.gguf").await? {
+    ///     Some(model) => model,
+    ///     None => client.upload_model("model.gguf", "").await?,
+    /// };
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn find_model(&self, path: impl AsRef<Path>) -> Result<Option<pb::Model>> {
         let files = model_files(path.as_ref())?;
         let mut digests = None;
@@ -85,7 +105,7 @@ async fn all_digests(files: &[LocalFile]) -> Result<Vec<String>> {
 }
 
 /// SHA-256 of a local file.
-pub(super) async fn digest(file: &LocalFile) -> Result<String> {
+async fn digest(file: &LocalFile) -> Result<String> {
     tally_of(&file.path).await.map(|(_, sha256)| sha256)
 }
 

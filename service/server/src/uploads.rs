@@ -21,7 +21,7 @@ use crate::store::{self, Store, Upload, UploadQuery};
 mod session;
 mod unfinished;
 
-pub(crate) use session::{Claim, Key, Sessions, State};
+pub(crate) use session::{Claim, Hold, Key, Sessions, State};
 pub(crate) use unfinished::Unfinished;
 
 /// Parts of a file that are on their way to storage at once.
@@ -29,6 +29,9 @@ const PARTS_AT_ONCE: usize = 2;
 
 /// Most files of a model.
 const MAX_FILES: usize = 1024;
+
+/// Parts of all uploads together that wait for their turn in memory.
+pub(crate) const MAX_EARLY: usize = 24;
 
 /// Why an upload failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,9 @@ pub(crate) enum Error {
     /// Too many at once.
     #[error("too many uploads are under way")]
     Busy,
+    /// A part came early, and too many wait.
+    #[error("too many parts of uploads wait for those before them")]
+    Crowded,
     /// Other bytes came than were announced.
     #[error("{name}: SHA-256 {expected} was announced, {found} came; nothing was kept")]
     Digest { name: String, expected: String, found: String },
@@ -66,6 +72,11 @@ impl Error {
     pub(crate) fn invalid(field: &str, what: impl Into<String>) -> Self {
         Error::Invalid(Violation::new(field, what))
     }
+
+    /// A stream whose place was taken.
+    pub(crate) fn replaced() -> Self {
+        Error::Broken("another stream took its place".into())
+    }
 }
 
 /// Models and datasets.
@@ -76,6 +87,7 @@ pub(crate) struct Uploads {
     unfinished: Unfinished,
     sessions: Arc<Sessions>,
     room: Arc<Semaphore>,
+    early: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
@@ -88,7 +100,8 @@ impl Uploads {
         max_uploads: usize,
         tasks: TaskTracker,
     ) -> Self {
-        Self { store, layout, unfinished, sessions: Arc::default(), room: Arc::new(Semaphore::new(max_uploads)), tasks }
+        let (room, early) = (Arc::new(Semaphore::new(max_uploads)), Arc::new(Semaphore::new(MAX_EARLY)));
+        Self { store, layout, unfinished, sessions: Arc::default(), room, early, tasks }
     }
 
     /// Where what must not be cut short is run: a caller who goes away drops his call, not the cleaning up after it.
@@ -96,36 +109,48 @@ impl Uploads {
         &self.tasks
     }
 
-    /// Takes the session of an upload that may go on.
-    pub(crate) async fn claim(&self, key: Key) -> Claim {
-        self.sessions.claim(key).await
+    /// The session of an upload that may go on, for one of its streams.
+    pub(crate) fn hold(&self, key: Key) -> Hold {
+        self.sessions.hold(key)
+    }
+
+    /// Room in memory for a part that comes early.
+    pub(crate) fn early(&self) -> &Arc<Semaphore> {
+        &self.early
     }
 
     /// The upload of a session, as its stream wants it: from where the one before it ended, or anew.
-    pub(crate) async fn resume(&self, claim: &mut Claim, offset: u64) -> Result<Option<Incoming>, Error> {
-        let received = match &*claim.state {
-            State::Parked(incoming) => incoming.num_bytes,
-            State::Fresh | State::Kept(_) => 0,
-        };
-        if offset > 0 && offset != received {
-            return Err(Error::Moved { asked: offset, received });
-        }
-        let room = match offset {
-            0 => None,
-            _ => Some(self.room.clone().try_acquire_owned().map_err(|_| Error::Busy)?),
-        };
-        match claim.take() {
-            State::Parked(incoming) if room.is_none() => {
+    pub(crate) async fn resume(
+        &self,
+        claim: &mut Claim,
+        offset: u64,
+        total_bytes: Option<u64>,
+    ) -> Result<Option<Incoming>, Error> {
+        if offset == 0 {
+            if let State::Parked(incoming) = claim.clear() {
                 incoming.discard().await;
-                Ok(None)
             }
-            State::Parked(incoming) => Ok(Some(Incoming { _room: room, ..*incoming })),
+            return Ok(None);
+        }
+        match &mut *claim.state {
+            State::Parked(incoming) if incoming.num_bytes == offset => incoming.goes_on(total_bytes, &self.room)?,
+            State::Parked(incoming) => return Err(Error::Moved { asked: offset, received: incoming.num_bytes }),
+            State::Fresh | State::Kept(_) => return Err(Error::Moved { asked: offset, received: 0 }),
+        }
+        match claim.take() {
+            State::Parked(incoming) => Ok(Some(*incoming)),
             State::Fresh | State::Kept(_) => Ok(None),
         }
     }
 
-    /// An upload of a caller begins; of at most `limit` bytes in all.
-    pub(crate) async fn begin(&self, kind: Kind, limit: u64, caller: &Caller) -> Result<Incoming, Error> {
+    /// An upload of a caller begins; of at most `limit` bytes in all, and of `total_bytes` where that was announced.
+    pub(crate) async fn begin(
+        &self,
+        kind: Kind,
+        limit: u64,
+        total_bytes: Option<u64>,
+        caller: &Caller,
+    ) -> Result<Incoming, Error> {
         let room = self.room.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let owner = Owner { project: caller.project.clone(), max_bytes: caller.limits.max_bytes };
         let held = match owner.max_bytes {
@@ -134,8 +159,7 @@ impl Uploads {
         };
         let id = kind.fresh();
         let folder = self.layout.upload(kind, &id);
-        self.unfinished.note(&id)?;
-        Ok(Incoming {
+        let incoming = Incoming {
             kind,
             id,
             folder,
@@ -143,11 +167,15 @@ impl Uploads {
             owner,
             limit,
             held,
+            total_bytes,
             num_bytes: 0,
             files: Vec::new(),
             current: None,
-            _room: Some(room),
-        })
+            place: Place::Comes(room),
+        };
+        incoming.check_size(total_bytes.unwrap_or_default())?;
+        self.unfinished.note(&incoming.id)?;
+        Ok(incoming)
     }
 
     /// Everything has come: writes the manifest, then the row. From now on it exists.
@@ -226,11 +254,20 @@ pub(crate) struct Incoming {
     limit: u64,
     /// Bytes that the project held when it began, where that matters.
     held: u64,
+    /// Bytes it is to have, where that was announced.
+    total_bytes: Option<u64>,
     num_bytes: u64,
     files: Vec<File>,
     current: Option<Current>,
-    /// Its place among those that come at once; none while it is parked.
-    _room: Option<OwnedSemaphorePermit>,
+    place: Place,
+}
+
+/// What an upload is counted among.
+enum Place {
+    /// Those that come at once.
+    Comes(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit),
+    /// Those that no stream brings.
+    Waits(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit),
 }
 
 /// A file on its way.
@@ -275,13 +312,9 @@ impl Incoming {
     /// More of the file begun last.
     pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         self.num_bytes += bytes.len() as u64;
-        if self.num_bytes > self.limit {
-            let what = if self.kind == Kind::Model { "model" } else { "dataset" };
-            return Err(Error::TooLarge { what, limit: self.limit });
-        }
-        // Looked at again when it is kept: others may come meanwhile.
-        if let Some(max_bytes) = self.owner.max_bytes.filter(|max| self.held + self.num_bytes > *max) {
-            return Err(store::Error::TooManyBytes { project: self.owner.project.clone(), max_bytes }.into());
+        self.check_size(self.num_bytes)?;
+        if let Some(total) = self.total_bytes.filter(|total| self.num_bytes > *total) {
+            return Err(Error::invalid("chunk", format!("more came than the {total} bytes of header.total_bytes")));
         }
         let Some(current) = &mut self.current else { return Err(Error::invalid("chunk", "came before its file")) };
         current.hash.update(&bytes);
@@ -289,9 +322,47 @@ impl Incoming {
         Ok(current.parts.write(bytes).await?)
     }
 
-    /// Nothing comes for now.
-    fn leave_room(&mut self) {
-        self._room = None;
+    /// Whether it may have so many bytes.
+    fn check_size(&self, num_bytes: u64) -> Result<(), Error> {
+        if num_bytes > self.limit {
+            let what = if self.kind == Kind::Model { "model" } else { "dataset" };
+            return Err(Error::TooLarge { what, limit: self.limit });
+        }
+        // Looked at again when it is kept: others may come meanwhile.
+        match self.owner.max_bytes {
+            Some(max_bytes) if self.held + num_bytes > max_bytes => {
+                Err(store::Error::TooManyBytes { project: self.owner.project.clone(), max_bytes }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether all has come that was announced; where nothing was, the end of its stream says so.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.total_bytes.is_none_or(|total| total == self.num_bytes)
+    }
+
+    /// Another stream goes on with it, which says the same of its size.
+    fn goes_on(&mut self, total_bytes: Option<u64>, room: &Arc<Semaphore>) -> Result<(), Error> {
+        if let (Some(before), Some(total)) = (self.total_bytes, total_bytes)
+            && before != total
+        {
+            return Err(Error::invalid("header.total_bytes", format!("is {total}; another stream said {before}")));
+        }
+        if let Place::Waits(_) = self.place {
+            self.place = Place::Comes(room.clone().try_acquire_owned().map_err(|_| Error::Busy)?);
+        }
+        self.total_bytes = self.total_bytes.or(total_bytes);
+        Ok(())
+    }
+
+    /// No stream brings it for now. Says whether there is room for it to wait.
+    fn waits(&mut self, parking: &Arc<Semaphore>) -> bool {
+        if let Place::Comes(_) = self.place {
+            let Ok(place) = parking.clone().try_acquire_owned() else { return false };
+            self.place = Place::Waits(place);
+        }
+        true
     }
 
     /// Files that came, the last perhaps in part: name and bytes.
@@ -336,3 +407,6 @@ impl Incoming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

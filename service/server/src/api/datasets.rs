@@ -12,7 +12,7 @@ use super::gate::caller;
 use super::inputs::Inputs;
 use super::page::Page;
 use super::preview::{Previewer, Wanted};
-use super::receive::{Answer, Asked};
+use super::receive::{Answer, Asked, PART_BYTES};
 use super::status::Problem;
 use super::{convert, receive};
 use crate::caller::Caller;
@@ -50,8 +50,8 @@ impl DatasetService for DatasetApi {
             let what = format!("{:?} must end in .jsonl or .parquet, plain or with .gz or .zst", header.file_name);
             return Err(Problem::field("header.file_name", what).into());
         }
-        let pb::UploadDatasetHeader { request_id, offset, .. } = header.clone();
-        let asked = Asked { kind: Kind::Dataset, limit: self.max_bytes, request_id, offset };
+        let pb::UploadDatasetHeader { request_id, offset, total_bytes, .. } = header.clone();
+        let asked = Asked { kind: Kind::Dataset, limit: self.max_bytes, request_id, offset, total_bytes };
         let upload =
             receive::run(&self.uploads, asked, &caller, messages, |uploads, mut incoming, messages| async move {
                 let received = rows(&uploads, &mut incoming, header, messages).await;
@@ -59,11 +59,11 @@ impl DatasetService for DatasetApi {
             });
         Ok(Response::new(match upload.await? {
             Answer::Whole(upload) => {
-                pb::UploadDatasetResponse { dataset: Some(convert::dataset(upload)), received_bytes: 0 }
+                pb::UploadDatasetResponse { dataset: Some(convert::dataset(upload)), ..Default::default() }
             }
             Answer::Received(files) => {
                 let received_bytes = files.iter().map(|(_, size)| size).sum();
-                pb::UploadDatasetResponse { dataset: None, received_bytes }
+                pb::UploadDatasetResponse { dataset: None, received_bytes, part_bytes: PART_BYTES as u64 }
             }
         }))
     }
@@ -139,13 +139,13 @@ impl DatasetApi {
     }
 }
 
-/// The bytes of one file, and a dataset made of them.
+/// The bytes of one file, and a dataset made of them once all have come.
 async fn rows(
     uploads: &Uploads,
     incoming: &mut Incoming,
     header: pb::UploadDatasetHeader,
     mut messages: receive::Messages<pb::UploadDatasetRequest>,
-) -> Result<Upload, Error> {
+) -> Result<Option<Upload>, Error> {
     if header.offset == 0 {
         incoming.begin_file(&header.file_name, &header.sha256).await?;
     }
@@ -156,7 +156,13 @@ async fn rows(
             None => return Err(receive::empty()),
         }
     }
-    uploads.keep(incoming, header.file_name).await
+    if !incoming.is_whole() {
+        return Ok(None);
+    }
+    incoming.end_file().await?;
+    // The stream that began it has named it.
+    let name = incoming.names().next().map_or(header.file_name, str::to_owned);
+    uploads.keep(incoming, name).await.map(Some)
 }
 
 /// Whether a name says that rows are in the file.

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::gate::caller;
 use super::page::Page;
-use super::receive::{Answer, Asked};
+use super::receive::{Answer, Asked, PART_BYTES};
 use super::status::Problem;
 use super::{convert, receive};
 use crate::store::{Upload, UploadQuery};
@@ -36,8 +36,8 @@ impl ModelService for ModelApi {
         if header.display_name.len() > MAX_NAME_BYTES {
             return Err(Problem::field("header.display_name", format!("must be at most {MAX_NAME_BYTES} bytes")).into());
         }
-        let pb::UploadModelHeader { request_id, offset, .. } = header.clone();
-        let asked = Asked { kind: Kind::Model, limit: self.max_bytes, request_id, offset };
+        let pb::UploadModelHeader { request_id, offset, total_bytes, .. } = header.clone();
+        let asked = Asked { kind: Kind::Model, limit: self.max_bytes, request_id, offset, total_bytes };
         let upload =
             receive::run(&self.uploads, asked, &caller, messages, |uploads, mut incoming, messages| async move {
                 let received = files(&uploads, &mut incoming, header, messages).await;
@@ -45,11 +45,12 @@ impl ModelService for ModelApi {
             });
         Ok(Response::new(match upload.await? {
             Answer::Whole(upload) => {
-                pb::UploadModelResponse { model: Some(convert::model(upload)), received: Vec::new() }
+                pb::UploadModelResponse { model: Some(convert::model(upload)), ..Default::default() }
             }
             Answer::Received(files) => {
                 let file = |(name, size_bytes)| pb::ModelFile { name, size_bytes, sha256: String::new() };
-                pb::UploadModelResponse { model: None, received: files.into_iter().map(file).collect() }
+                let received = files.into_iter().map(file).collect();
+                pb::UploadModelResponse { model: None, received, part_bytes: PART_BYTES as u64 }
             }
         }))
     }
@@ -89,13 +90,13 @@ impl ModelService for ModelApi {
     }
 }
 
-/// Files one after the other, and a model made of them.
+/// Files one after the other, and a model made of them once all have come.
 async fn files(
     uploads: &Uploads,
     incoming: &mut Incoming,
     header: pb::UploadModelHeader,
     mut messages: receive::Messages<pb::UploadModelRequest>,
-) -> Result<Upload, Error> {
+) -> Result<Option<Upload>, Error> {
     while let Some(message) = messages.next().await? {
         match message.part {
             Some(Part::File(file)) => incoming.begin_file(&file.name, &file.sha256).await?,
@@ -104,9 +105,12 @@ async fn files(
             None => return Err(receive::empty()),
         }
     }
+    if !incoming.is_whole() {
+        return Ok(None);
+    }
     incoming.end_file().await?;
     check_complete(incoming.names())?;
-    uploads.keep(incoming, header.display_name).await
+    uploads.keep(incoming, header.display_name).await.map(Some)
 }
 
 /// Whether these files can be a model: one GGUF file, or a folder as Hugging Face lays it out.

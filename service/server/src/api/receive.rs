@@ -1,11 +1,15 @@
 //! Streams of uploads: messages in, pieces of files out, whatever the kind of upload. Runs on a task of its own, so that
 //! a caller who goes away leaves nothing behind.
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hone_job::id::Kind;
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Streaming};
 
@@ -14,42 +18,91 @@ use super::intact::Broken;
 use super::status::Problem;
 use crate::caller::Caller;
 use crate::store::Upload;
-use crate::uploads::{Error, Incoming, Key, State, Uploads};
+use crate::uploads::{Error, Hold, Incoming, Key, State, Uploads};
 
 /// Longest silence of an upload.
 const SILENCE: Duration = Duration::from_secs(120);
+
+/// Bytes of a part that wait in memory for its turn.
+pub(super) const PART_BYTES: usize = 8 * CHUNK_BYTES;
+
+/// What a message costs in memory at least.
+const LEAST_BYTES: usize = 1 << 10;
 
 /// The messages of an upload.
 pub(super) struct Messages<M> {
     stream: Streaming<M>,
     broken: Broken,
-    /// A message that was looked at.
-    seen: Option<M>,
+    /// What was read before it was wanted, in order; an end or a failure is the last.
+    ahead: VecDeque<Result<Option<M>, Error>>,
+    /// Room for that.
+    _room: Option<OwnedSemaphorePermit>,
+    /// Told of every message, where other streams bring the same upload.
+    alive: Option<watch::Sender<u64>>,
     /// Another stream has taken the place of this one.
     cut: CancellationToken,
 }
 
-impl<M> Messages<M> {
+impl<M: Message> Messages<M> {
     pub(super) fn of(request: Request<Streaming<M>>) -> Self {
         let broken = request.extensions().get().cloned().unwrap_or_default();
-        Self { stream: request.into_inner(), broken, seen: None, cut: CancellationToken::new() }
+        let (stream, ahead, cut) = (request.into_inner(), VecDeque::new(), CancellationToken::new());
+        Self { stream, broken, ahead, _room: None, alive: None, cut }
+    }
+
+    /// Waits until all before `offset` has come, and reads the part meanwhile: what no one reads would hold up the other streams
+    /// of its connection.
+    async fn turn(&mut self, hold: &Hold, early: &Arc<Semaphore>, offset: u64) -> Result<(), Error> {
+        let mut settled = hold.settled();
+        let mut num_bytes = 0;
+        while *settled.borrow_and_update() < offset {
+            if self._room.is_none() {
+                self._room = Some(early.clone().try_acquire_owned().map_err(|_| Error::Crowded)?);
+            }
+            let is_over = matches!(self.ahead.back(), Some(Err(_) | Ok(None)));
+            tokio::select! {
+                changed = tokio::time::timeout(SILENCE, settled.changed()) => {
+                    changed.map_err(|_| Error::Silent)?.map_err(|_| Error::replaced())?;
+                }
+                () = hold.cut.cancelled() => return Err(Error::replaced()),
+                next = self.read(), if !is_over => {
+                    let sizes = next.iter().flatten().map(|message| message.encoded_len().max(LEAST_BYTES));
+                    num_bytes += sizes.sum::<usize>();
+                    if num_bytes > PART_BYTES + CHUNK_BYTES {
+                        return Err(Error::invalid("chunk", format!("a part that comes early has at most {PART_BYTES} bytes")));
+                    }
+                    self.ahead.push_back(next);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether nothing more comes.
     async fn are_over(&mut self) -> Result<bool, Error> {
-        self.seen = self.next().await?;
-        Ok(self.seen.is_none())
+        let next = self.next().await?;
+        let are_over = next.is_none();
+        self.ahead.push_front(Ok(next));
+        Ok(are_over)
     }
 
     /// The next message, or none at the end of a stream that came whole.
     pub(super) async fn next(&mut self) -> Result<Option<M>, Error> {
-        if let Some(seen) = self.seen.take() {
-            return Ok(Some(seen));
+        if let Some(next) = self.ahead.pop_front() {
+            return next;
         }
-        let next = tokio::select! {
-            next = tokio::time::timeout(SILENCE, self.stream.message()) => next.map_err(|_| Error::Silent)?,
-            () = self.cut.cancelled() => return Err(Error::Broken("another stream took its place".into())),
-        };
+        let cut = self.cut.clone();
+        tokio::select! {
+            next = self.read() => next,
+            () = cut.cancelled() => Err(Error::replaced()),
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<M>, Error> {
+        let next = tokio::time::timeout(SILENCE, self.stream.message()).await.map_err(|_| Error::Silent)?;
+        if let Some(alive) = &self.alive {
+            alive.send_modify(|_| {});
+        }
         match next {
             Ok(None) if self.broken.is_set() => Err(Error::Broken("the caller went away".into())),
             next => next.map_err(|status| Error::Broken(status.message().to_string())),
@@ -82,27 +135,54 @@ pub(super) struct Asked {
     pub(super) request_id: String,
     /// Where its stream goes on.
     pub(super) offset: u64,
+    /// Bytes of all its parts; 0 where it comes in one.
+    pub(super) total_bytes: u64,
+}
+
+impl Asked {
+    fn check(&self) -> Result<(), Problem> {
+        let Self { request_id, offset, total_bytes, .. } = self;
+        if request_id.len() > MAX_REQUEST_ID_BYTES {
+            let most = format!("must be at most {MAX_REQUEST_ID_BYTES} bytes");
+            return Err(Problem::field("header.request_id", most));
+        }
+        for (field, number) in [("header.offset", *offset), ("header.total_bytes", *total_bytes)] {
+            if number > 0 && request_id.is_empty() {
+                return Err(Problem::field(field, "is for an upload with a request_id"));
+            }
+        }
+        if *total_bytes > 0 && offset >= total_bytes {
+            let what = format!("is {offset}; an upload of {total_bytes} bytes has no part there");
+            return Err(Problem::field("header.offset", what));
+        }
+        Ok(())
+    }
 }
 
 /// How far an upload is.
 pub(super) enum Answer {
     /// It exists.
     Whole(Upload),
-    /// Names and bytes of the files that have come, when nothing but that was asked.
+    /// Names and bytes of the files that have come, when it is not whole.
     Received(Vec<(String, u64)>),
+}
+
+impl Answer {
+    fn received(incoming: &Incoming) -> Self {
+        Self::Received(incoming.received().map(|(name, size)| (name.to_owned(), size)).collect())
+    }
 }
 
 /// What is known of an upload that has come whole, or that is only asked after.
 fn so_far(state: &State, asks_only: bool) -> Option<Answer> {
-    let received = match state {
-        State::Kept(upload) => return Some(Answer::Whole(upload.clone())),
-        State::Parked(incoming) => incoming.received().map(|(name, size)| (name.to_owned(), size)).collect(),
-        State::Fresh => Vec::new(),
-    };
-    asks_only.then_some(Answer::Received(received))
+    match state {
+        State::Kept(upload) => Some(Answer::Whole(upload.clone())),
+        State::Parked(incoming) => asks_only.then(|| Answer::received(incoming)),
+        State::Fresh => asks_only.then(|| Answer::Received(Vec::new())),
+    }
 }
 
-/// Runs an upload to its end. What a failed one wrote is removed, or kept where the caller may go on with it.
+/// Runs a stream of an upload to its end. What a failed upload wrote is removed, or kept where the caller may go on with it.
 pub(super) async fn run<M, F, Fut>(
     uploads: &Uploads,
     asked: Asked,
@@ -111,50 +191,56 @@ pub(super) async fn run<M, F, Fut>(
     receive: F,
 ) -> Result<Answer, Problem>
 where
+    M: Message,
     F: FnOnce(Uploads, Incoming, Messages<M>) -> Fut,
-    Fut: Future<Output = (Incoming, Result<Upload, Error>)> + Send + 'static,
+    Fut: Future<Output = (Incoming, Result<Option<Upload>, Error>)> + Send + 'static,
 {
-    let Asked { kind, limit, request_id, offset } = asked;
-    if request_id.len() > MAX_REQUEST_ID_BYTES {
-        let most = format!("must be at most {MAX_REQUEST_ID_BYTES} bytes");
-        return Err(Problem::field("header.request_id", most));
-    }
+    asked.check()?;
+    let Asked { kind, limit, request_id, offset, total_bytes } = asked;
+    let total_bytes = Some(total_bytes).filter(|total| *total > 0);
     let mut claim = None;
     let mut incoming = None;
-    if request_id.is_empty() {
-        if offset > 0 {
-            return Err(Problem::field("header.offset", "is for an upload with a request_id"));
+    if !request_id.is_empty() {
+        let mut hold = uploads.hold(Key::new(kind, &caller.project, &request_id));
+        messages.alive = Some(hold.alive());
+        match total_bytes {
+            Some(_) => messages.turn(&hold, uploads.early(), offset).await?,
+            None => hold.take_over(),
         }
-    } else {
-        let mut taken = uploads.claim(Key::new(kind, &caller.project, &request_id)).await;
-        messages.cut = taken.cut.clone();
+        messages.cut = hold.cut.clone();
+        let mut taken = hold.claim().await?;
         let asks_only = messages.are_over().await?;
         // What was deleted since is no answer.
         if let Some(id) = taken.upload_id()
             && uploads.get(&id, caller).await.is_err()
         {
-            taken.take();
+            taken.clear();
         }
         if let Some(answer) = so_far(&taken.state, asks_only) {
             return Ok(answer);
         }
-        incoming = uploads.resume(&mut taken, offset).await?;
+        let received = taken.state.num_bytes();
+        if total_bytes.is_some() && offset != received {
+            return Err(Error::Moved { asked: offset, received }.into());
+        }
+        incoming = uploads.resume(&mut taken, offset, total_bytes).await?;
         claim = Some(taken);
     }
     let incoming = match incoming {
         Some(incoming) => incoming,
-        None => uploads.begin(kind, limit, caller).await?,
+        None => uploads.begin(kind, limit, total_bytes, caller).await?,
     };
     let receiving = receive(uploads.clone(), incoming, messages);
     let task = uploads.tasks().spawn(async move {
         let (incoming, received) = receiving.await;
+        let so_far = Answer::received(&incoming);
         match claim {
             Some(claim) => claim.end(incoming, &received).await,
             None if received.is_err() => incoming.discard().await,
             None => {}
         }
-        received
+        received.map(|upload| upload.map_or(so_far, Answer::Whole))
     });
     let received = task.await.map_err(|error| Problem::internal(format!("an upload ended badly: {error}")))?;
-    Ok(Answer::Whole(received?))
+    Ok(received?)
 }

@@ -242,6 +242,8 @@ impl From<uploads::Error> for Problem {
                 .about("limit_bytes", limit.to_string())
                 .try_this("upload less, or raise the server's limit"),
             E::Busy => Self::new(Code::ResourceExhausted, "TOO_MANY_UPLOADS", message).after(Duration::from_secs(5)),
+            E::Crowded => Self::new(Code::ResourceExhausted, "TOO_MANY_PARTS", message)
+                .try_this("send the parts of an upload one after the other"),
             E::Digest { .. } => Self::new(Code::DataLoss, "DIGEST_MISMATCH", message).try_this("upload it again"),
             E::Invalid(violation) => Self::invalid(vec![violation]),
             E::Broken(status) => Self::new(Code::Aborted, "UPLOAD_BROKEN", message).about("cause", status),

@@ -8,6 +8,7 @@ mod checkpoints;
 mod jobs;
 mod limits;
 mod metrics;
+mod parts;
 mod projects;
 mod reports;
 mod surface;
