@@ -68,6 +68,7 @@ missing() { ! "${as_user[@]}" ldd /opt/hone/bin/hone-server /opt/hone/bin/hone-t
 doctor() { "${as_user[@]}" hone-trainer doctor --quick >"$work/doctor" && grep "$1" "$work/doctor"; }
 in_server() { chroot --userspec=65532:65532 "$server" /opt/hone/bin/"$@"; }
 megabytes() { du -sm "$1" | cut -f1; }
+packed() { tar -C "$1" -c . | gzip | wc -c | awk '{ printf "%.0f", $1 / 2 ^ 20 }'; } # what a registry moves
 lists() { grep "\"pkg:$1" "$image/opt/hone/sbom.cdx.json"; }
 
 check "hone starts as a user without rights" configured hone '65532:65532 [hone-server]'
@@ -86,7 +87,7 @@ check "its programs run in it" in_server hone --version
 check "it makes tokens" in_server hone-server token a --project b --role read
 # Of a debug build nothing but the heaviest is optimised, so its size says little.
 case $bin in */release) check "it is under 60 MB" test "$(megabytes "$server")" -lt 60 ;; esac
-echo "       hone has $(megabytes "$image") MB, server $(megabytes "$server") MB"
+echo "       hone has $(megabytes "$image") MB, $(packed "$image") packed; server $(megabytes "$server") MB, $(packed "$server") packed"
 echo "images: $passed passed, $failed failed"
 [ "$failed" = 0 ]
 tests/k8s/run.py --bin "$bin" --image-root "$image" drain
