@@ -46,8 +46,8 @@ lint: libtorch ## format, protos, links, dependencies, clippy and docs with warn
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
 
-package: libtorch ## the crates of the SDK as they would be published, each built from its package alone
-	cargo package --locked --allow-dirty --target-dir $${CARGO_TARGET_DIR:-target}/packages $(SDK:%=-p %)
+package: ## the crates of the SDK as they would be published, each built from its package alone
+	CARGO_PROFILE_DEV_DEBUG=false cargo package --locked --allow-dirty --target-dir $${CARGO_TARGET_DIR:-target}/packages $(SDK:%=-p %)
 
 descriptors: ## write the public protos as one descriptor set, hone.binpb
 	@python3 scripts/fetch.py buf
