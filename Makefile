@@ -1,8 +1,9 @@
 # Thin: each target calls cargo or one script. `make help` lists them.
 .DEFAULT_GOAL := help
 CARGO_FLAGS := --workspace --features hone-client/cli
+SDK := hone-proto hone-job hone-spec hone-metrics hone-client
 
-.PHONY: help tools libtorch build demo sft-dpo run test web-test lint interop soak load k8s fuzz bench descriptors
+.PHONY: help tools libtorch build demo sft-dpo run test web-test lint interop soak load k8s fuzz bench package descriptors
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -44,6 +45,9 @@ lint: libtorch ## format, protos, links, dependencies, clippy and docs with warn
 	scripts/check_links.py
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
+
+package: ## the crates of the SDK as they would be published, each built from its package alone
+	CARGO_PROFILE_DEV_DEBUG=false cargo package --locked --allow-dirty --target-dir $${CARGO_TARGET_DIR:-target}/packages $(SDK:%=-p %)
 
 descriptors: ## write the public protos as one descriptor set, hone.binpb
 	@python3 scripts/fetch.py buf

@@ -188,7 +188,7 @@ impl Client {
     /// ```no_run
     /// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {
     /// for file in client.get_report("job-0123456789abcdef0123456789abcdef").await? {
-    ///     std::fs::write(&file.name, &file.content).expect("this folder can be written");
+    ///     std::fs::write(&file.name, &file.data).expect("this folder can be written");
     /// }
     /// # Ok(())
     /// # }

@@ -39,11 +39,11 @@ fn what_is_no_model_is_told_by_what_it_lacks() {
         (&[], "config.json"),
     ] {
         let folder = folder_of(names);
-        let error = model_files(folder.path()).err().expect("no model").to_string();
+        let error = model_files(folder.path()).expect_err("no model").to_string();
         assert!(error.contains(lacks), "{error}");
     }
     let folder = folder_of(&["weights.bin", "model.gguf"]);
-    let error = model_files(&folder.path().join("weights.bin")).err().expect("no model").to_string();
+    let error = model_files(&folder.path().join("weights.bin")).expect_err("no model").to_string();
     assert!(error.contains(".gguf"), "{error}");
     assert_eq!(model_files(&folder.path().join("model.gguf")).expect("a model").len(), 1);
 }
