@@ -66,8 +66,8 @@ pub(super) fn prepare(
         teller.tell_sometimes(|| format!("{} of {} read", mebibytes(done), mebibytes(total)));
     })?;
     if !model.set_attention(training.attention) {
-        let what =
-            "flash attention is there on a CPU, and on a GPU for bfloat16; efficient attention on a GPU; leave the field out, or set precision";
+        let what = "the device has no such kernel: flash is there on a CPU, and on a GPU for bfloat16, efficient on a GPU; \
+                    leave the field out, or set precision";
         return Err(Error::Input { place: format!("{}.attention", task.path()), what: what.into() });
     }
     let dataset = data.finish(workspace)?;
