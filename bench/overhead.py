@@ -1,6 +1,7 @@
-"""What a checkpoint costs a run: the same steps with and without checkpoints between them, in turns, through the service.
+"""What a run costs beside its steps, through the service: its start, what it waits for data, and its checkpoints, for which the
+same steps are taken with and without them, in turns.
 
-A save copies what is trained to host memory and writes it beside the steps that follow. What it costs is the time that the
+The start is the time from creating the job on a server that is up to the beginning of its first step. A save copies what is trained to host memory and writes it beside the steps that follow. What it costs is the time that the
 run with checkpoints takes longer, from its first step to its last, over their number; the last save, which nothing runs
 beside, is in neither. `make bench` makes the model and the rows.
 """
@@ -12,6 +13,7 @@ import pathlib
 import statistics
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/interop"))
@@ -22,8 +24,9 @@ CACHE = ROOT / ".cache/bench"
 EXAMPLES_PER_STEP = 16
 
 
-def seconds_of(service, model, rows, steps, every_steps):
-    """Time from the first step's event to the last one's, and how long each save took in the background."""
+def run(service, model, rows, steps, every_steps):
+    """Seconds from the first step's event to the last one's, of each save in the background, before the first step, and the
+    share of data in the steps."""
     spec = hone.sft_spec(
         model,
         rows,
@@ -34,15 +37,19 @@ def seconds_of(service, model, rows, steps, every_steps):
         checkpoints={"every_steps": every_steps, "every_minutes": 0},
         max_steps=steps,
     )
-    times, saves = [], []
+    times, steps_taken, saves = [], [], []
+    created = time.time()
     for event in service.events(service.create(spec)):
         if "failure" in event:
             raise hone.HoneError(str(event["failure"]))
         if "train_step" in event:
             times.append(datetime.datetime.fromisoformat(event["time"]).timestamp())
+            steps_taken.append(event["train_step"])
         if "checkpoint_saved" in event:
             saves.append(event["checkpoint_saved"]["seconds"])
-    return times[-1] - times[0], saves
+    start = times[0] - steps_taken[0]["step_seconds"] - created
+    data = sum(step["time"].get("data_seconds", 0) for step in steps_taken)
+    return times[-1] - times[0], saves, start, data / sum(step["step_seconds"] for step in steps_taken)
 
 
 def main():
@@ -55,22 +62,25 @@ def main():
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     num_saves = (arguments.steps - 1) // arguments.every_steps
-    costs, shares, saves = [], [], []
+    costs, saves, starts, shares_of_data = [], [], [], []
     with tempfile.TemporaryDirectory() as scratch, hone.service(pathlib.Path(scratch)) as service:
         model = service.upload_model(CACHE / arguments.shape)
         rows = service.upload_rows(CACHE / "rows.jsonl")
         for number in range(arguments.runs):
-            without, _ = seconds_of(service, model, rows, arguments.steps, 0)
-            with_saves, took = seconds_of(service, model, rows, arguments.steps, arguments.every_steps)
+            without, _, start, share_of_data = run(service, model, rows, arguments.steps, 0)
+            with_saves, took, *_ = run(service, model, rows, arguments.steps, arguments.every_steps)
             saves += took
+            starts.append(start)
+            shares_of_data.append(share_of_data)
             costs.append((with_saves - without) / num_saves)
-            shares.append(costs[-1] / 60)
             print(f"run {number + 1}: {without:.1f} s without, {with_saves:.1f} s with {num_saves} checkpoints", flush=True)
     print(
         f"a checkpoint costs {1e3 * statistics.median(costs):.0f} ms (median; {1e3 * min(costs):.0f} to "
-        f"{1e3 * max(costs):.0f}), {100 * statistics.median(shares):.2f}% of training at one a minute; "
+        f"{1e3 * max(costs):.0f}), {100 * statistics.median(costs) / 60:.2f}% of training at one a minute; "
         f"it is durable after {statistics.median(saves):.2f} s"
     )
+    print(f"the first step begins {statistics.median(starts):.2f} s after the job was created, model in the page cache")
+    print(f"steps wait for data {100 * statistics.median(shares_of_data):.3f}% of their time")
 
 
 if __name__ == "__main__":
