@@ -30,7 +30,7 @@ run: build ## start a server on this machine, data in .hone
 
 test: build ## all tests, with the S3 server, grpcurl and buf that they use
 	@python3 scripts/fetch.py model rows grpcurl buf seaweedfs
-	cargo test $(CARGO_FLAGS)
+	cargo test $(CARGO_FLAGS) --no-fail-fast
 
 web-test: build ## the web page in Chromium, over real runs; PICTURES=docs/pictures takes those of docs/web.md
 	@tests/web/run.sh

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use hone_client::{FieldViolation, v1};
-use prost_reflect::{DeserializeOptions, DynamicMessage, Kind, MessageDescriptor, Value as Field};
+use prost_reflect::{DeserializeOptions, DynamicMessage, EnumDescriptor, Kind, MessageDescriptor, Value as Field};
 use serde::Deserializer;
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ pub(crate) fn read(file: &Path) -> Result<v1::JobSpec, Failure> {
     parse(&text, Format::of(file, &text), &file.display().to_string())
 }
 
-/// Reads a spec. Every field that `hone.v1.JobSpec` does not have is named, not only the first.
+/// Reads a spec. Every field and value that `hone.v1.JobSpec` does not have is named, not only the first.
 pub(crate) fn parse(text: &str, format: Format, source: &str) -> Result<v1::JobSpec, Failure> {
     let value =
         format.value(text).map_err(|error| Failure::input(format!("{source}: not {}: {error}", format.name())))?;
@@ -46,8 +46,8 @@ pub(crate) fn parse(text: &str, format: Format, source: &str) -> Result<v1::JobS
     unknown.retain(|violation| violation.field != SCHEMA_FIELD);
     if !unknown.is_empty() {
         return Err(Failure::Input {
-            message: format!("{source}: not a spec: {} unknown", counted(unknown.len(), "field")),
-            hint: Some("the fields are those of docs/spec.md; hone init writes a spec with all of them".to_owned()),
+            message: format!("{source}: not a spec: {} unknown", counted(unknown.len(), "name")),
+            hint: Some("fields and values are those of docs/spec.md; hone init writes a spec with all of them".to_owned()),
             violations: unknown,
         });
     }
@@ -131,7 +131,7 @@ fn overlay(under: &mut DynamicMessage, over: &DynamicMessage) {
     }
 }
 
-/// Walks a spec beside its descriptor and notes what the descriptor does not know.
+/// Walks a spec beside its descriptor and notes the fields and values that the descriptor does not know.
 fn collect_unknown(message: &MessageDescriptor, value: &Value, path: &str, unknown: &mut Vec<FieldViolation>) {
     let Value::Object(members) = value else { return };
     for (name, value) in members {
@@ -142,14 +142,27 @@ fn collect_unknown(message: &MessageDescriptor, value: &Value, path: &str, unkno
             unknown.push(FieldViolation { field: path, description: suggestion(name, &names) });
             continue;
         };
-        // Members of a map are data.
-        if let (Kind::Message(inner), false) = (field.kind(), field.is_map()) {
-            match value {
-                Value::Array(items) => items.iter().for_each(|item| collect_unknown(&inner, item, &path, unknown)),
-                one => collect_unknown(&inner, one, &path, unknown),
+        let values = match value {
+            Value::Array(items) => &items[..],
+            one => std::slice::from_ref(one),
+        };
+        for value in values {
+            match field.kind() {
+                // Members of a map are data.
+                Kind::Message(_) if field.is_map() => {}
+                Kind::Message(inner) => collect_unknown(&inner, value, &path, unknown),
+                Kind::Enum(choices) => unknown.extend(unknown_choice(&choices, value, &path)),
+                _ => {}
             }
         }
     }
+}
+
+/// A word that an enum does not have. Numbers pass: a newer server may know more than this descriptor.
+fn unknown_choice(choices: &EnumDescriptor, value: &Value, path: &str) -> Option<FieldViolation> {
+    let word = value.as_str().filter(|word| choices.get_value_by_name(word).is_none())?;
+    let names: Vec<_> = choices.values().map(|choice| choice.name().to_owned()).collect();
+    Some(FieldViolation { field: path.to_owned(), description: format!("{word} is {}", suggestion(word, &names)) })
 }
 
 /// The known name that is nearest, or all of them.

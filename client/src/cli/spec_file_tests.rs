@@ -133,12 +133,12 @@ fn a_spec_survives_being_written_and_read() {
 }
 
 #[test]
-fn every_unknown_field_is_named_with_what_may_be_meant() {
+fn every_unknown_name_is_told_with_what_may_be_meant() {
     let text = r#"{"base_model": {"url": "m"}, "labels": {"free": "word"},
-        "sft": {"adapter": {"lora": {"ranks": 4}}, "gradient_accumulation_steps": 2}}"#;
+        "sft": {"adapter": {"lora": {"ranks": 4}}, "gradient_accumulation_steps": 2, "precision": "PRECISION_BFLOAT32"}}"#;
     let failure = read_json(text).expect_err("unknown fields");
     let told = failure.json();
-    assert_eq!(told["error"]["message"], "spec.json: not a spec: 3 fields are unknown");
+    assert_eq!(told["error"]["message"], "spec.json: not a spec: 4 names are unknown");
     let violations = told["error"]["violations"].as_array().expect("violations");
     let described: Vec<_> = violations
         .iter()
@@ -148,6 +148,8 @@ fn every_unknown_field_is_named_with_what_may_be_meant() {
     assert_eq!(described[1], ("sft.adapter.lora.ranks", "unknown; did you mean rank?"));
     assert_eq!(described[2].0, "sft.gradient_accumulation_steps");
     assert!(described[2].1.starts_with("unknown; known are data, adapter, init_from"), "{}", described[2].1);
+    let near = "PRECISION_BFLOAT32 is unknown; did you mean PRECISION_FLOAT32?";
+    assert_eq!(described[3], ("sft.precision", near));
 }
 
 #[test]
@@ -155,7 +157,6 @@ fn what_is_no_spec_is_told_with_its_place() {
     for (text, part) in [
         ("{\"sft\": ", "spec.json: not JSON"),
         ("{\"sft\": {\"max_steps\": \"many\"}}", "line 1 column"),
-        ("{\"sft\": {\"precision\": \"PRECISION_FLOAT64\"}}", "PRECISION_FLOAT64"),
         ("{\"sft\": {\"epochs\": 1, \"max_steps\": 1}}", "length"),
         ("[]", "spec.json: not a spec"),
     ] {

@@ -71,8 +71,8 @@ fn a_setting_stands_below_its_meaning() {
     for line in [
         "#:schema job-spec.schema.json",
         "base_model.uri = \"model-1\"",
-        "compare.candidates = [{ name = \"base\" }, { checkpoint = \"job-…\", name = \"tuned\" }]",
-        "compare.rows.data = [\"ds-1\"]",
+        "compare.candidates = [{ name = \"base\" }, { name = \"tuned\", checkpoint = \"job-…\" }]",
+        "compare.data.rows = [\"ds-1\"]",
     ] {
         assert!(text.lines().any(|there| there == line), "{text}\nshould have {line}");
     }
