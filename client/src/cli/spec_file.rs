@@ -47,7 +47,9 @@ pub(crate) fn parse(text: &str, format: Format, source: &str) -> Result<v1::JobS
     if !unknown.is_empty() {
         return Err(Failure::Input {
             message: format!("{source}: not a spec: {} unknown", counted(unknown.len(), "name")),
-            hint: Some("fields and values are those of docs/spec.md; hone init writes a spec with all of them".to_owned()),
+            hint: Some(
+                "fields and values are those of docs/spec.md; hone init writes a spec with all of them".to_owned(),
+            ),
             violations: unknown,
         });
     }
