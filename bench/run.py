@@ -10,6 +10,9 @@ without it and, for SFT, with rows grouped by length, so that little is padded; 
                         of all steps but the first, and their share of the time that asking the reference took beforehand
     first step          hone: from creating the job to the first step's event; TRL: from starting the process to the same
     peak memory         of the training process
+
+What a case gave is kept in .cache/bench/measured as soon as it is there, and the report shows everything kept there, each
+with its day: one case can be measured anew by itself.
 """
 
 import argparse
@@ -32,6 +35,7 @@ sys.path.insert(0, str(ROOT / "tests/interop"))
 import hone  # noqa: E402
 
 CACHE = ROOT / ".cache/bench"
+MEASURED = CACHE / "measured"
 BATCH = 4
 ACCUMULATION = 4
 EXAMPLES_PER_STEP = BATCH * ACCUMULATION
@@ -241,7 +245,25 @@ def table(runs):
     return "\n".join(lines)
 
 
-def section(case, runs):
+def keep(case, runs):
+    """Writes down what a case gave."""
+    MEASURED.mkdir(parents=True, exist_ok=True)
+    number = f"{list(STEPS).index(case.shape)}-{case.method != 'sft':d}-{case.precision != 'float32':d}"
+    file = MEASURED / f"{number}-{case.shape}-{case.method}-{case.precision}.json"
+    kept = {"case": dataclasses.asdict(case), "date": str(datetime.date.today()), "runs": runs}
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(kept))
+    partial.rename(file)
+
+
+def kept():
+    """What every case gave last, in the order of the report: case, day, runs."""
+    for file in sorted(MEASURED.glob("*.json")):
+        one = json.loads(file.read_text())
+        yield Case(**one["case"]), one["date"], one["runs"]
+
+
+def section(case, date, runs):
     """The report of one case: what was run, and the table."""
     tokens = next(iter(runs.values()))[0]["tokens"]
     digest = hashlib.sha256(case.rows.read_bytes()).hexdigest()[:12]
@@ -251,7 +273,7 @@ def section(case, runs):
         f"## {case.name}\n\n"
         f"{case.steps} steps of {BATCH} x {ACCUMULATION} {'pairs' if case.method == 'dpo' else 'rows'} "
         f"({sum(tokens)} tokens, rows {digest}), LoRA r = 16 on all linear layers, at most {MAX_LENGTH} tokens a row, "
-        f"{case.threads} threads.\n{counted}\n\n{table(runs)}\n"
+        f"{case.threads} threads.\n{date}. {counted}\n\n{table(runs)}\n"
     )
 
 
@@ -262,9 +284,9 @@ def draw(cases, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    sides = [side for side in SIDES if any(side in runs for _, runs in cases)]
+    sides = [side for side in SIDES if any(side in runs for _, _, runs in cases)]
     figure, axes = pyplot.subplots(figsize=(10, 1.2 + 0.28 * len(cases) * len(sides)))
-    for place, (_, runs) in enumerate(cases):
+    for place, (_, _, runs) in enumerate(cases):
         base = summarise(runs["trl"])["tokens_per_second"][0]
         for number, side in enumerate(side for side in sides if side in runs):
             speed = summarise(runs[side])["tokens_per_second"][0]
@@ -272,7 +294,7 @@ def draw(cases, path):
             axes.barh(row, speed / base, color=f"C{sides.index(side)}", label=SIDES[side] if place == 0 else None)
             axes.text(speed / base, row, f" {speed / base:.1f}  ({speed:.0f} tokens/s)", va="center", fontsize=8)
     middles = [place * (len(sides) + 1) + (len(sides) - 1) / 2 for place in range(len(cases))]
-    axes.set_yticks(middles, [case.name for case, _ in cases])
+    axes.set_yticks(middles, [case.name for case, _, _ in cases])
     axes.invert_yaxis()
     axes.margins(x=0.2)
     axes.set_xlabel("tokens/s as a multiple of TRL's defaults")
@@ -300,7 +322,7 @@ def report(sections, chart):
         "# Benchmark\n\n"
         "Written by `make bench`; bench/run.py says what is measured and how.\n"
         "TRL's first step counts from the start of its process, hone's from creating the job on a server that is up.\n"
-        f"{datetime.date.today()}, {cpu_name()}, {os.cpu_count()} cores, "
+        f"{cpu_name()}, {os.cpu_count()} cores, "
         f"torch {torch.__version__}, TRL {trl.__version__}, PEFT {peft.__version__}, "
         f"transformers {transformers.__version__}.\n\n"
         + (f"![tokens/s as a multiple of TRL's defaults]({chart})\n\n" if chart else "")
@@ -322,19 +344,20 @@ def main():
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
 
-    compared = []
     for shape in arguments.shapes:
         for method in arguments.methods:
             for precision in arguments.precisions:
                 case = Case(method, shape, precision, arguments.steps or STEPS[shape], arguments.threads)
                 prepare(case)
-                compared.append((case, compare(case, arguments.runs or RUNS[shape], arguments.sides)))
-                print(section(*compared[-1]))
+                runs = compare(case, arguments.runs or RUNS[shape], arguments.sides)
+                print(section(case, str(datetime.date.today()), runs), flush=True)
+                keep(case, runs)
     chart = arguments.out.with_suffix(".png")
-    if "trl" in arguments.sides:
+    compared = [one for one in kept() if "trl" in one[2]]
+    if compared:
         draw(compared, chart)
-    sections = [section(case, runs) for case, runs in compared]
-    arguments.out.write_text(report(sections, chart.name if "trl" in arguments.sides else None))
+    sections = [section(*one) for one in kept()]
+    arguments.out.write_text(report(sections, chart.name if compared else None))
 
 
 if __name__ == "__main__":
