@@ -20,7 +20,7 @@ pub struct Document {
 /// `softmax(q kᵀ / √D) v` inside each document, causal: `q [T, H, D]`, `k` and `v [T, K, D]` -> `[T, H, D]`.
 ///
 /// H is a multiple of K; query head h reads key head `h / (H / K)`. The documents cover the T tokens in order. With a
-/// `window`, token i of a document sees j only when `j > i - window`. For what [`crate::has_rows`].
+/// `window`, token i of a document sees j only when `j > i - window`. For tensors that [`crate::has_rows`] takes.
 pub fn document_attention(q: &Tensor, k: &Tensor, v: &Tensor, documents: &[Document], window: Option<i64>) -> Tensor {
     let numbers = numbers(documents);
     let [out] = ffi::outputs(|[out]| {

@@ -36,7 +36,7 @@ pub(super) struct Messages<M> {
     /// What was read before it was wanted, in order; an end or a failure is the last.
     ahead: VecDeque<Result<Option<M>, Error>>,
     /// Room for that.
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
     /// Told of every message, where other streams bring the same upload.
     alive: Option<watch::Sender<u64>>,
     /// Another stream has taken the place of this one.
@@ -47,7 +47,7 @@ impl<M: Message> Messages<M> {
     pub(super) fn of(request: Request<Streaming<M>>) -> Self {
         let broken = request.extensions().get().cloned().unwrap_or_default();
         let (stream, ahead, cut) = (request.into_inner(), VecDeque::new(), CancellationToken::new());
-        Self { stream, broken, ahead, _room: None, alive: None, cut }
+        Self { stream, broken, ahead, room: None, alive: None, cut }
     }
 
     /// Waits until all before `offset` has come, and reads the part meanwhile: what no one reads would hold up the other streams
@@ -56,8 +56,8 @@ impl<M: Message> Messages<M> {
         let mut settled = hold.settled();
         let mut num_bytes = 0;
         while *settled.borrow_and_update() < offset {
-            if self._room.is_none() {
-                self._room = Some(early.clone().try_acquire_owned().map_err(|_| Error::Crowded)?);
+            if self.room.is_none() {
+                self.room = Some(early.clone().try_acquire_owned().map_err(|_| Error::Crowded)?);
             }
             let is_over = matches!(self.ahead.back(), Some(Err(_) | Ok(None)));
             tokio::select! {
