@@ -3,7 +3,7 @@
 CARGO_FLAGS := --workspace --features hone-client/cli
 SDK := hone-proto hone-job hone-spec hone-metrics hone-client
 
-.PHONY: help tools libtorch build demo sft-dpo run test web-test lint interop soak load k8s fuzz bench package descriptors
+.PHONY: help tools libtorch build demo sft-dpo run test web-test lint interop soak load k8s fuzz bench package protos descriptors
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +48,10 @@ lint: libtorch ## format, protos, links, dependencies, clippy and docs with warn
 
 package: ## the crates of the SDK as they would be published, each built from its package alone
 	CARGO_PROFILE_DEV_DEBUG=false cargo package --locked --allow-dirty --target-dir $${CARGO_TARGET_DIR:-target}/packages $(SDK:%=-p %)
+
+protos: ## write anew what is generated from the protos: proto/src/generated, the spec's pages
+	cargo run -p hone-codegen
+	scripts/spec_schema.py
 
 descriptors: ## write the public protos as one descriptor set, hone.binpb
 	@python3 scripts/fetch.py buf

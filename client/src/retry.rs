@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::time::Duration;
 
-use rand::Rng;
 use tonic::Code;
 
 use crate::error::{Error, Result};
@@ -73,25 +72,29 @@ impl RetryPolicy {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # let mut rng = rand::rng();
     /// let policy = hone_client::RetryPolicy::default();
     /// let asked = Duration::from_secs(7);
-    /// assert!(policy.delay(1, None, &mut rng) <= policy.first_delay);
-    /// assert_eq!(policy.delay(1, Some(asked), &mut rng), asked);
+    /// assert!(policy.delay(1, None) <= policy.first_delay);
+    /// assert_eq!(policy.delay(1, Some(asked)), asked);
     /// ```
-    pub fn delay(&self, attempt: u32, retry_after: Option<Duration>, rng: &mut impl Rng) -> Duration {
+    pub fn delay(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
+        self.delay_by(fastrand::f64(), attempt, retry_after)
+    }
+
+    /// The same by a given chance, from 0 to 1.
+    fn delay_by(&self, chance: f64, attempt: u32, retry_after: Option<Duration>) -> Duration {
         let exponent = attempt.saturating_sub(1).min(64);
         let grown = self.first_delay.as_secs_f64() * self.factor.max(1.0).powf(f64::from(exponent));
         let capped = grown.min(self.max_delay.as_secs_f64());
-        let kept = 1.0 - self.jitter.clamp(0.0, 1.0) * rng.random::<f64>();
+        let kept = 1.0 - self.jitter.clamp(0.0, 1.0) * chance;
         Duration::from_secs_f64(capped * kept).max(retry_after.unwrap_or_default())
     }
 
     /// The wait before the next attempt, or nothing when `error` is to be reported.
-    fn next(&self, attempt: u32, error: &Error, rng: &mut impl Rng) -> Option<Duration> {
+    fn next(&self, attempt: u32, error: &Error) -> Option<Duration> {
         let rpc = error.rpc().filter(|rpc| RETRYABLE.contains(&rpc.code))?;
         let asked_too_much = rpc.retry_after.is_some_and(|asked| asked > self.longest_wait);
-        (attempt < self.max_attempts && !asked_too_much).then(|| self.delay(attempt, rpc.retry_after, rng))
+        (attempt < self.max_attempts && !asked_too_much).then(|| self.delay(attempt, rpc.retry_after))
     }
 }
 
@@ -107,7 +110,7 @@ where
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let Some(delay) = policy.next(number, &error, &mut rand::rng()) else { return Err(error) };
+        let Some(delay) = policy.next(number, &error) else { return Err(error) };
         tracing::debug!(%error, attempt = number, ?delay, "trying again");
         tokio::time::sleep(delay).await;
         number += 1;
@@ -116,8 +119,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
     use tokio::time::Instant;
     use tonic::Status;
     use tonic_types::{ErrorDetails, StatusExt};
@@ -136,34 +137,30 @@ mod tests {
     #[test]
     fn delays_grow_stay_within_the_jitter_and_stop_growing() {
         let policy = RetryPolicy::default();
-        let mut rng = StdRng::seed_from_u64(1);
         for (attempt, full_ms) in [(1, 200), (2, 400), (3, 800), (6, 5000), (4_000_000, 5000)] {
-            for _ in 0..100 {
-                let delay = policy.delay(attempt, None, &mut rng);
-                let full = Duration::from_millis(full_ms);
-                assert!(delay <= full && delay >= full / 2, "attempt {attempt}: {delay:?}");
+            let full = Duration::from_millis(full_ms);
+            for (chance, expected) in [(0.0, full), (0.5, full * 3 / 4), (1.0, full / 2)] {
+                assert_eq!(policy.delay_by(chance, attempt, None), expected, "attempt {attempt}, chance {chance}");
             }
         }
     }
 
     #[test]
     fn only_unavailable_is_retried() {
-        let mut rng = StdRng::seed_from_u64(1);
         let policy = RetryPolicy::default();
         for code in (0..17).map(Code::from_i32) {
-            let again = policy.next(1, &error(code, None), &mut rng).is_some();
+            let again = policy.next(1, &error(code, None)).is_some();
             assert_eq!(again, code == Code::Unavailable, "{code:?}");
         }
     }
 
     #[test]
     fn the_servers_wait_is_obeyed_unless_it_is_too_long() {
-        let mut rng = StdRng::seed_from_u64(1);
         let policy = RetryPolicy::default();
         let asked = Duration::from_secs(20);
-        assert_eq!(policy.next(1, &error(Code::Unavailable, Some(asked)), &mut rng), Some(asked));
+        assert_eq!(policy.next(1, &error(Code::Unavailable, Some(asked))), Some(asked));
         let much = Duration::from_secs(3600);
-        assert_eq!(policy.next(1, &error(Code::Unavailable, Some(much)), &mut rng), None);
+        assert_eq!(policy.next(1, &error(Code::Unavailable, Some(much))), None);
     }
 
     #[tokio::test(start_paused = true)]

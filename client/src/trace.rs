@@ -1,7 +1,6 @@
 //! The trace that a call belongs to: that of the caller's current span where the feature `telemetry` is on and there is one, else
 //! a fresh one. It goes as W3C's `traceparent`, so that the server's spans, events and errors can be found by it.
 
-use rand::Rng;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 const HEADER: &str = "traceparent";
@@ -36,7 +35,7 @@ fn current() -> Option<String> {
 
 /// A trace of its own. Zero is no id.
 fn fresh() -> String {
-    let (trace, span) = (rand::rng().random_range(1..=u128::MAX), rand::rng().random_range(1..=u64::MAX));
+    let (trace, span) = (fastrand::u128(1..), fastrand::u64(1..));
     format!("00-{trace:032x}-{span:016x}-01")
 }
 

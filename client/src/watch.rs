@@ -330,7 +330,7 @@ impl Backoff {
         }
         self.failures = self.failures.saturating_add(1);
         let asked = error.rpc().and_then(|rpc| rpc.retry_after);
-        self.pause = self.delays.delay(self.failures, asked, &mut rand::rng());
+        self.pause = self.delays.delay(self.failures, asked);
         tracing::debug!(%error, delay = ?self.pause, "the watch lost its stream");
         Some(Ok(Update::Reconnecting { error, delay: self.pause }))
     }

@@ -31,7 +31,7 @@ impl<'a> Tries<'a> {
             return Err(error);
         }
         let asked = error.rpc().and_then(|rpc| rpc.retry_after);
-        let delay = self.policy.delay(self.in_vain, asked, &mut rand::rng());
+        let delay = self.policy.delay(self.in_vain, asked);
         tracing::debug!(%error, ?delay, "a transfer was cut and goes on");
         tokio::time::sleep(delay).await;
         Ok(())

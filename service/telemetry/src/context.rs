@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
-use rand::Rng;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -25,8 +24,8 @@ impl TraceContext {
     /// A trace of its own, in which nothing is recorded yet.
     pub fn fresh() -> Self {
         // Zero, which is no id, is as likely as any other number.
-        let trace_id = TraceId::from(rand::rng().random_range(1..=u128::MAX));
-        let span_id = SpanId::from(rand::rng().random_range(1..=u64::MAX));
+        let trace_id = TraceId::from(fastrand::u128(1..));
+        let span_id = SpanId::from(fastrand::u64(1..));
         Self(SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, true, TraceState::NONE))
     }
 

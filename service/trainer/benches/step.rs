@@ -19,7 +19,8 @@ use hone_job::spec::Lora;
 use hone_trainer::loss::{Targets, token_losses};
 use hone_trainer::model::{Adapter, Batch, Decoder, LoraOptions, TrainingOptions};
 use hone_trainer::task::{Usage, peak_memory_bytes};
-use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -212,19 +213,20 @@ fn gemm_rate(model: &Decoder) -> f64 {
 
 /// A length with a median of 93 and a ninth decile of 370 tokens, as the functions of Python's standard library have:
 /// log-normal, by Box and Muller.
-fn length(random: &mut impl Rng) -> usize {
-    let (radius, angle): (f64, f64) = (random.random(), random.random());
+fn length(random: &mut ChaCha8Rng) -> usize {
+    let mut share = || (random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+    let (radius, angle) = (share(), share());
     let normal = (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos();
     (93.0 * (1.08 * normal).exp()).clamp(8.0, 1024.0) as usize
 }
 
 /// Documents with a prompt of a third of their length.
 fn examples(arguments: &Arguments, seed: u64, vocab_size: i64) -> Vec<Example> {
-    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
     (0..arguments.documents)
         .map(|row| {
             let len = arguments.length.unwrap_or_else(|| length(&mut random));
-            let input_ids: Vec<u32> = (0..len).map(|_| random.random_range(0..vocab_size as u32)).collect();
+            let input_ids: Vec<u32> = (0..len).map(|_| random.next_u32() % vocab_size as u32).collect();
             let label = |n: usize| if n < len / 3 { IGNORE_INDEX } else { i64::from(input_ids[n + 1]) };
             let labels = (0..len - 1).map(label).chain([IGNORE_INDEX]).collect();
             Example {

@@ -11,7 +11,6 @@ use hone_proto::trainer::v1 as pb;
 use pb::attach_request::Message as Say;
 use pb::attach_response::Message as Hear;
 use pb::trainer_service_client::TrainerServiceClient;
-use rand::Rng;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -231,7 +230,7 @@ impl Connection {
     /// Half fixed, half chance, so that trainers that lost the same server do not come back in step.
     fn delay(&self, tries: u32) -> Duration {
         let grown = self.options.first_delay.saturating_mul(1 << tries.min(16)).min(self.options.longest_delay);
-        grown.mul_f64(0.5 + 0.5 * rand::rng().random::<f64>())
+        grown.mul_f64(0.5 + 0.5 * fastrand::f64())
     }
 
     fn refused(&self, reason: String) -> Error {
