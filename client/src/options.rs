@@ -10,6 +10,10 @@ use crate::error::{Error, Result, innermost};
 use crate::retry::RetryPolicy;
 use crate::token::{Bearer, Token};
 
+/// Bytes that a stream and a connection may have on their way to here, unread: enough for a download's streams over a long way.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
 /// Where the server is, and how long to wait for it.
 ///
 /// What may be set has a method of its name, and is a field that can be read.
@@ -211,6 +215,8 @@ impl ConnectOptions {
             .map_err(|error| refused(error.to_string()))?
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(self.keep_alive_interval)
             .keep_alive_timeout(self.keep_alive_timeout))
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 mod authority;
 mod collector;
+mod far;
 mod faults;
 mod gate;
 mod load;
@@ -24,6 +25,7 @@ pub mod store_script;
 
 pub use authority::{Authority, Certificate};
 pub use collector::{Collector, NoCollector, Sent};
+pub use far::{Transfer, far};
 pub use faults::{FaultyStore, StoreFault};
 pub use gate::{Arrival, Gate};
 pub use load::{Load, load};

@@ -206,7 +206,7 @@ async fn upload(server: &Server, load: Load) -> f64 {
 }
 
 /// A file of rows of exactly so many bytes.
-fn rows_of(path: &Path, num_bytes: u64) -> PathBuf {
+pub(crate) fn rows_of(path: &Path, num_bytes: u64) -> PathBuf {
     let rows = "{\"text\": \"one of many rows\"}\n".repeat(40_000);
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("the test's folder can be written"));
     let mut left = num_bytes as usize;

@@ -1,14 +1,16 @@
-//! A network that breaks on command: a TCP proxy before a server, which can cut, stall and refuse.
+//! A network that breaks on command: a TCP proxy before a server, which can cut, stall, refuse and be far away.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 /// The proxy; its address stays, whatever happens behind it. Dropped, it and its connections are gone.
 pub struct Proxy {
@@ -17,6 +19,9 @@ pub struct Proxy {
     accepting: AbortHandle,
 }
 
+/// Pieces that are on a long way at most: more than any window of HTTP/2 lets go unanswered.
+const ON_THE_WAY: usize = 8192;
+
 /// What connections obey.
 struct Network {
     target: Mutex<String>,
@@ -24,6 +29,8 @@ struct Network {
     generation: watch::Sender<u64>,
     stalled: watch::Sender<bool>,
     refusing: watch::Sender<bool>,
+    /// How long bytes are on their way.
+    delay: Mutex<Duration>,
     /// Bytes from the server after which the connections to come are cut, one entry each.
     budgets: Mutex<VecDeque<u64>>,
     /// Connections made so far.
@@ -40,6 +47,7 @@ impl Proxy {
             generation: watch::Sender::new(0),
             stalled: watch::Sender::new(false),
             refusing: watch::Sender::new(false),
+            delay: Mutex::default(),
             budgets: Mutex::default(),
             connections: watch::Sender::new(0),
         });
@@ -80,6 +88,11 @@ impl Proxy {
     /// While true, new connections are closed at once.
     pub fn refuse(&self, refusing: bool) {
         self.network.refusing.send_replace(refusing);
+    }
+
+    /// On the connections to come bytes take so long in each direction, however many they are.
+    pub fn delay(&self, delay: Duration) {
+        *self.network.delay.lock().expect("not poisoned") = delay;
     }
 
     /// Connections made so far.
@@ -128,15 +141,30 @@ async fn carry(near: TcpStream, network: Arc<Network>) {
 }
 
 /// Moves bytes until the end, an error, or `budget` bytes.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, network: &Network, mut budget: u64) {
-    let mut stalled = network.stalled.subscribe();
+async fn pump(from: OwnedReadHalf, to: OwnedWriteHalf, network: &Network, budget: u64) {
+    let delay = *network.delay.lock().expect("not poisoned");
+    let (tx, rx) = mpsc::channel(if delay.is_zero() { 1 } else { ON_THE_WAY });
+    tokio::join!(take(from, tx, delay, budget), give(rx, to, network.stalled.subscribe()));
+}
+
+/// Takes up to `budget` bytes, each piece with the time at which it is due at the other end.
+async fn take(mut from: OwnedReadHalf, tx: mpsc::Sender<(Instant, Vec<u8>)>, delay: Duration, mut budget: u64) {
     let mut buffer = vec![0; 16 << 10];
     while budget > 0 {
         let Ok(len @ 1..) = from.read(&mut buffer).await else { return };
         let len = len.min(usize::try_from(budget).unwrap_or(usize::MAX));
-        if stalled.wait_for(|stalled| !stalled).await.is_err() || to.write_all(&buffer[..len]).await.is_err() {
+        if tx.send((Instant::now() + delay, buffer[..len].to_vec())).await.is_err() {
             return;
         }
         budget -= len as u64;
+    }
+}
+
+async fn give(mut rx: mpsc::Receiver<(Instant, Vec<u8>)>, mut to: OwnedWriteHalf, mut stalled: watch::Receiver<bool>) {
+    while let Some((due, bytes)) = rx.recv().await {
+        tokio::time::sleep_until(due).await;
+        if stalled.wait_for(|stalled| !stalled).await.is_err() || to.write_all(&bytes).await.is_err() {
+            return;
+        }
     }
 }

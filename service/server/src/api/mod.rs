@@ -73,6 +73,11 @@ pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 /// Calls of one connection at a time.
 const MAX_CONCURRENT_STREAMS: u32 = 1024;
 
+/// Bytes that a stream and a connection may have on their way to the server, unread: over a way of 100 ms a stream carries
+/// up to 20 MiB a second, and four of an upload in parts all of theirs. It is also what a connection can make the server hold.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+
 /// Uploads at a time; each holds some parts in memory.
 const MAX_UPLOADS: usize = 32;
 
@@ -164,6 +169,8 @@ pub(crate) async fn router(shared: &Shared) -> Result<(Watched, Inside, Health),
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(std::time::Duration::from_secs(20)))
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .add_routes(routes);
     Ok((router, inside, health))
 }
