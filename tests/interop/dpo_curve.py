@@ -11,23 +11,9 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 import sample_texts
 import sft_curve
 from reference import load_model, load_policy
-from sft_curve import RUN, load_tokenizer, steps_of
+from sft_curve import RUN, STEPS, load_tokenizer, steps_of
 
-SETTINGS = {
-    "max_steps": 12,
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 2,
-    "learning_rate": 3e-3,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 3,
-    "max_grad_norm": 1.0,
-    "weight_decay": 0.01,
-    "adam_beta1": 0.9,
-    "adam_beta2": 0.999,
-    "adam_epsilon": 1e-8,
-    "max_length": 128,
-    "beta": 0.5,
-}
+SETTINGS = {**STEPS, "beta": 0.5}
 REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins")
 METRICS = (*sft_curve.METRICS, *REWARDS, "logps/chosen", "logps/rejected")
 

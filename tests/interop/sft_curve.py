@@ -10,7 +10,8 @@ import trl
 
 from reference import exact, load_model, load_policy
 
-SETTINGS = {
+# The steps that the runs of all trainers take.
+STEPS = {
     "max_steps": 12,
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 2,
@@ -23,9 +24,8 @@ SETTINGS = {
     "adam_beta2": 0.999,
     "adam_epsilon": 1e-8,
     "max_length": 128,
-    "completion_only_loss": True,
 }
-
+SETTINGS = {**STEPS, "completion_only_loss": True}
 
 # What every run here has alike: the CPU, float32, the rows' own order, a record of each step, nothing kept.
 RUN = {

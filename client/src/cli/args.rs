@@ -16,6 +16,7 @@ use crate::generate::GenerateArgs;
 use crate::init::InitArgs;
 use crate::labels::label;
 use crate::metrics::MetricsArgs;
+use crate::page::Page;
 use crate::plot::topic;
 use crate::sft::SftArgs;
 use crate::training::DataArgs;
@@ -427,29 +428,6 @@ pub(crate) struct PlotArgs {
     pub(crate) csv: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Page {
-    /// Most to list; 0 lists all.
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
-}
-
-impl Page {
-    /// The largest page of the API; it takes larger sizes for this one.
-    const MOST: usize = 500;
-
-    /// The size of the next page, when `there` have come already.
-    pub(crate) fn next_size(&self, there: usize) -> i32 {
-        let wanted = if self.limit == 0 { Self::MOST } else { (self.limit - there).min(Self::MOST) };
-        wanted as i32
-    }
-
-    /// Whether `there` are all that are wanted.
-    pub(crate) fn is_full(&self, there: usize) -> bool {
-        self.limit > 0 && there >= self.limit
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -467,14 +445,5 @@ mod tests {
         for code in ["  0  ", "  1  ", "  2  ", "  3  ", "  4  ", "130  "] {
             assert!(help.contains(code), "{code} in\n{help}");
         }
-    }
-
-    #[test]
-    fn a_limit_is_met_exactly_and_none_asks_for_full_pages() {
-        let page = Page { limit: 700 };
-        assert_eq!((page.next_size(0), page.is_full(500)), (500, false));
-        assert_eq!((page.next_size(500), page.is_full(700)), (200, true));
-        let all = Page { limit: 0 };
-        assert_eq!((all.next_size(9000), all.is_full(9000)), (500, false));
     }
 }

@@ -9,15 +9,19 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use crate::failure::Failure;
 use crate::follow::Ending;
 use crate::generate::GenerateArgs;
-use crate::locate;
 use crate::output::Output;
 
 /// A line that forgets what was said.
 const ANEW: &str = "/new";
 
-pub(crate) async fn run(args: GenerateArgs, client: &Client, out: &Output) -> Result<Ending, Failure> {
-    let (model, checkpoint) =
-        locate::model_and_checkpoint(args.model.as_deref(), args.checkpoint.as_deref(), client, out).await?;
+/// Asks what the flags name: a checkpoint on a base model, or that alone.
+pub(crate) async fn run(
+    args: GenerateArgs,
+    model: String,
+    checkpoint: Option<String>,
+    client: &Client,
+    out: &Output,
+) -> Result<Ending, Failure> {
     let is_whole = match args.checkpoint.as_deref().and_then(|given| given.split('/').next()) {
         Some(job_id) if job_id.starts_with("job-") => is_whole_model(&client.get_job(job_id).await?),
         _ => false,

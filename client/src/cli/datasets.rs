@@ -3,7 +3,7 @@
 use chrono::Local;
 use hone_client::{Client, v1};
 
-use crate::args::{DataCommand, Page};
+use crate::args::DataCommand;
 use crate::failure::Failure;
 use crate::follow::Ending;
 use crate::human::{ago, bytes, date, printable};
@@ -20,7 +20,11 @@ pub(crate) async fn run(command: DataCommand, client: &Client, out: &Output) -> 
             }
         }
         DataCommand::List(page) => {
-            let datasets = list(client, page).await?;
+            let list = async |page_size, page_token| {
+                let answer = client.list_datasets(v1::ListDatasetsRequest { page_size, page_token }).await?;
+                Ok((answer.datasets, answer.next_page_token))
+            };
+            let datasets = page.all(list).await?;
             out.show_all("Dataset", &datasets, || table(&datasets).text("no datasets"))?;
         }
         DataCommand::Get { dataset } => {
@@ -36,20 +40,6 @@ pub(crate) async fn run(command: DataCommand, client: &Client, out: &Output) -> 
         DataCommand::Preview(args) => return preview::run(args, client, out).await,
     }
     Ok(Ending::Done)
-}
-
-async fn list(client: &Client, page: Page) -> Result<Vec<v1::Dataset>, Failure> {
-    let mut all = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let page_size = page.next_size(all.len());
-        let answer = client.list_datasets(v1::ListDatasetsRequest { page_size, page_token }).await?;
-        all.extend(answer.datasets);
-        page_token = answer.next_page_token;
-        if page.is_full(all.len()) || page_token.is_empty() {
-            return Ok(all);
-        }
-    }
 }
 
 fn table(datasets: &[v1::Dataset]) -> Table {

@@ -2,7 +2,6 @@
 
 use clap::Args;
 use hone_client::v1;
-use v1::dpo_task::Length;
 use v1::reference_policy::Policy;
 
 use crate::choice::{divergence, preference_loss};
@@ -63,19 +62,6 @@ impl DpoArgs {
             Some(named) => Some(Policy::Checkpoint(named.to_owned())),
         };
         let task = v1::DpoTask {
-            data: Some(parts.data),
-            adapter: parts.adapter,
-            init_from: parts.init_from,
-            optimizer: parts.optimizer,
-            schedule: parts.schedule,
-            batch: parts.batch,
-            length: parts.epochs.map(Length::Epochs).or(parts.max_steps.map(Length::MaxSteps)),
-            evaluation: parts.evaluation,
-            checkpoints: parts.checkpoints,
-            precision: parts.precision,
-            seed: parts.seed,
-            order: parts.order,
-            attention: parts.attention,
             losses: self.loss.clone(),
             beta: self.beta,
             label_smoothing: self.label_smoothing,
@@ -86,6 +72,7 @@ impl DpoArgs {
             use_weighting: self.use_weighting.then_some(true),
             simpo_gamma: self.simpo_gamma,
             discopop_tau: self.discopop_tau,
+            ..parts.into()
         };
         Ok(self.training.job(v1::job_spec::Task::Dpo(task)))
     }

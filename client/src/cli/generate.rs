@@ -124,11 +124,11 @@ impl GenerateArgs {
 }
 
 pub(crate) async fn run(args: GenerateArgs, client: &Client, out: &Output) -> Result<Ending, Failure> {
-    if args.data.is_empty() {
-        return chat::run(args, client, out).await;
-    }
     let (model, checkpoint) =
         locate::model_and_checkpoint(args.model.as_deref(), args.checkpoint.as_deref(), client, out).await?;
+    if args.data.is_empty() {
+        return chat::run(args, model, checkpoint, client, out).await;
+    }
     let rows = locate::rows(&args.data, client, out).await?;
     let chat_template = args.chat_template.as_deref().map(locate::text).transpose()?;
     let spec = args.spec(model, checkpoint, rows, chat_template);

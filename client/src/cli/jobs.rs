@@ -6,12 +6,13 @@ use chrono::Local;
 use hone_client::{Client, v1};
 use v1::job_event::Event;
 
-use crate::args::{JobsCommand, Page};
+use crate::args::JobsCommand;
 use crate::failure::Failure;
 use crate::follow::{Ending, closing, follow};
 use crate::human::{ago, count, date, duration, printable};
 use crate::narrate::{failure_text, result_text, state, state_name};
 use crate::output::{Output, Paint};
+use crate::page::Page;
 use crate::table::Table;
 use crate::train::write_whole;
 use crate::{highlights, json, locate, spec_file};
@@ -137,17 +138,11 @@ pub(crate) async fn validate(spec: v1::JobSpec, client: &Client, out: &Output) -
 }
 
 async fn list(client: &Client, page: Page, filter: v1::ListJobsRequest) -> Result<Vec<v1::Job>, Failure> {
-    let mut all = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let page_size = page.next_size(all.len());
+    let list = async |page_size, page_token| {
         let answer = client.list_jobs(v1::ListJobsRequest { page_size, page_token, ..filter.clone() }).await?;
-        all.extend(answer.jobs);
-        page_token = answer.next_page_token;
-        if page.is_full(all.len()) || page_token.is_empty() {
-            return Ok(all);
-        }
-    }
+        Ok((answer.jobs, answer.next_page_token))
+    };
+    page.all(list).await
 }
 
 fn table(jobs: &[v1::Job]) -> Table {

@@ -33,6 +33,7 @@ mod models;
 mod narrate;
 mod optim;
 mod output;
+mod page;
 mod parquet;
 mod plot;
 mod preview;

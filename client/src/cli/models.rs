@@ -3,7 +3,7 @@
 use chrono::Local;
 use hone_client::{Client, v1};
 
-use crate::args::{ModelCommand, Page};
+use crate::args::ModelCommand;
 use crate::failure::Failure;
 use crate::follow::Ending;
 use crate::human::{ago, bytes, date, printable};
@@ -18,7 +18,11 @@ pub(crate) async fn run(command: ModelCommand, client: &Client, out: &Output) ->
             out.show("Model", &model, || model.model_id.clone())?;
         }
         ModelCommand::List(page) => {
-            let models = list(client, page).await?;
+            let list = async |page_size, page_token| {
+                let answer = client.list_models(v1::ListModelsRequest { page_size, page_token }).await?;
+                Ok((answer.models, answer.next_page_token))
+            };
+            let models = page.all(list).await?;
             out.show_all("Model", &models, || table(&models).text("no models"))?;
         }
         ModelCommand::Get { model } => {
@@ -33,20 +37,6 @@ pub(crate) async fn run(command: ModelCommand, client: &Client, out: &Output) ->
         }
     }
     Ok(Ending::Done)
-}
-
-async fn list(client: &Client, page: Page) -> Result<Vec<v1::Model>, Failure> {
-    let mut all = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let page_size = page.next_size(all.len());
-        let answer = client.list_models(v1::ListModelsRequest { page_size, page_token }).await?;
-        all.extend(answer.models);
-        page_token = answer.next_page_token;
-        if page.is_full(all.len()) || page_token.is_empty() {
-            return Ok(all);
-        }
-    }
 }
 
 fn table(models: &[v1::Model]) -> Table {

@@ -2,7 +2,6 @@
 
 use clap::Args;
 use hone_client::v1;
-use v1::sft_task::Length;
 
 use crate::choice::loss_on;
 use crate::failure::Failure;
@@ -26,21 +25,9 @@ impl SftArgs {
     pub(crate) fn spec(&self) -> Result<v1::JobSpec, Failure> {
         let parts = self.training.parts()?;
         let task = v1::SftTask {
-            data: Some(parts.data),
-            adapter: parts.adapter,
-            init_from: parts.init_from,
-            optimizer: parts.optimizer,
-            schedule: parts.schedule,
-            batch: parts.batch,
-            length: parts.epochs.map(Length::Epochs).or(parts.max_steps.map(Length::MaxSteps)),
-            evaluation: parts.evaluation,
-            checkpoints: parts.checkpoints,
-            precision: parts.precision,
-            seed: parts.seed,
-            order: parts.order,
-            attention: parts.attention,
             loss_on: self.loss_on.unwrap_or_default().into(),
             neftune_noise_alpha: self.neftune_noise_alpha,
+            ..parts.into()
         };
         Ok(self.training.job(v1::job_spec::Task::Sft(task)))
     }

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hone_client::v1;
+use hone_spec::{Length, TrainingParts};
 
 use crate::choice::{
     activation_checkpointing, answer_hard_examples, attention, early_stopping_metric, mix_until, order, over_length,
     precision,
 };
 use crate::failure::Failure;
+use crate::locate;
 use crate::lora::LoraArgs;
 use crate::optim::{OptimizerArgs, ScheduleArgs};
 use crate::train::Submission;
@@ -140,24 +142,6 @@ pub(crate) struct DataArgs {
     leakage_similarity: Option<f64>,
 }
 
-/// What the messages of all training tasks have in common.
-pub(crate) struct Parts {
-    pub(crate) data: v1::DataSpec,
-    pub(crate) adapter: Option<v1::AdapterSpec>,
-    pub(crate) init_from: Option<String>,
-    pub(crate) optimizer: Option<v1::OptimizerSpec>,
-    pub(crate) schedule: Option<v1::ScheduleSpec>,
-    pub(crate) batch: Option<v1::BatchSpec>,
-    pub(crate) epochs: Option<f64>,
-    pub(crate) max_steps: Option<u64>,
-    pub(crate) evaluation: Option<v1::EvaluationSpec>,
-    pub(crate) checkpoints: Option<v1::CheckpointSpec>,
-    pub(crate) precision: i32,
-    pub(crate) attention: i32,
-    pub(crate) seed: Option<u64>,
-    pub(crate) order: i32,
-}
-
 impl TrainingArgs {
     /// The job of such a task.
     pub(crate) fn job(&self, task: v1::job_spec::Task) -> v1::JobSpec {
@@ -173,7 +157,7 @@ impl TrainingArgs {
     }
 
     /// The parts that these flags ask for, with models, rows and checkpoints named as the user named them.
-    pub(crate) fn parts(&self) -> Result<Parts, Failure> {
+    pub(crate) fn parts(&self) -> Result<TrainingParts, Failure> {
         let batch = v1::BatchSpec {
             examples_per_step: self.examples_per_step,
             tokens_per_micro_batch: self.tokens_per_micro_batch,
@@ -193,15 +177,14 @@ impl TrainingArgs {
         };
         let checkpoints =
             v1::CheckpointSpec { every_steps: self.save_every, every_minutes: None, keep_last: self.keep_last };
-        Ok(Parts {
-            data: self.data.spec(self.train.clone(), self.data.eval.clone())?,
+        Ok(TrainingParts {
+            data: Some(self.data.spec(self.train.clone(), self.data.eval.clone())?),
             adapter: self.adapter(),
             init_from: self.init_from.clone(),
             optimizer: given(self.optimizer.spec()),
             schedule: given(self.schedule.spec()),
             batch: given(batch),
-            epochs: self.epochs,
-            max_steps: self.max_steps,
+            length: self.epochs.map(Length::Epochs).or(self.max_steps.map(Length::MaxSteps)),
             evaluation: given(evaluation),
             checkpoints: given(checkpoints),
             precision: self.precision.unwrap_or_default().into(),
@@ -215,14 +198,13 @@ impl TrainingArgs {
 impl DataArgs {
     /// The rows that these flags ask for. Reads the chat template's file.
     pub(crate) fn spec(&self, train: Vec<String>, eval: Vec<String>) -> Result<v1::DataSpec, Failure> {
-        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, error));
         Ok(v1::DataSpec {
             train,
             eval,
             eval_fraction: self.eval_fraction,
             max_length: self.max_length,
             over_length: self.over_length.unwrap_or_default().into(),
-            chat_template: self.chat_template.as_ref().map(read).transpose()?,
+            chat_template: self.chat_template.as_deref().map(locate::text).transpose()?,
             max_train_examples: self.max_train_examples,
             max_eval_examples: self.max_eval_examples,
             mix: given(v1::MixSpec { weights: self.mix.clone(), until: self.mix_until.unwrap_or_default().into() }),

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::{FutureExt, TryStreamExt};
+use futures::future::{self, BoxFuture};
+use futures::{FutureExt, TryFutureExt, TryStreamExt};
 use hone_data::storage::{self, StorageOptions, Watched};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -175,7 +175,9 @@ pub(crate) async fn serve(
     let watched = Watched::by(metrics.clone());
     let layout = Layout::open(&options.storage_root, &StorageOptions { watched, ..options.storage.clone() })?;
     layout.probe().await?;
-    let tokens = options.token_file.as_deref().map(Tokens::open).transpose()?.map(Arc::new);
+    // `stopping`: no new work, watchers are sent away. `stopped`: the trainers are gone, so their door may close.
+    let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());
+    let tokens = tokens(&options, address, &stopping)?;
     let jobs = Arc::new(Jobs::new(parts.store.clone(), parts.clock, metrics.clone()));
     let attempts = Arc::new(Attempts::default());
     outlets.look_at(&attempts);
@@ -185,8 +187,6 @@ pub(crate) async fn serve(
         stall_timeout: options.stall_timeout,
     };
     let trainers = TaskTracker::new();
-    // `stopping`: no new work, watchers are sent away. `stopped`: the trainers are gone, so their door may close.
-    let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());
     let scheduler = Scheduler {
         jobs: jobs.clone(),
         attempts: attempts.clone(),
@@ -201,26 +201,18 @@ pub(crate) async fn serve(
     scheduler.adopt().await?;
     trainers.spawn(scheduler.run());
 
-    if let Some(tokens) = &tokens {
-        tracing::info!(tokens = tokens.count(), "calls need a token");
-        let page = options.http.as_ref().is_some_and(|http| !http.listen.ip().is_loopback());
-        if options.tls.is_none() && (page || !address.ip().is_loopback()) {
-            tracing::warn!("tokens come over connections that are not encrypted; set --tls-cert and --tls-key");
-        }
-        let tokens = tokens.clone();
-        tokio::spawn(changes::keep_looking("the tokens", move || tokens.look_again(), stopping.clone()));
-    }
     let tls = acceptor(&options, tls::OF_GRPC, &stopping)?;
     let standing = Standing { jobs: jobs.clone(), metrics: metrics.clone() };
     if options.collector.is_some() {
         tokio::spawn(standing.clone().keep_looking(stopping.clone()));
     }
-    let mut figures: BoxFuture<'_, _> = match &options.metrics {
+    let nothing = || Box::pin(stopped.clone().cancelled_owned().map(Ok));
+    let figures: BoxFuture<'_, _> = match &options.metrics {
         Some(at) => {
             let page = metrics::Page::open(at, outlets.registry(), standing).await?;
             Box::pin(page.serve(stopped.clone()))
         }
-        None => Box::pin(stopped.clone().cancelled_owned().map(Ok)),
+        None => nothing(),
     };
     let needs_certificate = options.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let options = Arc::new(options);
@@ -238,20 +230,21 @@ pub(crate) async fn serve(
         tasks: TaskTracker::new(),
     };
     let (router, inside, health) = api::router(&shared).await?;
-    let mut page: BoxFuture<'_, _> = match &options.http {
+    let page: BoxFuture<'_, _> = match &options.http {
         Some(http) => {
             let tls = acceptor(&options, tls::OF_BROWSERS, &stopping)?;
             let page = web::Page::open(http, inside, shared.gate.asks(), tls).await?;
             Box::pin(page.serve(stopped.clone()))
         }
-        None => Box::pin(stopped.clone().cancelled_owned().map(Ok)),
+        None => nothing(),
     };
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let closed = stopped.clone().cancelled_owned();
-    let mut serving: BoxFuture<'_, _> = match tls {
+    let calls: BoxFuture<'_, _> = match tls {
         Some(tls) => Box::pin(router.serve_with_incoming_shutdown(tls.over(incoming).map_ok(Corked::new), closed)),
         None => Box::pin(router.serve_with_incoming_shutdown(incoming.map_ok(Corked::new), closed)),
     };
+    let calls = calls.map_err(Error::from).boxed();
     announce(address, &options)?;
 
     let stop = async {
@@ -263,25 +256,29 @@ pub(crate) async fn serve(
         trainers.wait().await;
         stopped.cancel();
     };
-    tokio::select! {
-        served = &mut serving => return Ok(served?),
-        served = &mut page => return served,
-        served = &mut figures => return served,
-        () = stop => {}
-    }
-    // A client that does not let go of its connection does not keep the server alive.
-    if let Ok((served, page, figures)) =
-        tokio::time::timeout(LAST_CALLS, async { tokio::join!(serving, page, figures) }).await
-    {
-        served?;
-        page?;
-        figures?;
-    }
+    serve_until(stop, [calls, page, figures]).await?;
     shared.tasks.close();
     let _ = tokio::time::timeout(LAST_CALLS, shared.tasks.wait()).await;
     within(LAST_TELEMETRY, move || outlets.end()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Keeps the doors open until `stop` has ended, then lets the calls end that are open. A door that closes by itself ends the
+/// server.
+async fn serve_until<const N: usize>(
+    stop: impl Future<Output = ()>,
+    mut doors: [BoxFuture<'_, Result<(), Error>>; N],
+) -> Result<(), Error> {
+    tokio::select! {
+        (closed, ..) = future::select_all(&mut doors) => return closed,
+        () = stop => {}
+    }
+    // A client that does not let go of its connection does not keep the server alive.
+    match tokio::time::timeout(LAST_CALLS, future::join_all(doors)).await {
+        Ok(ended) => ended.into_iter().collect(),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Does what blocks, and waits for it no longer than `patience`. Its thread is none of tokio's, for which the process would
@@ -293,6 +290,20 @@ async fn within(patience: Duration, work: impl FnOnce() + Send + 'static) {
         let _ = ended.send(());
     });
     let _ = tokio::time::timeout(patience, end).await;
+}
+
+/// The tokens that calls need, where there is a file of them, which is read again until the server stops.
+fn tokens(options: &Options, address: SocketAddr, stopping: &CancellationToken) -> Result<Option<Arc<Tokens>>, Error> {
+    let Some(file) = &options.token_file else { return Ok(None) };
+    let tokens = Arc::new(Tokens::open(file)?);
+    tracing::info!(tokens = tokens.count(), "calls need a token");
+    let page = options.http.as_ref().is_some_and(|http| !http.listen.ip().is_loopback());
+    if options.tls.is_none() && (page || !address.ip().is_loopback()) {
+        tracing::warn!("tokens come over connections that are not encrypted; set --tls-cert and --tls-key");
+    }
+    let looking = tokens.clone();
+    tokio::spawn(changes::keep_looking("the tokens", move || looking.look_again(), stopping.clone()));
+    Ok(Some(tokens))
 }
 
 /// What makes handshakes with the files of TLS, which are read again until the server stops.

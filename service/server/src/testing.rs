@@ -214,6 +214,15 @@ impl Harness {
         soon(self.launches.recv()).await.unwrap()
     }
 
+    /// A job of the smallest spec that is RUNNING, with its attempt and trainer.
+    pub(crate) async fn running_job(&mut self) -> (String, Launched, Trainer) {
+        let job_id = self.create().await;
+        let launched = self.launch().await;
+        let mut trainer = Trainer::attach(self, &launched.launch).await.unwrap();
+        trainer.running().await;
+        (job_id, launched, trainer)
+    }
+
     /// Whether an attempt was started that nobody took yet.
     pub(crate) fn has_launched(&self) -> bool {
         !self.launches.is_empty()

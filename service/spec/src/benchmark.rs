@@ -5,10 +5,12 @@ use hone_job::spec::{BenchmarkTask, Task};
 use hone_proto::v1 as pb;
 use pb::benchmark_task::Training as TrainingOneof;
 
-use super::{
-    Reader, activation_checkpointing, activation_checkpointing_message, attention, attention_message, dpo_message,
-    precision, precision_message, sft_message,
+use super::Reader;
+use super::choices::{
+    activation_checkpointing, activation_checkpointing_message, attention, attention_message, precision,
+    precision_message,
 };
+use super::training::{dpo_message, sft_message};
 
 impl Reader {
     pub(super) fn benchmark(&mut self, path: &str, task: pb::BenchmarkTask) -> BenchmarkTask {

@@ -3,7 +3,8 @@
 use hone_job::spec::{GenerateTask, PromptRows, Sampling};
 use hone_proto::v1 as pb;
 
-use super::{Reader, precision, precision_message};
+use super::Reader;
+use super::choices::{precision, precision_message};
 
 impl Reader {
     pub(super) fn generate(&mut self, path: &str, task: pb::GenerateTask) -> GenerateTask {

@@ -4,7 +4,7 @@ use hone_job::spec::{Divergence, Preference, PreferenceLoss, Reference, Weighted
 use hone_proto::v1 as pb;
 use pb::reference_policy::Policy;
 
-use super::Reader;
+use super::{Reader, TrainingParts};
 
 impl Reader {
     pub(super) fn preference(&mut self, path: &str, task: &pb::DpoTask) -> Preference {
@@ -41,8 +41,8 @@ impl Reader {
     }
 }
 
-/// A task with these fields alone.
-pub(super) fn message(preference: Preference) -> pb::DpoTask {
+/// The settings in force, and those of the training, as a message.
+pub(super) fn message(preference: Preference, training: TrainingParts) -> pb::DpoTask {
     let losses = preference.losses.iter();
     let policy = match preference.reference {
         Reference::Initial => Policy::Initial(pb::InitialPolicy {}),
@@ -68,7 +68,7 @@ pub(super) fn message(preference: Preference) -> pb::DpoTask {
         use_weighting: Some(preference.use_weighting),
         simpo_gamma: Some(preference.simpo_gamma),
         discopop_tau: Some(preference.discopop_tau),
-        ..Default::default()
+        ..training.into()
     }
 }
 

@@ -3,7 +3,8 @@
 use hone_job::spec::{Candidate, CompareTask, EvaluateTask, RowKind, ScoredRows, Scoring};
 use hone_proto::v1 as pb;
 
-use super::{Reader, loss_on, loss_on_message, precision, precision_message};
+use super::Reader;
+use super::choices::{loss_on, loss_on_message, precision, precision_message};
 
 /// Seed of a comparison's bootstrap where none is given.
 const SEED: u64 = 42;

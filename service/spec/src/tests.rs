@@ -1,8 +1,9 @@
 //! Defaults equal what the protos promise, and what goes out comes in again.
 
 use hone_job::spec::{
-    Adapter, AnswerHardExamples, Decay, DecayShape, DpoTask, JobSpec, Length, MomentFormat, Optimizer, Plateau,
-    Precision, Preference, PreferenceLoss, Reference, ScheduleKind, Task, UpdateRule, Warmup, WeightedLoss,
+    Adapter, AnswerHardExamples, Decay, DecayShape, DpoTask, JobSpec, Length, LossOn, MomentFormat, Optimizer, Plateau,
+    Precision, Preference, PreferenceLoss, Reference, Resources, ScheduleKind, SftTask, Task, Training, UpdateRule,
+    Warmup, WeightedLoss,
 };
 use hone_proto::v1 as pb;
 

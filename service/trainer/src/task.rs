@@ -32,6 +32,7 @@ mod saver;
 pub mod score;
 mod setup;
 mod step_clock;
+mod teller;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod train;
@@ -104,6 +105,22 @@ fn attempt(welcome: &Welcome, link: &Link, workspace: &Workspace) -> Result<End,
 /// Whether the job is to end now.
 fn is_stopped(observer: &dyn Observer) -> bool {
     matches!(observer.command(), Some(Command::Cancel | Command::Stop))
+}
+
+/// Writes files that are the only checkpoint of a job. It is durable and verified then.
+fn save_only_checkpoint(
+    files: impl IntoIterator<Item = (&'static str, Vec<u8>)>,
+    folder: &Folder,
+    workspace: &Workspace,
+) -> Result<Saved, Error> {
+    let saved = workspace.runtime().block_on(async {
+        let mut writing = folder.begin(0).await?;
+        for (name, bytes) in files {
+            writing.put(name, bytes.into()).await?;
+        }
+        writing.finish(Default::default()).await
+    });
+    Ok(saved?)
 }
 
 /// Tells of the only checkpoint of a job, which is durable, and of what else came out.

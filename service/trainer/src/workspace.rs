@@ -56,6 +56,11 @@ impl Workspace {
         Ok(Storage::open(uri, &self.storage)?)
     }
 
+    /// The places of several.
+    pub fn open_all(&self, uris: &[String]) -> Result<Vec<Location>, Error> {
+        uris.iter().map(|uri| self.open(uri)).collect()
+    }
+
     /// A local path with what lies at the URI: itself for `file://`, else a copy, whole or absent, made at most once for
     /// equal content. A folder stays a folder (files directly in it that a model or adapter is made of); a single object
     /// becomes a file of the same name. `progress` is told the bytes fetched so far, and in all.

@@ -84,16 +84,11 @@ impl Architecture {
         Architecture::ALL.into_iter().find(|architecture| architecture.name() == name)
     }
 
-    /// The name in GGUF metadata. Mistral models are written there as `llama`.
+    /// The name in GGUF metadata: the model type, but that Mistral models are written there as `llama`.
     pub fn gguf_name(self) -> &'static str {
         match self {
-            Architecture::Llama | Architecture::Mistral => "llama",
-            Architecture::Qwen2 => "qwen2",
-            Architecture::Qwen3 => "qwen3",
-            Architecture::SmolLm3 => "smollm3",
-            Architecture::Gemma => "gemma",
-            Architecture::Gemma2 => "gemma2",
-            Architecture::Phi3 => "phi3",
+            Architecture::Mistral => Architecture::Llama.gguf_name(),
+            _ => self.model_type(),
         }
     }
 

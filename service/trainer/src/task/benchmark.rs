@@ -12,21 +12,22 @@ use hone_data::pack::{Prefixes, pack};
 use hone_data::tokenize::Example;
 use hone_job::benchmark::{BenchmarkReport, BenchmarkRun, BenchmarkSettings};
 use hone_job::event::{Event, Outcome};
-use hone_job::spec::{self, BenchmarkTask, Precision, Task, Training};
+use hone_job::spec::{BenchmarkTask, Precision, Task, Training};
 use tch::{Device, Kind};
 
 use super::activations::Activations;
 use super::attempt::attempt;
 use super::objective::{Objective, PairObjective, ReferenceLogps, Step};
-use super::setup::{Prepared, Teller, initial_adapter, mebibytes, prepare};
+use super::setup::{Prepared, initial, load, prepare};
+use super::teller::Teller;
 use super::train::groups;
 use super::usage::{peak_memory_bytes, reset_peak_memory};
-use super::{Observer, checkpoints, is_stopped, tell_only_checkpoint};
+use super::{Observer, checkpoints, is_stopped, save_only_checkpoint, tell_only_checkpoint};
 use crate::device::Compute;
 use crate::error::Error;
 use crate::fingerprint::fingerprint_of;
 use crate::link::{End, Welcome};
-use crate::model::{Decoder, FullWeights, Trained};
+use crate::model::{Decoder, Trained};
 use crate::optim::{Optimizer, clip};
 use crate::workspace::Workspace;
 
@@ -53,11 +54,7 @@ pub(super) fn benchmark(
     let report = BenchmarkReport { recommended: BenchmarkReport::recommend(&runs), runs };
     let folder = checkpoints(workspace, welcome, fingerprint_of(&bench.model_path)?)?;
     let text = serde_json::to_vec_pretty(&report).expect("a report has a text");
-    let saved = workspace.runtime().block_on(async {
-        let mut writing = folder.begin(0).await?;
-        writing.put(REPORT, text.into()).await?;
-        writing.finish(Default::default()).await
-    })?;
+    let saved = save_only_checkpoint([(REPORT, text)], &folder, workspace)?;
     observer.report(Event::Benchmark(report));
     tell_only_checkpoint(saved, start, Outcome::default(), &*observer);
     Ok(End::Succeeded)
@@ -231,25 +228,13 @@ impl<'a> Bench<'a> {
         if let Some(loaded) = self.loaded.take().filter(|loaded| loaded.kind == kind) {
             return Ok(loaded);
         }
-        let load = match self.training.adapter {
-            spec::Adapter::Full => Decoder::load_to_train,
-            spec::Adapter::Lora(_) => Decoder::load,
-        };
-        let model = load(&self.weights_path, kind, self.device, &mut |done, total| {
-            self.teller.tell_sometimes(|| format!("{} of {} read", mebibytes(done), mebibytes(total)));
-        })?;
+        let model = load(&self.training.adapter, &self.weights_path, kind, self.device, &self.teller)?;
         self.with_trained(model)
     }
 
     fn with_trained(&self, model: Decoder) -> Result<Loaded, Error> {
-        let trained = match &self.training.adapter {
-            spec::Adapter::Lora(lora) => {
-                let task = &self.task.training;
-                let observer = self.observer.as_ref();
-                Trained::Adapter(initial_adapter(self.training, lora, task, &model, self.workspace, observer)?)
-            }
-            spec::Adapter::Full => Trained::Full(FullWeights::new(&model)),
-        };
+        let task = &self.task.training;
+        let trained = initial(self.training, task, &model, self.workspace, self.observer.as_ref())?;
         let optimizer = Optimizer::new(&self.training.optimizer, groups(&trained, self.training), self.device);
         Ok(Loaded { kind: model.kind(), model, trained, optimizer })
     }

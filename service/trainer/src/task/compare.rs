@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use hone_data::dataset::{self, HeldOut};
+use hone_data::dataset::HeldOut;
 use hone_data::tokenize::Example;
 use hone_data::tokenizer::Tokenizer;
 use hone_job::event::{Event, Outcome, Phase};
@@ -13,9 +13,9 @@ use hone_job::spec::{Candidate, CompareTask, EvaluateTask, RowKind, ScoredRows, 
 
 use super::evaluate::{DocumentScore, score_documents};
 use super::models::{self, Models};
-use super::setup::Teller;
-use super::{Observer, checkpoints, is_stopped, row_text, tell_only_checkpoint};
-use crate::checkpoint::{Folder, Saved};
+use super::teller::{Teller, reading_rows};
+use super::{Observer, checkpoints, is_stopped, row_text, save_only_checkpoint, tell_only_checkpoint};
+use crate::checkpoint::Saved;
 use crate::device::Compute;
 use crate::error::Error;
 use crate::fingerprint::fingerprint_of;
@@ -74,7 +74,9 @@ impl<'a> Work<'a> {
         let teller = Teller::new(observer.clone(), "loading_model");
         let base = models::local(&welcome.spec.base_model, workspace, &teller)?;
         let tokenizer = Arc::new(Tokenizer::open(&base)?);
-        let held_out = self.held_out(tokenizer.clone(), workspace, &observer)?;
+        let sources = workspace.open_all(&self.data.rows)?;
+        let held_out = HeldOut::load(sources, self.data, tokenizer.clone(), reading_rows(&observer));
+        let held_out = workspace.runtime().block_on(held_out)?;
         observer.report(Event::DatasetReport(held_out.report.clone()));
         let models = Models::open(&base, self.candidates, compute, workspace, &teller)?;
         models.check(&tokenizer)?;
@@ -95,22 +97,10 @@ impl<'a> Work<'a> {
         }
         observer.report(Event::Phase(Phase { name: "saving".into(), detail: String::new() }));
         let files = files::of(&found, &examples, &scored);
-        let saved = save(files, checkpoints(workspace, welcome, fingerprint_of(&base)?)?, workspace)?;
+        let folder = checkpoints(workspace, welcome, fingerprint_of(&base)?)?;
+        let saved = save_only_checkpoint(files, &folder, workspace)?;
         tell(found, saved, start, &*observer);
         Ok(End::Succeeded)
-    }
-
-    fn held_out(
-        &self,
-        tokenizer: Arc<Tokenizer>,
-        workspace: &Workspace,
-        observer: &Arc<dyn Observer>,
-    ) -> Result<HeldOut, Error> {
-        let sources = self.data.rows.iter().map(|uri| workspace.open(uri)).collect::<Result<Vec<_>, _>>()?;
-        let teller = Teller::new(observer.clone(), "reading_data");
-        teller.tell("");
-        let progress: dataset::Progress = Arc::new(move |rows| teller.tell_sometimes(|| format!("{rows} rows read")));
-        Ok(workspace.runtime().block_on(HeldOut::load(sources, self.data, tokenizer, progress))?)
     }
 
     /// Scores every row with every model; nothing when it is told to stop.
@@ -207,21 +197,6 @@ impl<'a> Work<'a> {
         }
         Ok(true)
     }
-}
-
-fn save(
-    files: impl IntoIterator<Item = (&'static str, Vec<u8>)>,
-    folder: Folder,
-    workspace: &Workspace,
-) -> Result<Saved, Error> {
-    let saved = workspace.runtime().block_on(async {
-        let mut writing = folder.begin(0).await?;
-        for (name, bytes) in files {
-            writing.put(name, bytes.into()).await?;
-        }
-        writing.finish(Default::default()).await
-    });
-    Ok(saved?)
 }
 
 /// Tells what was found, now that it is durable.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hone_data::dataset::{self, Prompts};
+use hone_data::dataset::Prompts;
 use hone_data::tokenize::Example;
 use hone_data::tokenizer::Tokenizer;
 use hone_job::answer::{AnswerReport, ShownAnswer};
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::models::{self, Models};
 use super::row_text::{head, tail};
-use super::setup::Teller;
+use super::teller::{Teller, reading_rows};
 use super::{Observer, checkpoints, is_stopped, tell_only_checkpoint};
 use crate::device::Compute;
 use crate::error::Error;
@@ -62,7 +62,9 @@ pub(super) fn generate(
     let teller = Teller::new(observer.clone(), "loading_model");
     let base = models::local(&welcome.spec.base_model, workspace, &teller)?;
     let tokenizer = Arc::new(Tokenizer::open(&base)?);
-    let prompts = load(task, tokenizer.clone(), workspace, &observer)?;
+    let sources = workspace.open_all(&task.data.rows)?;
+    let prompts = Prompts::load(sources, &task.data, tokenizer.clone(), reading_rows(&observer));
+    let prompts = workspace.runtime().block_on(prompts)?;
     observer.report(Event::DatasetReport(prompts.report));
     let candidates = [Candidate { name: String::new(), checkpoint: task.checkpoint.clone() }];
     let models = Models::open(&base, &candidates, compute, workspace, &teller)?;
@@ -84,19 +86,6 @@ pub(super) fn generate(
     observer.report(Event::Answers(report));
     tell_only_checkpoint(saved, start, Outcome::default(), &*observer);
     Ok(End::Succeeded)
-}
-
-fn load(
-    task: &GenerateTask,
-    tokenizer: Arc<Tokenizer>,
-    workspace: &Workspace,
-    observer: &Arc<dyn Observer>,
-) -> Result<Prompts, Error> {
-    let sources = task.data.rows.iter().map(|uri| workspace.open(uri)).collect::<Result<Vec<_>, _>>()?;
-    let teller = Teller::new(observer.clone(), "reading_data");
-    teller.tell("");
-    let progress: dataset::Progress = Arc::new(move |rows| teller.tell_sometimes(|| format!("{rows} rows read")));
-    Ok(workspace.runtime().block_on(Prompts::load(sources, &task.data, tokenizer, progress))?)
 }
 
 /// What is asked of one model.

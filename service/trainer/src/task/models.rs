@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use hone_data::tokenizer::Tokenizer;
 use hone_job::spec::Candidate;
 
-use super::setup::{Teller, mebibytes, verify_checkpoint};
+use super::setup::verify_checkpoint;
+use super::teller::Teller;
 use crate::checkpoint::step_of;
 use crate::device::Compute;
 use crate::error::Error;
@@ -34,9 +35,7 @@ pub(super) struct Models {
 /// The path of a model or checkpoint on this machine.
 pub(super) fn local(uri: &str, workspace: &Workspace, teller: &Teller) -> Result<PathBuf, Error> {
     teller.tell(uri);
-    workspace.local(uri, &|done, total| {
-        teller.tell_sometimes(|| format!("{} of {} fetched", mebibytes(done), mebibytes(total)));
-    })
+    workspace.local(uri, &|done, total| teller.fetched(done, total))
 }
 
 impl Models {
@@ -56,11 +55,7 @@ impl Models {
         };
         let sources = candidates.iter().map(source).collect::<Result<Vec<_>, Error>>()?;
         let needs_base = sources.iter().any(|source| !matches!(source, Source::Whole(_)));
-        let load = || {
-            Decoder::load(base, compute.kind, compute.device, &mut |done, total| {
-                teller.tell_sometimes(|| format!("{} of {} read", mebibytes(done), mebibytes(total)));
-            })
-        };
+        let load = || Decoder::load(base, compute.kind, compute.device, &mut |done, total| teller.read(done, total));
         let base = needs_base.then(load).transpose()?;
         Ok(Models { base, sources, compute })
     }

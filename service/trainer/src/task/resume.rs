@@ -138,8 +138,19 @@ impl Found {
         }
     }
 
-    /// The adapter as it was.
-    pub(super) fn adapter(&self, model: &Decoder, lora: &spec::Lora) -> Result<Adapter, Error> {
+    /// What is trained of the model, as it was.
+    pub(super) fn trained(&self, model: &Decoder, adapter: &spec::Adapter) -> Result<Trained, Error> {
+        Ok(match adapter {
+            spec::Adapter::Lora(lora) => Trained::Adapter(self.adapter(model, lora)?),
+            spec::Adapter::Full => {
+                let full = FullWeights::new(model);
+                self.load_weights(&full)?;
+                Trained::Full(full)
+            }
+        })
+    }
+
+    fn adapter(&self, model: &Decoder, lora: &spec::Lora) -> Result<Adapter, Error> {
         // PEFT's reader takes a folder.
         let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
         for name in [peft::CONFIG, peft::WEIGHTS] {
@@ -152,8 +163,7 @@ impl Found {
         })
     }
 
-    /// Puts all weights back as they were, where they are trained.
-    pub(super) fn load_weights(&self, full: &FullWeights) -> Result<(), Error> {
+    fn load_weights(&self, full: &FullWeights) -> Result<(), Error> {
         let is_weights = |name: &str| name.starts_with("model") && name.ends_with(".safetensors");
         let files = self.opened.files().filter(|(name, _)| is_weights(name)).map(|(_, bytes)| bytes.as_ref());
         pretrained::read_weights(files, &full.named(full.flat()))

@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use hone_data::admit::reason;
 use hone_data::dataset::{self, Dataset, Sources};
@@ -12,17 +11,16 @@ use hone_data::ends::Count;
 use hone_data::tokenizer::Tokenizer;
 use hone_job::event::{Event, Phase, Warning};
 use hone_job::spec::{self, Task, Training};
+use tch::{Device, Kind};
 use tokio::task::JoinHandle;
 
 use super::Observer;
+use super::teller::{Teller, reading_rows};
 use crate::device::Compute;
 use crate::error::Error;
-use crate::model::{Adapter, Config, Decoder, LoraOptions};
+use crate::model::{Adapter, Config, Decoder, FullWeights, LoraOptions, Trained};
 use crate::workspace::Workspace;
 use crate::{peft, pretrained};
-
-/// Time between two words on how far reading is.
-const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What training starts from.
 pub(super) struct Prepared {
@@ -47,24 +45,21 @@ pub(super) fn prepare(
     compute: Compute,
     observer: &Arc<dyn Observer>,
 ) -> Result<Prepared, Error> {
-    let fetched = |done, total| format!("{} of {} fetched", mebibytes(done), mebibytes(total));
     let teller = Teller::new(observer.clone(), "loading_model");
     teller.tell(base_model);
-    let get = |uri: &str| workspace.local(uri, &|done, total| teller.tell_sometimes(|| fetched(done, total)));
+    let get = |uri: &str| workspace.local(uri, &|done, total| teller.fetched(done, total));
     let model_path = get(base_model)?;
-    let is_full = training.adapter == spec::Adapter::Full;
     let weights_path = match &training.init_from {
-        Some(uri) if is_full => whole_model(task, uri, get(uri)?, &model_path, workspace)?,
+        Some(uri) if training.adapter == spec::Adapter::Full => {
+            whole_model(task, uri, get(uri)?, &model_path, workspace)?
+        }
         _ => model_path.clone(),
     };
     let config = Config::open(&weights_path)?;
     let tokenizer = Arc::new(Tokenizer::open(&model_path)?);
     tokenizer.check_fits(config.vocab_size as u64)?;
     let data = Reading::start(training, task, &config, tokenizer.clone(), workspace, observer)?;
-    let load = if is_full { Decoder::load_to_train } else { Decoder::load };
-    let mut model = load(&weights_path, compute.kind, compute.device, &mut |done, total| {
-        teller.tell_sometimes(|| format!("{} of {} read", mebibytes(done), mebibytes(total)));
-    })?;
+    let mut model = load(&training.adapter, &weights_path, compute.kind, compute.device, &teller)?;
     if !model.set_attention(training.attention) {
         let what = "the device has no such kernel: flash is there on a CPU, and on a GPU for bfloat16, efficient on a GPU; \
                     leave the field out, or set precision";
@@ -73,6 +68,21 @@ pub(super) fn prepare(
     let dataset = data.finish(workspace)?;
     report_dataset(&dataset, observer.as_ref());
     Ok(Prepared { model, weights_path, model_path, tokenizer, dataset })
+}
+
+/// The model at a path, in the number format that it computes in, for a training of `adapter`.
+pub(super) fn load(
+    adapter: &spec::Adapter,
+    path: &Path,
+    kind: Kind,
+    device: Device,
+    teller: &Teller,
+) -> Result<Decoder, Error> {
+    let load = match adapter {
+        spec::Adapter::Lora(_) => Decoder::load,
+        spec::Adapter::Full => Decoder::load_to_train,
+    };
+    Ok(load(path, kind, device, &mut |done, total| teller.read(done, total))?)
 }
 
 /// The checkpoint that a full-parameter run starts from, found whole and of the base model's shape.
@@ -97,8 +107,25 @@ fn whole_model(task: &Task, uri: &str, path: PathBuf, base: &Path, workspace: &W
     Ok(path)
 }
 
-/// The adapter that a run starts with, when it is not resumed: fresh, or an earlier one's weights.
-pub(super) fn initial_adapter(
+/// What a run trains of a model, as it is before the first step.
+pub(super) fn initial(
+    training: &Training,
+    task: &Task,
+    model: &Decoder,
+    workspace: &Workspace,
+    observer: &dyn Observer,
+) -> Result<Trained, Error> {
+    Ok(match &training.adapter {
+        spec::Adapter::Lora(lora) => {
+            Trained::Adapter(initial_adapter(training, lora, task, model, workspace, observer)?)
+        }
+        // Where they start from a checkpoint, it was loaded in the place of the base model.
+        spec::Adapter::Full => Trained::Full(FullWeights::new(model)),
+    })
+}
+
+/// The adapter that a run starts with: fresh, or an earlier one's weights.
+fn initial_adapter(
     training: &Training,
     lora: &spec::Lora,
     task: &Task,
@@ -179,11 +206,9 @@ impl Reading {
     ) -> Result<Reading, Error> {
         let mut options = dataset::Options::of(task).expect("a training task has rows");
         options.max_length = options.max_length.min(config.max_position_embeddings as usize);
-        let open = |uris: &[String]| uris.iter().map(|uri| workspace.open(uri)).collect::<Result<Vec<_>, _>>();
-        let sources = Sources { train: open(&training.data.train)?, eval: open(&training.data.eval)? };
-        let teller = Teller::new(observer.clone(), "reading_data");
-        teller.tell("");
-        let progress = Arc::new(move |rows: u64| teller.tell_sometimes(|| format!("{rows} rows read")));
+        let data = &training.data;
+        let sources = Sources { train: workspace.open_all(&data.train)?, eval: workspace.open_all(&data.eval)? };
+        let progress = reading_rows(observer);
         Ok(Reading(workspace.runtime().spawn(Dataset::load(sources, tokenizer, options, progress))))
     }
 
@@ -235,35 +260,6 @@ fn warnings(dataset: &Dataset) -> Vec<Warning> {
         found.push(Warning { code: "evaluation_rows_in_training".into(), message });
     }
     found
-}
-
-/// Tells how far a phase is, not more often than a person can read.
-pub(super) struct Teller {
-    observer: Arc<dyn Observer>,
-    phase: &'static str,
-    told: std::sync::Mutex<Instant>,
-}
-
-impl Teller {
-    pub(super) fn new(observer: Arc<dyn Observer>, phase: &'static str) -> Teller {
-        Teller { observer, phase, told: std::sync::Mutex::new(Instant::now()) }
-    }
-
-    pub(super) fn tell(&self, detail: &str) {
-        self.observer.report(Event::Phase(Phase { name: self.phase.into(), detail: detail.into() }));
-    }
-
-    pub(super) fn tell_sometimes(&self, detail: impl FnOnce() -> String) {
-        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if told.elapsed() >= TELL_EVERY {
-            *told = Instant::now();
-            self.tell(&detail());
-        }
-    }
-}
-
-pub(super) fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 #[cfg(test)]

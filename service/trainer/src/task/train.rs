@@ -14,7 +14,7 @@ use hone_job::checkpoint::id_of_step;
 use hone_job::event::{Event, Outcome, Phase, Plan, TrainStep};
 use hone_job::insight::GradientGroup;
 use hone_job::machine::StepTime;
-use hone_job::spec::{self, JobSpec, Task, Training};
+use hone_job::spec::{JobSpec, Task, Training};
 
 use super::activations::Activations;
 use super::evaluate::{RowFigure, finite};
@@ -22,7 +22,7 @@ use super::objective::{Gradients, Objective, PairObjective, Passed, ReferenceLog
 use super::progress::{Progress, VERSION};
 use super::reference::ReferencePolicy;
 use super::saver::Saver;
-use super::setup::{Prepared, initial_adapter, prepare};
+use super::setup::{Prepared, initial, prepare};
 use super::step_clock::{Part, StepClock};
 use super::usage::{Usage, peak_memory_bytes};
 use super::{Observer, checkpoints, resume};
@@ -31,7 +31,7 @@ use crate::device::Compute;
 use crate::error::Error;
 use crate::fingerprint::fingerprint_of;
 use crate::link::{Command, End, Welcome};
-use crate::model::{Decoder, FullWeights, Trained};
+use crate::model::{Decoder, Trained};
 use crate::optim::{Group, NoiseProbe, NoiseSample, Optimizer, Schedule, clip};
 use crate::pretrained;
 use crate::trace::{self, Sample};
@@ -123,21 +123,15 @@ impl Run {
         let total_steps = training.length.total_steps(dataset.epoch_len() as u64, training.batch.examples_per_step);
         let folder = checkpoints(workspace, welcome, base_model_fingerprint.clone())?;
         let resumed = resume::find(welcome, &folder, workspace, &base_model_fingerprint, observer.as_ref())?;
-        let mut constant_files = tokenizer.files().to_vec();
-        let trained = match (&training.adapter, &resumed) {
-            (spec::Adapter::Lora(lora), Some(resumed)) => Trained::Adapter(resumed.adapter(&model, lora)?),
-            (spec::Adapter::Lora(lora), None) => {
-                let task = &welcome.spec.task;
-                Trained::Adapter(initial_adapter(training, lora, task, &model, workspace, observer.as_ref())?)
-            }
-            (spec::Adapter::Full, resumed) => {
-                let is_tied = model.config().tie_word_embeddings;
-                constant_files.extend(pretrained::config_files(&weights_path, compute.kind, is_tied)?);
-                let full = FullWeights::new(&model);
-                resumed.iter().try_for_each(|resumed| resumed.load_weights(&full))?;
-                Trained::Full(full)
-            }
+        let trained = match &resumed {
+            Some(resumed) => resumed.trained(&model, &training.adapter)?,
+            None => initial(training, &spec.task, &model, workspace, observer.as_ref())?,
         };
+        let mut constant_files = tokenizer.files().to_vec();
+        if let Trained::Full(_) = trained {
+            let is_tied = model.config().tie_word_embeddings;
+            constant_files.extend(pretrained::config_files(&weights_path, compute.kind, is_tied)?);
+        }
         let mut optimizer = Optimizer::new(&training.optimizer, groups(&trained, training), compute.device);
         let progress = match &resumed {
             Some(resumed) => resumed.restore(&trained, compute.kind, &mut optimizer, num_examples)?,

@@ -50,10 +50,7 @@ async fn the_welcome_brings_the_work_with_ids_made_into_uris() {
 #[tokio::test]
 async fn a_trainer_that_dials_again_goes_on_and_nothing_is_doubled() {
     let mut server = Harness::start().await;
-    let job_id = server.create().await;
-    let launched = server.launch().await;
-    let mut first = Trainer::attach(&server, &launched.launch).await.unwrap();
-    first.running().await;
+    let (job_id, launched, mut first) = server.running_job().await;
     let number = first.event(step(1)).await;
     first.acknowledged(number).await.unwrap();
     let mut second = Trainer::attach(&server, &launched.launch).await.unwrap();
@@ -146,10 +143,7 @@ async fn a_trainer_that_never_dials_is_killed_and_its_job_fails() {
 #[tokio::test]
 async fn a_trainer_that_does_not_leave_when_cancelled_is_killed() {
     let mut server = Harness::start_with(|options| options.stop_grace = std::time::Duration::from_millis(50)).await;
-    let job_id = server.create().await;
-    let mut launched = server.launch().await;
-    let mut trainer = Trainer::attach(&server, &launched.launch).await.unwrap();
-    trainer.running().await;
+    let (job_id, mut launched, mut trainer) = server.running_job().await;
     soon(server.jobs().cancel_job(pb::CancelJobRequest { job_id: job_id.clone() })).await.unwrap();
     assert_eq!(trainer.command().await, tp::Command::Cancel);
     launched.killed().await;
@@ -162,10 +156,7 @@ async fn a_trainer_that_does_not_leave_when_cancelled_is_killed() {
 #[tokio::test]
 async fn a_server_that_stops_lets_its_trainers_save_and_the_next_one_goes_on() {
     let mut server = Harness::start().await;
-    let job_id = server.create().await;
-    let launched = server.launch().await;
-    let mut trainer = Trainer::attach(&server, &launched.launch).await.unwrap();
-    trainer.running().await;
+    let (job_id, launched, mut trainer) = server.running_job().await;
     let mut watch = server.watch(&job_id, 3).await;
     let store = server.store.clone();
     server.stop();

@@ -150,10 +150,7 @@ async fn cancel_while_queued_never_spawns() {
 #[tokio::test]
 async fn a_running_job_is_told_to_cancel_and_ends_cancelled() {
     let mut server = Harness::start().await;
-    let job_id = server.create().await;
-    let launched = server.launch().await;
-    let mut trainer = Trainer::attach(&server, &launched.launch).await.unwrap();
-    trainer.running().await;
+    let (job_id, launched, mut trainer) = server.running_job().await;
     let cancel = || pb::CancelJobRequest { job_id: job_id.clone() };
     for _ in 0..2 {
         let job = soon(server.jobs().cancel_job(cancel())).await.unwrap().into_inner().job.unwrap();

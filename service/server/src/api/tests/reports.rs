@@ -11,10 +11,7 @@ use crate::testing::{Harness, Launched, Trainer, soon};
 
 /// A job whose trainer has taken some steps.
 async fn trained(server: &mut Harness) -> (String, Launched, Trainer) {
-    let job_id = server.create().await;
-    let launched = server.launch().await;
-    let mut trainer = Trainer::attach(server, &launched.launch).await.unwrap();
-    trainer.running().await;
+    let (job_id, launched, mut trainer) = server.running_job().await;
     for step in 1..=5 {
         let loss = Some(3.0 / step as f64);
         trainer.event(Event::TrainStep(TrainStep { step, loss, ..TrainStep::default() })).await;

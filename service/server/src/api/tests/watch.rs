@@ -13,10 +13,7 @@ use crate::testing::{Harness, Trainer, soon};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watchers_who_come_at_any_time_see_every_event_once_and_in_order() {
     let mut server = Harness::start().await;
-    let job_id = server.create().await;
-    let launched = server.launch().await;
-    let mut trainer = Trainer::attach(&server, &launched.launch).await.unwrap();
-    trainer.running().await;
+    let (job_id, _launched, mut trainer) = server.running_job().await;
     let mut watchers = JoinSet::new();
     let watch = |mut stream: tonic::Streaming<pb::WatchJobResponse>| async move {
         let mut seen = Vec::new();
@@ -45,10 +42,7 @@ async fn watchers_who_come_at_any_time_see_every_event_once_and_in_order() {
 #[tokio::test]
 async fn a_long_history_is_told_to_its_end_without_any_news() {
     let mut server = Harness::start().await;
-    let job_id = server.create().await;
-    let launched = server.launch().await;
-    let mut trainer = Trainer::attach(&server, &launched.launch).await.unwrap();
-    trainer.running().await;
+    let (job_id, _launched, mut trainer) = server.running_job().await;
     let steps = 3 * crate::store::MAX_EVENTS as u64;
     for number in 1..=steps {
         trainer.event(Event::TrainStep(TrainStep { step: number, ..TrainStep::default() })).await;

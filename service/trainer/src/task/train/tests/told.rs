@@ -1,6 +1,7 @@
 //! What a step tells beside its loss: what its time went to, and the gradient's norm by layer.
 
 use super::*;
+use crate::model::FullWeights;
 use crate::task::train::groups::gradient_groups;
 
 #[test]
