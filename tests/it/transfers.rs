@@ -2,8 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hone_client::{Client, ConnectOptions, JobHandle, RetryPolicy};
-use hone_tests::{Act, Proxy, Script, Server, Setup, events_of, weights};
+use futures::future::select_all;
+use futures::stream::{self, StreamExt};
+use hone_client::v1::dataset_service_client::DatasetServiceClient;
+use hone_client::v1::upload_dataset_request::Part;
+use hone_client::{Client, ConnectOptions, JobHandle, RetryPolicy, v1};
+use hone_tests::{Act, Proxy, Script, Server, Setup, binary, events_of, run, soon, weights};
+use tokio::process::Command;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 const MIB: u64 = 1 << 20;
 /// Weights of two parts and a bit.
@@ -160,4 +167,76 @@ async fn an_upload_of_a_model_that_is_cut_goes_on_in_the_file_where_it_was() {
     assert_eq!(names, expected);
     let stored = std::path::Path::new(model.uri.strip_prefix("file://").unwrap()).join("model-2.safetensors");
     assert!(std::fs::read(stored).unwrap() == weights(30 * MIB));
+}
+
+/// A server that asks for tokens, and a client of it whose token has a limit.
+async fn limited(limit: &str, streams: usize) -> (Server, Client) {
+    let setup = Setup::default();
+    let mut make = Command::new(binary("hone-server"));
+    let made = run(make.args(["token", "busy", "--project", "ops", "--role", "admin"])).await;
+    let token = made.success().trim().to_owned();
+    let tokens = setup.path("tokens");
+    std::fs::write(&tokens, format!("{} {limit}\n", made.stderr.trim_end())).unwrap();
+    let server = setup.flag("--token-file", tokens.display()).flag("--allow-uri", "file:///").start().await;
+    let options = ConnectOptions::new(server.url()).token(token).transfer_streams(streams);
+    let client = Client::connect(options).await.unwrap();
+    (server, client)
+}
+
+#[tokio::test]
+async fn a_token_of_few_calls_uploads_and_downloads_in_one_stream() {
+    for (calls, streams) in [(1, 1), (1, 4), (2, 4)] {
+        let (server, client) = limited(&format!("max_calls={calls}"), streams).await;
+        let rows = server.setup().path("large.jsonl");
+        std::fs::write(&rows, weights(40 * MIB)).unwrap();
+        let dataset = client.upload_dataset(&rows).await.unwrap();
+        let stored = std::fs::read(dataset.uri.strip_prefix("file://").unwrap()).unwrap();
+        assert!(stored == weights(40 * MIB), "{calls} calls, {streams} streams");
+
+        let checkpoint = Act::Checkpoint { weights_bytes: WEIGHTS };
+        server.play(Script::of([Act::Running, Act::Steps(1), checkpoint, Act::Succeed]));
+        let job = client.create_job(server.spec()).await.unwrap();
+        events_of(&job).await;
+        let target = server.setup().path("adapter");
+        // The watch may still be counted.
+        let checkpoint = soon("the watch to be over", async {
+            loop {
+                match job.last_checkpoint().await {
+                    Err(error) if error.code() == Some(Code::ResourceExhausted) => tokio::task::yield_now().await,
+                    found => break found.unwrap(),
+                }
+            }
+        });
+        job.download(&checkpoint.await.checkpoint_id, &target).await.unwrap();
+        assert!(std::fs::read(target.join("adapter_model.safetensors")).unwrap() == weights(WEIGHTS));
+    }
+}
+
+/// A part that comes long before its turn, on a stream that stays open.
+async fn early_part(server: &Server, number: u64) -> Status {
+    let header = v1::UploadDatasetHeader {
+        file_name: "rows.jsonl".into(),
+        request_id: "another's".into(),
+        offset: number + 1,
+        total_bytes: MIB,
+        ..Default::default()
+    };
+    let header = v1::UploadDatasetRequest { part: Some(Part::Header(header)) };
+    let mut stub = DatasetServiceClient::connect(server.url()).await.unwrap();
+    stub.upload_dataset(stream::iter([header]).chain(stream::pending())).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn an_upload_that_finds_no_room_for_its_parts_goes_on_in_one_stream() {
+    let server = Setup::default().start().await;
+    // So many that one is refused: from then on those that wait take all the room there is.
+    let early = (0..64).map(|number| Box::pin(early_part(&server, number)));
+    let (refused, _, waiting) = soon("a part to be refused", select_all(early)).await;
+    let reason = refused.get_details_error_info().map(|info| info.reason);
+    assert_eq!(reason.as_deref(), Some("TOO_MANY_PARTS"), "{refused}");
+    let rows = server.setup().path("rows.jsonl");
+    std::fs::write(&rows, weights(64 * MIB)).unwrap();
+    let dataset = server.client().await.upload_dataset(&rows).await.unwrap();
+    assert!(std::fs::read(dataset.uri.strip_prefix("file://").unwrap()).unwrap() == weights(64 * MIB));
+    drop(waiting);
 }

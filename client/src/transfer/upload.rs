@@ -17,17 +17,13 @@ use tonic::{Code, Request, Response, Status};
 
 use super::kind::{Far, Header, Kind, Place};
 use super::local::{Chunk, LocalFile, Reader, model_files};
-use super::tries::Tries;
+use super::tries::{Tries, is_too_many};
 use super::{OnProgress, Progress};
 use crate::client::Client;
 use crate::error::{Error, Result, RpcError};
 
 /// Uploads up to this size go in one stream: parts would cost a question more than they gain.
 const SMALL_BYTES: u64 = 8 << 20;
-
-/// Why a server refuses parts that it would take one after the other: the token may have few calls open, or many parts of others
-/// wait already.
-const TOO_MANY: [&str; 2] = ["TOO_MANY_CALLS", "TOO_MANY_PARTS"];
 
 impl Client {
     /// Uploads a file of rows: .jsonl or .parquet, plain, .gz or .zst. An upload that is cut goes on from where it was.
@@ -92,10 +88,6 @@ impl Client {
     }
 }
 
-fn is_too_many(error: &Error) -> bool {
-    error.rpc().is_some_and(|rpc| TOO_MANY.contains(&rpc.reason.as_str()))
-}
-
 /// One upload.
 struct Upload<'a> {
     client: &'a Client,
@@ -124,7 +116,10 @@ impl<'a> Upload<'a> {
         let mut streams = self.client.options().transfer_streams;
         let mut tries = Tries::new(&self.client.options().retry);
         let is_large = self.total_bytes > SMALL_BYTES && streams > 1;
-        let mut far = if is_large { self.asked().await? } else { Far::Part(Place::default()) };
+        let mut far = match is_large {
+            true => self.how_far(&mut tries).await?,
+            false => Far::Part(Place::default()),
+        };
         loop {
             let place = match far {
                 Far::Whole(stored) => return self.checked(stored).await,
@@ -140,7 +135,17 @@ impl<'a> Upload<'a> {
                 Err(error) if streams > 1 && is_too_many(&error) => streams = 1,
                 Err(error) => tries.after(error).await?,
             }
-            far = self.asked().await?;
+            far = self.how_far(&mut tries).await?;
+        }
+    }
+
+    /// How far it is, asked as often as its tries allow.
+    async fn how_far<K: Kind>(&self, tries: &mut Tries<'_>) -> Result<Far<K>> {
+        loop {
+            match self.asked().await {
+                Ok(far) => return Ok(far),
+                Err(error) => tries.after(error).await?,
+            }
         }
     }
 
@@ -187,7 +192,7 @@ impl<'a> Upload<'a> {
     async fn asked<K: Kind>(&self) -> Result<Far<K>> {
         let send = |request: Request<K::Request>| K::send(self.client, stream::iter([request.into_inner()]));
         let limit = self.client.options().call_timeout;
-        match self.client.bounded(K::CALL, &self.object, limit, self.header::<K>(0, 0), send).await {
+        match self.client.once(K::CALL, &self.object, limit, self.header::<K>(0, 0), send).await {
             Ok(response) => Ok(K::far(response)),
             Err(error) if error.code() == Some(Code::InvalidArgument) => Ok(Far::Part(Place::default())),
             Err(error) => Err(error),
