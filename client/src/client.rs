@@ -237,6 +237,15 @@ where
 mod tests {
     use super::*;
 
+    impl Client {
+        /// A client that connects to nobody.
+        pub(crate) fn unconnected() -> Self {
+            let options = ConnectOptions::new("http://127.0.0.1:1");
+            let (channel, bearer) = (options.to_endpoint().unwrap().connect_lazy(), options.bearer().unwrap());
+            Self { wire: InterceptedService::new(channel, bearer), options: Arc::new(options) }
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_port_that_takes_connections_and_says_nothing_is_not_waited_for_longer_than_allowed() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

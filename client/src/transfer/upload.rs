@@ -9,6 +9,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered, Stream};
 use hone_proto::v1 as pb;
@@ -24,6 +25,9 @@ use crate::error::{Error, Result, RpcError};
 
 /// Uploads up to this size go in one stream: parts would cost a question more than they gain.
 const SMALL_BYTES: u64 = 8 << 20;
+
+/// Most bytes of a part, even where the server takes larger ones: each stream holds one in memory.
+const MAX_PART_BYTES: u64 = 8 << 20;
 
 impl Client {
     /// Uploads a file of rows: .jsonl or .parquet, plain, .gz or .zst. An upload that is cut goes on from where it was.
@@ -126,7 +130,7 @@ impl<'a> Upload<'a> {
                 Far::Part(place) => place,
             };
             tries.reached(place.bytes);
-            let sent = match place.part_bytes > 0 && streams > 1 {
+            let sent = match place.part_bytes > 0 && streams > 1 && place.bytes < self.total_bytes {
                 true => self.in_parts(place, streams, &mut *progress).await,
                 false => self.in_one(place, &mut *progress).await,
             };
@@ -153,10 +157,20 @@ impl<'a> Upload<'a> {
     async fn checked<K: Kind>(&self, stored: K) -> Result<K> {
         let mut reader = Reader::of(&self.files);
         reader.skip(u64::MAX).await?;
-        self.agree(stored, reader)
+        self.agree(stored, reader).await
     }
 
-    fn agree<K: Kind>(&self, stored: K, reader: Reader<'_>) -> Result<K> {
+    /// What was stored, if it is what was read. Else it is removed: a file that changed between two streams, say, is stored as what
+    /// it never was.
+    async fn agree<K: Kind>(&self, stored: K, reader: Reader<'_>) -> Result<K> {
+        let Err(error) = self.compare(&stored, reader) else { return Ok(stored) };
+        if let Err(remains) = stored.remove(self.client).await {
+            tracing::debug!(%remains, "a damaged upload was not removed");
+        }
+        Err(error)
+    }
+
+    fn compare<K: Kind>(&self, stored: &K, reader: Reader<'_>) -> Result<()> {
         for (file, (size_bytes, sha256)) in self.files.iter().zip(reader.digests()) {
             let (stored_bytes, found) =
                 stored.file(&file.name).ok_or_else(|| Error::damaged(&file.name, "the server did not store it"))?;
@@ -167,7 +181,7 @@ impl<'a> Upload<'a> {
                 return Err(Error::damaged(&file.name, detail));
             }
         }
-        Ok(stored)
+        Ok(())
     }
 
     fn header<K: Kind>(&self, offset: u64, total_bytes: u64) -> K::Request {
@@ -247,16 +261,17 @@ impl Upload<'_> {
         drop(calls);
         let stored =
             stored.ok_or_else(|| Error::contract(K::CALL, "every part was taken, and nothing came of them"))?;
-        self.agree(stored, reader)
+        self.agree(stored, reader).await
     }
 
     /// The next part, or none when all has been read.
     async fn next_part<K: Kind>(&self, place: Place, reader: &mut Reader<'_>) -> Result<Option<Part<K::Request>>> {
         let begin = reader.num_bytes();
-        let end = begin + place.part_bytes;
+        let end = begin + place.part_bytes.min(MAX_PART_BYTES);
         let mut part = vec![(self.header::<K>(begin, self.total_bytes), None)];
-        while reader.num_bytes() < end
-            && let Some(chunk) = reader.next(end - reader.num_bytes()).await?
+        // Where all files should end, too: what has grown meanwhile is noticed before the server has the whole.
+        while (reader.num_bytes() < end || reader.num_bytes() == self.total_bytes)
+            && let Some(chunk) = reader.next((end - reader.num_bytes()).max(1)).await?
         {
             let sent = Some((chunk.file, chunk.bytes.len() as u64));
             let (begins, bytes) = self.requests::<K>(place, chunk);
@@ -298,6 +313,10 @@ impl Upload<'_> {
         let feeding = async {
             let feed = Feed { silence: self.silence, tx };
             feed.put(Some(self.header::<K>(place.bytes, 0))).await?;
+            // What was cut between its last byte and its end lacks the end alone, and a header alone would be a question.
+            if place.bytes == self.total_bytes {
+                feed.put(Some(K::chunk(Bytes::new()))).await?;
+            }
             while let Some(chunk) = reader.next(u64::MAX).await? {
                 let (file, done_bytes) = (chunk.file, reader.num_bytes());
                 let (begins, bytes) = self.requests::<K>(place, chunk);
@@ -309,7 +328,7 @@ impl Upload<'_> {
             feed.put(None).await
         };
         match K::far(self.fed::<K>(K::send(self.client, messages(rx)), feeding).await?) {
-            Far::Whole(stored) => self.agree(stored, reader),
+            Far::Whole(stored) => self.agree(stored, reader).await,
             Far::Part(_) => Err(Error::contract(K::CALL, "everything was taken, and nothing came of it")),
         }
     }
