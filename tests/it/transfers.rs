@@ -1,6 +1,5 @@
 //! Uploads and downloads that are cut: they go on from where they were, and what comes out is whole.
 
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -198,22 +197,6 @@ async fn an_upload_whose_file_changes_between_two_streams_is_refused_and_leaves_
     }
 }
 
-/// The last part would end where the file did.
-#[tokio::test]
-async fn an_upload_in_parts_whose_file_grows_is_refused_and_leaves_nothing() {
-    let server = Setup::default().start().await;
-    let rows = server.setup().path("rows.jsonl");
-    std::fs::write(&rows, weights(24 * MIB)).unwrap();
-    let client = Client::connect(ConnectOptions::new(server.url()).transfer_streams(2)).await.unwrap();
-    // Two parts have been read by then, the third has not.
-    let mut grow = |_: hone_client::Progress<'_>| {
-        std::fs::File::options().append(true).open(&rows).unwrap().write_all(b"more").unwrap();
-    };
-    let error = client.upload_dataset_with(&rows, &mut grow).await.unwrap_err().to_string();
-    assert!(error.contains("changed while it was sent"), "{error}");
-    assert_eq!(client.list_datasets(Default::default()).await.unwrap().datasets, []);
-}
-
 /// A server that asks for tokens, and a client of it whose token has a limit.
 async fn limited(limit: &str, streams: usize) -> (Server, Client) {
     let setup = Setup::default();
@@ -286,17 +269,24 @@ async fn an_upload_that_finds_no_room_for_its_parts_goes_on_in_one_stream() {
     drop(waiting);
 }
 
-/// A way to a server on which the last stream of an upload is cut between its last byte and its end.
+/// A way to a server on which the last stream of an upload is cut between its last byte and its end, and which is late once when
+/// it is asked what came.
 struct CutAtItsEnd {
     server: DatasetServiceClient<Channel>,
     size_bytes: u64,
     cut: AtomicBool,
+    late: AtomicBool,
 }
 
 impl CutAtItsEnd {
     async fn before(server: &Server, size_bytes: u64) -> String {
         let server = DatasetServiceClient::connect(server.url()).await.unwrap();
-        let way = DatasetServiceServer::new(Self { server, size_bytes, cut: AtomicBool::new(false) });
+        let way = DatasetServiceServer::new(Self {
+            server,
+            size_bytes,
+            cut: AtomicBool::default(),
+            late: AtomicBool::default(),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let incoming = TcpListenerStream::new(listener);
@@ -328,6 +318,10 @@ impl DatasetService for CutAtItsEnd {
         }
         if end_of(&messages) == self.size_bytes && !self.cut.swap(true, Ordering::Relaxed) {
             messages.push(v1::UploadDatasetRequest { part: None });
+        }
+        let asks = messages.len() == 1;
+        if asks && self.cut.load(Ordering::Relaxed) && !self.late.swap(true, Ordering::Relaxed) {
+            return Err(Status::deadline_exceeded("late"));
         }
         self.server.clone().upload_dataset(stream::iter(messages)).await
     }
