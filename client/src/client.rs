@@ -58,7 +58,13 @@ impl Client {
     pub async fn connect(options: impl Into<ConnectOptions>) -> Result<Self> {
         let options = options.into();
         let (connecting, bearer) = (options.to_endpoint()?, options.bearer()?);
-        let channel = connecting.connect().await.map_err(|error| Error::connect(&options.endpoint, error))?;
+        // The endpoint's own limit is for TCP alone; whoever takes the connection may never say a word of TLS.
+        let connected = tokio::time::timeout(options.connect_timeout, connecting.connect()).await;
+        let connected = connected.map_err(|_| {
+            let silent = Status::unavailable(format!("no connection within {:?}", options.connect_timeout));
+            RpcError::new("Connect", &options.endpoint, &silent)
+        })?;
+        let channel = connected.map_err(|error| Error::connect(&options.endpoint, error))?;
         Ok(Self { wire: InterceptedService::new(channel, bearer), options: Arc::new(options) })
     }
 
@@ -146,8 +152,8 @@ impl Client {
         self.bounded(call, object, self.options.call_timeout, request, send).await
     }
 
-    /// A call that is not repeated: a second one may mean something else by then.
-    async fn once<Req, Res, F, Fut>(
+    /// A call that is not repeated here: a second one may mean something else by then, or its caller knows when to repeat it.
+    pub(crate) async fn once<Req, Res, F, Fut>(
         &self,
         call: &'static str,
         object: &str,
@@ -203,6 +209,9 @@ impl Client {
     }
 }
 
+/// The longest deadline that goes with a request: eight digits of hours.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(99_999_999 * 3600);
+
 /// One attempt of a unary call. The deadline goes with the request, and is kept here whether the server keeps it or not.
 async fn attempt<Req, Res, F, Fut>(
     call: &'static str,
@@ -216,10 +225,38 @@ where
     Fut: Future<Output = Result<Response<Res>, Status>>,
 {
     let mut request = Request::new(request);
-    request.set_timeout(limit);
+    request.set_timeout(limit.min(LONGEST_TIMEOUT));
     match tokio::time::timeout(limit, send(request)).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(RpcError::new(call, object, &status).into()),
         Err(_) => Err(RpcError::timed_out(call, object, limit).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Client {
+        /// A client that connects to nobody.
+        pub(crate) fn unconnected() -> Self {
+            let options = ConnectOptions::new("http://127.0.0.1:1");
+            let (channel, bearer) = (options.to_endpoint().unwrap().connect_lazy(), options.bearer().unwrap());
+            Self { wire: InterceptedService::new(channel, bearer), options: Arc::new(options) }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_takes_connections_and_says_nothing_is_not_waited_for_longer_than_allowed() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = ConnectOptions::new(format!("https://{}", silent.local_addr().unwrap()));
+        let waited = tokio::time::timeout(10 * options.connect_timeout, Client::connect(options)).await;
+        assert!(waited.expect("an end").unwrap_err().is_unreachable());
+    }
+
+    #[tokio::test]
+    async fn a_call_may_have_all_the_time_there_is() {
+        let answered = |request: Request<u8>| async { Ok(Response::new(request.into_inner())) };
+        assert_eq!(attempt("GetJob", "", Duration::MAX, 7, &answered).await.unwrap(), 7);
     }
 }

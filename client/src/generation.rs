@@ -72,7 +72,8 @@ impl std::fmt::Debug for Generation {
 }
 
 impl Client {
-    /// Asks a model, which is loaded first if nobody asked it lately. Not repeated by itself when it breaks off.
+    /// Asks a model, which is loaded first if nobody asked it lately. Not repeated by itself when it breaks off. Has no deadline:
+    /// what is waited for is told in `waiting`, and a connection that is dead is noticed by its pings.
     ///
     /// ```no_run
     /// use hone_client::v1;

@@ -32,9 +32,11 @@
 //! What it takes care of:
 //!
 //! - **Lost connections.** [`JobHandle::watch`] continues after the last event it gave, each event once and in order.
-//! - **Lost answers.** [`Client::create_job`] can be repeated without making a second job.
+//! - **Lost answers.** [`Client::create_job`] makes one job, however often its call has to be repeated;
+//!   [`Client::create_job_once`] makes one for a program that is started again, too.
 //! - **Saying who calls.** [`ConnectOptions::token`] goes with every call, over TLS to other machines, and is never printed.
-//! - **Waiting.** Every unary call has a deadline, every stream a longest silence; see [`ConnectOptions`].
+//! - **Waiting.** Every unary call has a deadline, every transfer and watch a longest silence; see [`ConnectOptions`]. What a
+//!   model answers takes as long as the server is there: it may have to be loaded, or to wait for room.
 //! - **Cut transfers.** Uploads and downloads go on from where they were, hashed on the way, and tell how far they are.
 //! - **Damaged files.** A downloaded checkpoint appears only when every byte of it is verified.
 //! - **Mistakes in a spec.** [`spec`] has a builder for each part and finds what the server would refuse before it is asked.

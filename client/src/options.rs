@@ -53,15 +53,15 @@ pub struct ConnectOptions {
     pub certificate: Option<ClientCertificate>,
     /// Longest wait for a connection. Default 10 s.
     pub connect_timeout: Duration,
-    /// Longest wait for the answer of one attempt of a unary call. Default 30 s. Uploads, downloads and watches are
-    /// not bound by it: they may take hours.
+    /// Longest wait for the answer of one attempt of a unary call. Default 30 s. Uploads, downloads,
+    /// watches and answers of models are not bound by it: they may take hours.
     pub call_timeout: Duration,
     /// Longest wait for a preview or for the job to be accepted, which read data before they answer. Default 300 s.
     pub slow_call_timeout: Duration,
     /// Longest silence of an upload or a download. Default 120 s.
     pub transfer_timeout: Duration,
-    /// Streams of an upload or a download at once. Each stream of an upload holds a part of 8 MiB in memory. Default 4; give
-    /// 1 with a token that may have few calls open.
+    /// Streams of an upload or a download at once; where the server takes fewer calls of the token, the transfer goes on in one.
+    /// Each stream of an upload holds a part of 8 MiB in memory. Default 4.
     pub transfer_streams: usize,
     /// Longest silence of a watch before it reconnects; the server sends heartbeats more often. Default 45 s.
     pub watch_timeout: Duration,

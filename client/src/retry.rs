@@ -93,8 +93,13 @@ impl RetryPolicy {
     /// The wait before the next attempt, or nothing when `error` is to be reported.
     fn next(&self, attempt: u32, error: &Error) -> Option<Duration> {
         let rpc = error.rpc().filter(|rpc| RETRYABLE.contains(&rpc.code))?;
-        let asked_too_much = rpc.retry_after.is_some_and(|asked| asked > self.longest_wait);
-        (attempt < self.max_attempts && !asked_too_much).then(|| self.delay(attempt, rpc.retry_after))
+        let goes_on = attempt < self.max_attempts && !self.is_too_long(rpc.retry_after);
+        goes_on.then(|| self.delay(attempt, rpc.retry_after))
+    }
+
+    /// Whether the server asks for a longer wait than is taken.
+    pub(crate) fn is_too_long(&self, retry_after: Option<Duration>) -> bool {
+        retry_after.is_some_and(|asked| asked > self.longest_wait)
     }
 }
 

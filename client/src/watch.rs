@@ -324,12 +324,12 @@ impl Backoff {
             Err(error) => error,
         };
         let since = *self.failing_since.get_or_insert_with(Instant::now);
-        self.over = is_definite(&error) || since.elapsed() >= self.give_up_after;
+        let asked = error.rpc().and_then(|rpc| rpc.retry_after);
+        self.over = is_definite(&error) || since.elapsed() >= self.give_up_after || self.delays.is_too_long(asked);
         if self.over {
             return Some(Err(error));
         }
         self.failures = self.failures.saturating_add(1);
-        let asked = error.rpc().and_then(|rpc| rpc.retry_after);
         self.pause = self.delays.delay(self.failures, asked);
         tracing::debug!(%error, delay = ?self.pause, "the watch lost its stream");
         Some(Ok(Update::Reconnecting { error, delay: self.pause }))

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use super::*;
 
@@ -217,6 +218,20 @@ async fn a_server_that_stays_away_is_given_up_in_the_end() {
         delays[0] <= Duration::from_millis(200) && delays.iter().max() > Some(&Duration::from_secs(2)),
         "{delays:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_a_longer_wait_than_is_taken_ends_the_watch() {
+    let delays = RetryPolicy::default();
+    let asks = |wait| {
+        let details = ErrorDetails::with_retry_info(Some(wait));
+        Err(RpcError::new("WatchJob", "", &Status::with_error_details(Code::Unavailable, "later", details)).into())
+    };
+    let signals = stream::iter([asks(delays.longest_wait), asks(delays.longest_wait * 60), Ok(Signal::Alive)]);
+    let start = Instant::now();
+    let said: Vec<_> = with_backoff(signals, delays.clone(), GIVE_UP_AFTER).collect().await;
+    assert!(matches!(said[..], [Ok(Update::Reconnecting { .. }), Err(_)]), "{said:?}");
+    assert_eq!(start.elapsed(), delays.longest_wait);
 }
 
 #[tokio::test(start_paused = true)]

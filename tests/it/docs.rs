@@ -66,6 +66,16 @@ fn every_call_has_an_example_and_a_line_in_the_table() {
     }
 }
 
+#[test]
+fn every_event_has_a_line_in_the_table() {
+    let page = std::fs::read_to_string(repository().join("docs/api.md")).unwrap();
+    let protos = prost_reflect::DescriptorPool::decode(hone_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let event = protos.get_message_by_name("hone.v1.JobEvent").unwrap();
+    let kinds = event.oneofs().find(|oneof| oneof.name() == "event").unwrap();
+    let missing: Vec<_> = kinds.fields().filter(|kind| !page.contains(&format!("| `{}` |", kind.name()))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[tokio::test]
 async fn every_command_of_the_page_on_grpcurl_works_as_pasted() {
     let page = std::fs::read_to_string(repository().join("docs/grpcurl.md")).unwrap();

@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 const SAVE_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl Client {
-    /// Has a running job save now, and gives the checkpoint once it is verified.
+    /// Has a running job save now, and gives the checkpoint once it is verified, which may take 10 minutes. Not repeated by itself
+    /// when the answer is lost.
     ///
     /// ```no_run
     /// # async fn example(client: hone_client::Client) -> hone_client::Result<()> {

@@ -2,13 +2,13 @@
 //! manifest; renamed into place when all are. What is cut goes on from where it was, in this download or in the next.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::{TryStreamExt, stream};
 use hone_proto::v1 as pb;
 
 use super::partial::{Misplaced, Part, PartWriter, PartialFolder, refuse_unsafe_names};
-use super::tries::Tries;
+use super::tries::{Tries, is_too_many};
 use super::{OnProgress, Progress, Tally};
 use crate::client::Client;
 use crate::error::{Error, Result, RpcError};
@@ -30,10 +30,6 @@ pub(crate) async fn download(
     let object = format!("{job_id}/{}", checkpoint.checkpoint_id);
     refuse_unsafe_names(&object, &checkpoint.files)?;
     let folder = PartialFolder::beside(target, &object, &checkpoint.files)?;
-    let mut parts = Vec::new();
-    for file in &checkpoint.files {
-        parts.extend(folder.parts(file)?.into_iter().map(|part| (file, part)));
-    }
     let fetch = Fetch {
         client,
         job_id,
@@ -41,15 +37,17 @@ pub(crate) async fn download(
         object: &object,
         told: Mutex::new(Told {
             progress,
-            done_bytes: parts.iter().map(|(_, part)| part.done).sum(),
+            done_bytes: 0,
             total_bytes: checkpoint.files.iter().map(|file| file.size_bytes).sum(),
         }),
     };
-    let missing = parts.into_iter().filter(|(_, part)| part.start + part.done < part.end);
-    let fetched = stream::iter(missing.map(|(file, part)| Ok((file, part))));
-    let (fetching, into) = (&fetch, &folder);
-    let streams = client.options().transfer_streams.max(1);
-    fetched.try_for_each_concurrent(streams, |(file, part)| fetching.part(file, into.writer(file, part))).await?;
+    let mut streams = client.options().transfer_streams.max(1);
+    while let Err(error) = fetch.missing(&folder, &checkpoint.files, streams).await {
+        if streams == 1 || !is_too_many(&error) {
+            return Err(error);
+        }
+        streams = 1;
+    }
     for file in &checkpoint.files {
         folder.verify(&object, file).await?;
     }
@@ -81,9 +79,22 @@ struct Told<'a> {
     total_bytes: u64,
 }
 
-impl Fetch<'_> {
-    /// A part to its end, however often its stream is cut.
-    async fn part(&self, file: &pb::CheckpointFile, writer: Result<PartWriter>) -> Result<()> {
+impl<'a> Fetch<'a> {
+    /// What is not in the folder yet, in so many streams at once.
+    async fn missing(&self, folder: &PartialFolder, files: &[pb::CheckpointFile], streams: usize) -> Result<()> {
+        let mut parts = Vec::new();
+        for file in files {
+            parts.extend(folder.parts(file)?.into_iter().map(|part| (file, part)));
+        }
+        self.told().done_bytes = parts.iter().map(|(_, part)| part.done).sum();
+        let missing = parts.into_iter().filter(|(_, part)| part.start + part.done < part.end);
+        let missing = stream::iter(missing.map(|(file, part)| Ok((file, part))));
+        let fetch = |(file, part)| self.part(file, folder.writer(file, part), streams == 1);
+        missing.try_for_each_concurrent(streams, fetch).await
+    }
+
+    /// A part to its end, however often its stream is cut. One that is `alone` waits where the server takes no more calls.
+    async fn part(&self, file: &pb::CheckpointFile, writer: Result<PartWriter>, alone: bool) -> Result<()> {
         let mut writer = writer?;
         let mut tries = Tries::new(&self.client.options().retry);
         while !writer.is_whole() {
@@ -92,6 +103,7 @@ impl Fetch<'_> {
             match result {
                 Ok(()) if writer.is_whole() => {}
                 Ok(()) => return Err(self.short(file, writer.part)),
+                Err(error) if !alone && is_too_many(&error) => return Err(error),
                 Err(error) => tries.after(error).await?,
             }
         }
@@ -126,8 +138,12 @@ impl Fetch<'_> {
         Ok(())
     }
 
+    fn told(&self) -> MutexGuard<'_, Told<'a>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell(&self, file: &str, new_bytes: u64) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
         told.done_bytes += new_bytes;
         let (done_bytes, total_bytes) = (told.done_bytes, told.total_bytes);
         (told.progress)(Progress { file, done_bytes, total_bytes });

@@ -11,6 +11,7 @@ use tonic::{Response, Status};
 
 use super::local::LocalFile;
 use crate::client::Client;
+use crate::error::Result;
 
 /// What files become on the server.
 pub(super) trait Kind: Sized + Send {
@@ -34,6 +35,8 @@ pub(super) trait Kind: Sized + Send {
     fn far(response: Self::Response) -> Far<Self>;
     /// Size and SHA-256 of a stored file.
     fn file(&self, name: &str) -> Option<(u64, &str)>;
+    /// Removes it from the server.
+    fn remove(&self, client: &Client) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// What a stream says of itself.
@@ -100,6 +103,10 @@ impl Kind for pb::Dataset {
     fn file(&self, _name: &str) -> Option<(u64, &str)> {
         Some((self.size_bytes, &self.sha256))
     }
+
+    async fn remove(&self, client: &Client) -> Result<()> {
+        client.delete_dataset(&self.dataset_id).await
+    }
 }
 
 impl Kind for pb::Model {
@@ -138,5 +145,9 @@ impl Kind for pb::Model {
 
     fn file(&self, name: &str) -> Option<(u64, &str)> {
         self.files.iter().find(|file| file.name == name).map(|file| (file.size_bytes, file.sha256.as_str()))
+    }
+
+    async fn remove(&self, client: &Client) -> Result<()> {
+        client.delete_model(&self.model_id).await
     }
 }

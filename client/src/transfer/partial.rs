@@ -1,7 +1,7 @@
 //! A checkpoint while it is incomplete: a folder beside its place, in which every file has its full size and a list of how far
 //! each of its parts is, so that another download of the same checkpoint goes on from there.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -52,10 +52,13 @@ impl PartialFolder {
         std::fs::create_dir_all(&path).map_err(|error| Error::file("create", &path, error))?;
         let lock_file = path.join(LOCK);
         let lock = File::create(&lock_file).map_err(|error| Error::file("create", &lock_file, error))?;
-        if lock.try_lock().is_err() {
-            return Err(Error::input(target, "another download of this checkpoint into this folder is under way"));
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::input(target, "another download of this checkpoint into this folder is under way"))
+            }
+            Err(TryLockError::Error(error)) => Err(Error::file("lock", &lock_file, error)),
         }
-        Ok(Self { path, _lock: lock })
     }
 
     /// The parts of a file and how far they are. The file has its full size from now on.

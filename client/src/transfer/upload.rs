@@ -9,6 +9,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered, Stream};
 use hone_proto::v1 as pb;
@@ -17,7 +18,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::kind::{Far, Header, Kind, Place};
 use super::local::{Chunk, LocalFile, Reader, model_files};
-use super::tries::Tries;
+use super::tries::{Tries, is_too_many};
 use super::{OnProgress, Progress};
 use crate::client::Client;
 use crate::error::{Error, Result, RpcError};
@@ -25,9 +26,8 @@ use crate::error::{Error, Result, RpcError};
 /// Uploads up to this size go in one stream: parts would cost a question more than they gain.
 const SMALL_BYTES: u64 = 8 << 20;
 
-/// Why a server refuses parts that it would take one after the other: the token may have few calls open, or many parts of others
-/// wait already.
-const TOO_MANY: [&str; 2] = ["TOO_MANY_CALLS", "TOO_MANY_PARTS"];
+/// Most bytes of a part, even where the server takes larger ones: each stream holds one in memory.
+const MAX_PART_BYTES: u64 = 8 << 20;
 
 impl Client {
     /// Uploads a file of rows: .jsonl or .parquet, plain, .gz or .zst. An upload that is cut goes on from where it was.
@@ -92,10 +92,6 @@ impl Client {
     }
 }
 
-fn is_too_many(error: &Error) -> bool {
-    error.rpc().is_some_and(|rpc| TOO_MANY.contains(&rpc.reason.as_str()))
-}
-
 /// One upload.
 struct Upload<'a> {
     client: &'a Client,
@@ -124,14 +120,17 @@ impl<'a> Upload<'a> {
         let mut streams = self.client.options().transfer_streams;
         let mut tries = Tries::new(&self.client.options().retry);
         let is_large = self.total_bytes > SMALL_BYTES && streams > 1;
-        let mut far = if is_large { self.asked().await? } else { Far::Part(Place::default()) };
+        let mut far = match is_large {
+            true => self.how_far(&mut tries).await?,
+            false => Far::Part(Place::default()),
+        };
         loop {
             let place = match far {
                 Far::Whole(stored) => return self.checked(stored).await,
                 Far::Part(place) => place,
             };
             tries.reached(place.bytes);
-            let sent = match place.part_bytes > 0 && streams > 1 {
+            let sent = match place.part_bytes > 0 && streams > 1 && place.bytes < self.total_bytes {
                 true => self.in_parts(place, streams, &mut *progress).await,
                 false => self.in_one(place, &mut *progress).await,
             };
@@ -140,7 +139,17 @@ impl<'a> Upload<'a> {
                 Err(error) if streams > 1 && is_too_many(&error) => streams = 1,
                 Err(error) => tries.after(error).await?,
             }
-            far = self.asked().await?;
+            far = self.how_far(&mut tries).await?;
+        }
+    }
+
+    /// How far it is, asked as often as its tries allow.
+    async fn how_far<K: Kind>(&self, tries: &mut Tries<'_>) -> Result<Far<K>> {
+        loop {
+            match self.asked().await {
+                Ok(far) => return Ok(far),
+                Err(error) => tries.after(error).await?,
+            }
         }
     }
 
@@ -148,10 +157,20 @@ impl<'a> Upload<'a> {
     async fn checked<K: Kind>(&self, stored: K) -> Result<K> {
         let mut reader = Reader::of(&self.files);
         reader.skip(u64::MAX).await?;
-        self.agree(stored, reader)
+        self.agree(stored, reader).await
     }
 
-    fn agree<K: Kind>(&self, stored: K, reader: Reader<'_>) -> Result<K> {
+    /// What was stored, if it is what was read. Else it is removed: a file that changed between two streams, say, is stored as what
+    /// it never was.
+    async fn agree<K: Kind>(&self, stored: K, reader: Reader<'_>) -> Result<K> {
+        let Err(error) = self.compare(&stored, reader) else { return Ok(stored) };
+        if let Err(remains) = stored.remove(self.client).await {
+            tracing::debug!(%remains, "a damaged upload was not removed");
+        }
+        Err(error)
+    }
+
+    fn compare<K: Kind>(&self, stored: &K, reader: Reader<'_>) -> Result<()> {
         for (file, (size_bytes, sha256)) in self.files.iter().zip(reader.digests()) {
             let (stored_bytes, found) =
                 stored.file(&file.name).ok_or_else(|| Error::damaged(&file.name, "the server did not store it"))?;
@@ -162,7 +181,7 @@ impl<'a> Upload<'a> {
                 return Err(Error::damaged(&file.name, detail));
             }
         }
-        Ok(stored)
+        Ok(())
     }
 
     fn header<K: Kind>(&self, offset: u64, total_bytes: u64) -> K::Request {
@@ -187,7 +206,7 @@ impl<'a> Upload<'a> {
     async fn asked<K: Kind>(&self) -> Result<Far<K>> {
         let send = |request: Request<K::Request>| K::send(self.client, stream::iter([request.into_inner()]));
         let limit = self.client.options().call_timeout;
-        match self.client.bounded(K::CALL, &self.object, limit, self.header::<K>(0, 0), send).await {
+        match self.client.once(K::CALL, &self.object, limit, self.header::<K>(0, 0), send).await {
             Ok(response) => Ok(K::far(response)),
             Err(error) if error.code() == Some(Code::InvalidArgument) => Ok(Far::Part(Place::default())),
             Err(error) => Err(error),
@@ -242,16 +261,17 @@ impl Upload<'_> {
         drop(calls);
         let stored =
             stored.ok_or_else(|| Error::contract(K::CALL, "every part was taken, and nothing came of them"))?;
-        self.agree(stored, reader)
+        self.agree(stored, reader).await
     }
 
     /// The next part, or none when all has been read.
     async fn next_part<K: Kind>(&self, place: Place, reader: &mut Reader<'_>) -> Result<Option<Part<K::Request>>> {
         let begin = reader.num_bytes();
-        let end = begin + place.part_bytes;
+        let end = begin + place.part_bytes.min(MAX_PART_BYTES);
         let mut part = vec![(self.header::<K>(begin, self.total_bytes), None)];
-        while reader.num_bytes() < end
-            && let Some(chunk) = reader.next(end - reader.num_bytes()).await?
+        // Where all files should end, too: what has grown meanwhile is noticed before the server has the whole.
+        while (reader.num_bytes() < end || reader.num_bytes() == self.total_bytes)
+            && let Some(chunk) = reader.next((end - reader.num_bytes()).max(1)).await?
         {
             let sent = Some((chunk.file, chunk.bytes.len() as u64));
             let (begins, bytes) = self.requests::<K>(place, chunk);
@@ -293,6 +313,10 @@ impl Upload<'_> {
         let feeding = async {
             let feed = Feed { silence: self.silence, tx };
             feed.put(Some(self.header::<K>(place.bytes, 0))).await?;
+            // What was cut between its last byte and its end lacks the end alone, and a header alone would be a question.
+            if place.bytes == self.total_bytes {
+                feed.put(Some(K::chunk(Bytes::new()))).await?;
+            }
             while let Some(chunk) = reader.next(u64::MAX).await? {
                 let (file, done_bytes) = (chunk.file, reader.num_bytes());
                 let (begins, bytes) = self.requests::<K>(place, chunk);
@@ -304,7 +328,7 @@ impl Upload<'_> {
             feed.put(None).await
         };
         match K::far(self.fed::<K>(K::send(self.client, messages(rx)), feeding).await?) {
-            Far::Whole(stored) => self.agree(stored, reader),
+            Far::Whole(stored) => self.agree(stored, reader).await,
             Far::Part(_) => Err(Error::contract(K::CALL, "everything was taken, and nothing came of it")),
         }
     }

@@ -128,7 +128,8 @@ impl Uploads {
     ) -> Result<Option<Incoming>, Error> {
         if offset == 0 {
             if let State::Parked(incoming) = claim.clear() {
-                incoming.discard().await;
+                // On a task of its own: who goes away now must not leave half of it. What cannot be removed says so itself.
+                let _ = self.tasks.spawn(incoming.discard()).await;
             }
             return Ok(None);
         }

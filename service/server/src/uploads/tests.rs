@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::time::advance;
 
 use super::session::{KEPT_FOR, MAX_PARKED};
@@ -96,6 +97,16 @@ async fn an_upload_that_goes_on_is_not_removed_by_the_time_it_had() {
     rig.has_unfinished(0).await;
     let path = upload.uri.strip_prefix("file://").unwrap();
     assert_eq!(std::fs::read(path).unwrap(), b"halfrest");
+}
+
+#[tokio::test]
+async fn a_caller_who_goes_away_as_an_upload_begins_anew_leaves_nothing_of_what_was() {
+    let rig = Rig::new();
+    rig.break_off("mine").await;
+    let mut claim = rig.hold("mine").claim().await.unwrap();
+    // As far as it comes at once, and then dropped.
+    let _ = rig.uploads.resume(&mut claim, 0, None).now_or_never();
+    rig.has_unfinished(0).await;
 }
 
 #[tokio::test]
