@@ -60,6 +60,9 @@ pub struct ConnectOptions {
     pub slow_call_timeout: Duration,
     /// Longest silence of an upload or a download. Default 120 s.
     pub transfer_timeout: Duration,
+    /// How long an upload or a download that was cut tries to go on, without a byte more, before it reports the error. Default
+    /// 2 minutes, in which a server starts anew; without effect where [`retry`](Self::retry) allows a single attempt.
+    pub transfer_give_up_after: Duration,
     /// Streams of an upload or a download at once; where the server takes fewer calls of the token, the transfer goes on in one.
     /// Each stream of an upload holds a part of 8 MiB in memory. Default 4.
     pub transfer_streams: usize,
@@ -101,6 +104,7 @@ impl ConnectOptions {
             call_timeout: Duration::from_secs(30),
             slow_call_timeout: Duration::from_secs(300),
             transfer_timeout: Duration::from_secs(120),
+            transfer_give_up_after: Duration::from_secs(120),
             transfer_streams: 4,
             watch_timeout: Duration::from_secs(45),
             watch_give_up_after: Duration::from_secs(600),
@@ -159,6 +163,12 @@ impl ConnectOptions {
     /// Sets [`transfer_timeout`](Self::transfer_timeout).
     pub fn transfer_timeout(mut self, timeout: Duration) -> Self {
         self.transfer_timeout = timeout;
+        self
+    }
+
+    /// Sets [`transfer_give_up_after`](Self::transfer_give_up_after).
+    pub fn transfer_give_up_after(mut self, timeout: Duration) -> Self {
+        self.transfer_give_up_after = timeout;
         self
     }
 

@@ -12,6 +12,7 @@ use hone_client::{Client, ConnectOptions, JobHandle, RetryPolicy, v1};
 use hone_tests::{Act, Proxy, Script, Server, Setup, binary, events_of, run, soon, weights};
 use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -52,7 +53,7 @@ async fn a_download_that_is_cut_goes_on_and_is_whole() {
     let server = Setup::default().start().await;
     let (job, checkpoint) = saved(&server).await;
     let proxy = Proxy::before(server.address()).await;
-    // Far more cuts than tries in vain are allowed: each one brings some of the file.
+    // Between two cuts comes some of the file.
     proxy.cut_after([12 * MIB; 5]);
     let job = behind(&proxy, 3).await.job(job.id());
     let folder = server.setup().path("home");
@@ -172,6 +173,37 @@ async fn an_upload_of_a_model_that_is_cut_goes_on_in_the_file_where_it_was() {
     assert_eq!(names, expected);
     let stored = std::path::Path::new(model.uri.strip_prefix("file://").unwrap()).join("model-2.safetensors");
     assert!(std::fs::read(stored).unwrap() == weights(30 * MIB));
+}
+
+/// A server knows nothing of the uploads that it had begun before it started anew; they begin anew, too.
+#[tokio::test]
+async fn an_upload_outlives_its_server() {
+    let server = Setup::default().start().await;
+    let proxy = Proxy::before(server.address()).await;
+    let rows = server.setup().path("rows.jsonl");
+    std::fs::write(&rows, "{\"text\": \"word\"}\n".repeat(4 << 20)).unwrap();
+    let client = behind(&proxy, 5).await;
+    let is_under_way = Notify::new();
+    let mut has_stalled = false;
+    let mut stall = |progress: hone_client::Progress<'_>| {
+        if progress.done_bytes > 20 * MIB && !std::mem::replace(&mut has_stalled, true) {
+            proxy.stall(true);
+            is_under_way.notify_one();
+        }
+    };
+    let renewed = async {
+        is_under_way.notified().await;
+        let server = server.kill().await.start().await;
+        proxy.set_target(server.address());
+        proxy.cut();
+        proxy.stall(false);
+        server
+    };
+    let (dataset, _server) = tokio::join!(client.upload_dataset_with(&rows, &mut stall), renewed);
+    let dataset = dataset.unwrap();
+    let stored = std::fs::read(dataset.uri.strip_prefix("file://").unwrap()).unwrap();
+    assert!(stored == std::fs::read(&rows).unwrap());
+    assert_eq!(client.list_datasets(Default::default()).await.unwrap().datasets.len(), 1);
 }
 
 /// What was read before a cut and what is read after it make no file that ever was.

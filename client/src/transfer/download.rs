@@ -96,7 +96,7 @@ impl<'a> Fetch<'a> {
     /// A part to its end, however often its stream is cut. One that is `alone` waits where the server takes no more calls.
     async fn part(&self, file: &pb::CheckpointFile, writer: Result<PartWriter>, alone: bool) -> Result<()> {
         let mut writer = writer?;
-        let mut tries = Tries::new(&self.client.options().retry);
+        let mut tries = Tries::new(self.client.options());
         while !writer.is_whole() {
             let result = self.stream(file, &mut writer).await;
             tries.reached(writer.part.done);
@@ -151,7 +151,7 @@ impl<'a> Fetch<'a> {
 
     /// The manifest, which is small.
     async fn manifest(&self) -> Result<Vec<u8>> {
-        let mut tries = Tries::new(&self.client.options().retry);
+        let mut tries = Tries::new(self.client.options());
         loop {
             match self.manifest_once().await {
                 Ok(bytes) => return Ok(bytes),

@@ -1,8 +1,12 @@
 //! When a transfer that was cut, or that found no room, is gone on with: as long as the tries get anywhere.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::error::{Error, Result};
+use crate::options::ConnectOptions;
 use crate::retry::RetryPolicy;
 
 /// Why a server refuses streams that it would take one after the other: the token may have few calls open, or many parts of others
@@ -14,32 +18,37 @@ pub(crate) fn is_too_many(error: &Error) -> bool {
     error.rpc().is_some_and(|rpc| TOO_MANY.contains(&rpc.reason.as_str()))
 }
 
-/// The tries of one transfer. Those that bring bytes do not count.
+/// The tries of one transfer. Those that bring bytes do not count, and neither does their time.
 pub(crate) struct Tries<'a> {
     policy: &'a RetryPolicy,
+    give_up_after: Duration,
     in_vain: u32,
+    failing_since: Option<Instant>,
     reached_bytes: u64,
 }
 
 impl<'a> Tries<'a> {
-    pub(crate) fn new(policy: &'a RetryPolicy) -> Self {
-        Self { policy, in_vain: 0, reached_bytes: 0 }
+    pub(crate) fn new(options: &'a ConnectOptions) -> Self {
+        let (policy, give_up_after) = (&options.retry, options.transfer_give_up_after);
+        Self { policy, give_up_after, in_vain: 0, failing_since: None, reached_bytes: 0 }
     }
 
     /// So many bytes are safe.
     pub(crate) fn reached(&mut self, bytes: u64) {
         if bytes > self.reached_bytes {
-            (self.reached_bytes, self.in_vain) = (bytes, 0);
+            (self.reached_bytes, self.in_vain, self.failing_since) = (bytes, 0, None);
         }
     }
 
     /// Waits before the next try, or gives back the error when there is to be none.
     pub(crate) async fn after(&mut self, error: Error) -> Result<()> {
-        self.in_vain += 1;
+        self.in_vain = self.in_vain.saturating_add(1);
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        let over = self.policy.max_attempts <= 1 || since.elapsed() >= self.give_up_after;
         let asked = error.rpc().and_then(|rpc| rpc.retry_after);
         // A server counts the calls that a transfer has closed for a moment longer, so that this, too, passes.
         let passes = is_cut(&error) || is_too_many(&error);
-        if self.in_vain >= self.policy.max_attempts || !passes || self.policy.is_too_long(asked) {
+        if over || !passes || self.policy.is_too_long(asked) {
             return Err(error);
         }
         let delay = self.policy.delay(self.in_vain, asked);
@@ -59,7 +68,6 @@ fn is_cut(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::time::Duration;
 
     use tonic::Status;
     use tonic_types::{ErrorDetails, StatusExt};
@@ -67,29 +75,43 @@ mod tests {
     use super::*;
     use crate::error::RpcError;
 
+    fn options() -> ConnectOptions {
+        ConnectOptions::new("localhost:7400")
+    }
+
     fn error(code: Code) -> Error {
         RpcError::new("UploadDataset", "", &Status::new(code, "cut")).into()
     }
 
     #[tokio::test(start_paused = true)]
     async fn tries_that_get_nowhere_end_and_others_go_on() {
-        let policy = RetryPolicy { max_attempts: 3, ..RetryPolicy::default() };
-        let mut tries = Tries::new(&policy);
-        for bytes in 1..10 {
+        let options = options();
+        let mut tries = Tries::new(&options);
+        let start = Instant::now();
+        for bytes in 1..1000 {
             tries.after(error(Code::Unavailable)).await.expect("another try");
             tries.reached(bytes);
         }
-        tries.after(error(Code::Unavailable)).await.expect("a try in vain");
-        tries.reached(9);
-        tries.after(error(Code::Unavailable)).await.expect("another one");
-        tries.after(error(Code::Unavailable)).await.expect_err("the third in vain is the last");
+        assert!(start.elapsed() > options.transfer_give_up_after);
+        let start = Instant::now();
+        while tries.after(error(Code::Unavailable)).await.is_ok() {
+            tries.reached(999);
+        }
+        assert!(start.elapsed() >= options.transfer_give_up_after);
+        assert!(start.elapsed() <= options.transfer_give_up_after + options.retry.max_delay);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wants_one_attempt_gets_one() {
+        let options = options().retry(RetryPolicy::never());
+        Tries::new(&options).after(error(Code::Unavailable)).await.expect_err("no second try");
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_the_server_refuses_is_not_tried_again() {
-        let policy = RetryPolicy::default();
+        let options = options();
         for code in [Code::InvalidArgument, Code::NotFound, Code::DataLoss, Code::ResourceExhausted] {
-            assert!(Tries::new(&policy).after(error(code)).await.is_err(), "{code:?}");
+            assert!(Tries::new(&options).after(error(code)).await.is_err(), "{code:?}");
         }
     }
 
@@ -99,8 +121,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn calls_that_the_server_still_counts_are_waited_for() {
-        let policy = RetryPolicy { max_attempts: 3, ..RetryPolicy::default() };
-        let mut tries = Tries::new(&policy);
+        let options = options();
+        let mut tries = Tries::new(&options);
         for reason in TOO_MANY {
             let details = ErrorDetails::with_error_info(reason, "hone", HashMap::new());
             let error = detailed(Code::ResourceExhausted, details);
@@ -111,12 +133,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_asks_for_too_long_a_wait_is_not_waited_for() {
-        let policy = RetryPolicy::default();
+        let options = options();
+        let (policy, give_up_after) = (&options.retry, options.transfer_give_up_after);
+        assert!(policy.longest_wait < give_up_after);
         let after = |wait| detailed(Code::Unavailable, ErrorDetails::with_retry_info(Some(wait)));
         let start = tokio::time::Instant::now();
-        Tries::new(&policy).after(after(policy.longest_wait)).await.expect("another try");
+        Tries::new(&options).after(after(policy.longest_wait)).await.expect("another try");
         assert_eq!(start.elapsed(), policy.longest_wait);
-        Tries::new(&policy).after(after(policy.longest_wait + Duration::from_secs(1))).await.expect_err("too long");
+        Tries::new(&options).after(after(policy.longest_wait + Duration::from_secs(1))).await.expect_err("too long");
         assert_eq!(start.elapsed(), policy.longest_wait);
     }
 }

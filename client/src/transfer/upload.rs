@@ -118,7 +118,7 @@ impl<'a> Upload<'a> {
     /// To its end, however often it is cut.
     async fn run<K: Kind>(&self, progress: OnProgress<'_>) -> Result<K> {
         let mut streams = self.client.options().transfer_streams;
-        let mut tries = Tries::new(&self.client.options().retry);
+        let mut tries = Tries::new(self.client.options());
         let is_large = self.total_bytes > SMALL_BYTES && streams > 1;
         let mut far = match is_large {
             true => self.how_far(&mut tries).await?,
