@@ -1835,8 +1835,8 @@ pub struct ShownAnswer {
 /// The trainer entered a phase.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Phase {
-    /// loading_model, reading_data, scoring_reference, initialising, training, evaluating, scoring, answering, merging or
-    /// saving.
+    /// loading_model, reading_data, scoring_reference, initialising, training, evaluating, scoring, answering, merging, saving
+    /// or waiting_for_storage.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// What exactly, for people.
