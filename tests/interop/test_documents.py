@@ -97,20 +97,39 @@ def in_force(service, spec, path):
     return json.loads(service.cli("jobs", "create", "--validate-only", "--spec", path))["spec"]
 
 
-def test_every_command_of_the_tutorial_works_as_pasted(service, tmp_path):
-    """With a tiny model and rows in place of the real ones; its first commands build and fetch what is here."""
+@pytest.fixture
+def conversations(tmp_path):
+    """A folder with train.jsonl and heldout.jsonl in place of the real ones."""
     with (FIXTURES / "sft/rows.jsonl").open() as file:
         pairs = [(row["prompt"], row["completion"]) for row in map(json.loads, file)]
     for name, part in [("train", pairs[:80]), ("heldout", pairs[80:])]:
         rows = [[{"role": "user", "content": asked}, {"role": "assistant", "content": said}] for asked, said in part]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    return tmp_path
+
+
+def test_every_command_of_the_readme_works_as_pasted(service, conversations):
+    """But those that build, fetch and start a server; with a tiny model and rows in place of the real ones."""
+    commands = [block for block in pages.blocks("README.md", "sh") if not block.startswith("make")]
+    text = "\n".join(commands).replace("python3 scripts/fetch.py model rows\n", "")
+    text = text.replace(".cache/model/SmolLM2-135M-Instruct.Q4_1.gguf", str(MODELS / "llama"))
+    text = text.replace(".cache/rows/", f"{conversations}/").replace(".hone/", f"{conversations}/")
+    told = pages.paste(text, HONE_SERVER=service.url)
+    for words in ["hardest row", "dpo against base", "merging: model.safetensors", "merging: model.gguf"]:
+        assert words in told, told
+    for path in ["answers/answers.jsonl", "merged/model.safetensors", "for-llama.cpp/model.gguf"]:
+        assert (conversations / path).is_file(), told
+
+
+def test_every_command_of_the_tutorial_works_as_pasted(service, conversations):
+    """With a tiny model and rows in place of the real ones; its first commands build and fetch what is here."""
     told = pages.paste(
         "\n".join(pages.blocks("docs/tutorial.md", "sh")[1:]),
         HONE_SERVER=service.url,
         MODEL=str(MODELS / "llama"),
-        TRAIN=str(tmp_path / "train.jsonl"),
-        HELDOUT=str(tmp_path / "heldout.jsonl"),
-        TMPDIR=str(tmp_path),
+        TRAIN=str(conversations / "train.jsonl"),
+        HELDOUT=str(conversations / "heldout.jsonl"),
+        TMPDIR=str(conversations),
     )
     for words in ["over_length_dropped", "hardest row", "dpo against base", "pairs told apart", "model.safetensors"]:
         assert words in told, told
