@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures::{TryStreamExt, stream};
 use hone_proto::v1 as pb;
 
-use super::partial::{Misplaced, Part, PartWriter, PartialFolder, refuse_unsafe_names};
+use super::partial::{Misplaced, Part, PartWriter, PartialFolder, refuse_unsafe};
 use super::tries::{Tries, is_too_many};
 use super::{OnProgress, Progress, Tally};
 use crate::client::Client;
@@ -28,7 +28,7 @@ pub(crate) async fn download(
 ) -> Result<()> {
     refuse_occupied(target)?;
     let object = format!("{job_id}/{}", checkpoint.checkpoint_id);
-    refuse_unsafe_names(&object, &checkpoint.files)?;
+    refuse_unsafe(&object, &checkpoint.files)?;
     let folder = PartialFolder::beside(target, &object, &checkpoint.files)?;
     let fetch = Fetch {
         client,

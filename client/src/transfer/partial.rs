@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// Bytes of a part: what one stream fetches, and what is fetched beside others.
 const PART_BYTES: u64 = 32 << 20;
 
+/// Most bytes of a checkpoint, 64 TiB: room is taken for what the server says, before any of it has come.
+const MAX_BYTES: u64 = 64 << 40;
+
 /// Ending of a file's list of parts. No file of a checkpoint begins with a dot.
 const PARTS: &str = ".parts";
 /// Held by the process that writes into the folder.
@@ -182,15 +185,18 @@ pub(super) enum Misplaced {
     File(Error),
 }
 
-/// The names of a checkpoint's files must stay in its folder.
-pub(super) fn refuse_unsafe_names(object: &str, files: &[pb::CheckpointFile]) -> Result<()> {
-    match files.iter().find(|file| !is_plain_name(&file.name)) {
-        None => Ok(()),
-        Some(file) => {
-            let detail = format!("refusing the file name {:?}: it could leave the folder", file.name);
-            Err(Error::damaged(object, detail))
-        }
+/// The names of a checkpoint's files must stay in its folder, and their sizes be such as files have.
+pub(super) fn refuse_unsafe(object: &str, files: &[pb::CheckpointFile]) -> Result<()> {
+    if let Some(file) = files.iter().find(|file| !is_plain_name(&file.name)) {
+        let detail = format!("refusing the file name {:?}: it could leave the folder", file.name);
+        return Err(Error::damaged(object, detail));
     }
+    let total_bytes = files.iter().try_fold(0_u64, |sum, file| sum.checked_add(file.size_bytes));
+    if total_bytes.is_none_or(|bytes| bytes > MAX_BYTES) {
+        let detail = format!("refusing its size: the server says that it has more than {MAX_BYTES} bytes");
+        return Err(Error::damaged(object, detail));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -91,8 +91,21 @@ fn another_checkpoint_has_another_folder_and_one_download_at_a_time_writes_into_
 #[test]
 fn names_that_lead_out_of_the_folder_are_refused() {
     for name in ["../weights", "/etc/passwd", ".bashrc"] {
-        let error = refuse_unsafe_names("job-1/step-1", &[listed(name, b"")]).expect_err(name).to_string();
+        let error = refuse_unsafe("job-1/step-1", &[listed(name, b"")]).expect_err(name).to_string();
         assert!(error.contains("it could leave the folder"), "{error}");
     }
-    assert!(refuse_unsafe_names("job-1/step-1", &[listed("weights", b"")]).is_ok());
+    assert!(refuse_unsafe("job-1/step-1", &[listed("weights", b"")]).is_ok());
+}
+
+#[test]
+fn sizes_that_no_checkpoint_has_are_refused() {
+    let of = |sizes: &[u64]| {
+        let file = |&size_bytes| pb::CheckpointFile { name: "w".into(), size_bytes, ..Default::default() };
+        refuse_unsafe("job-1/step-1", &sizes.iter().map(file).collect::<Vec<_>>())
+    };
+    assert!(of(&[MAX_BYTES / 2, MAX_BYTES / 2]).is_ok());
+    for sizes in [&[MAX_BYTES, 1][..], &[u64::MAX, 1]] {
+        let error = of(sizes).expect_err("too much").to_string();
+        assert!(error.contains("refusing its size"), "{error}");
+    }
 }
