@@ -13,9 +13,16 @@ use crate::retry::RetryPolicy;
 /// wait already.
 const TOO_MANY: [&str; 2] = ["TOO_MANY_CALLS", "TOO_MANY_PARTS"];
 
+/// Why a server takes no upload at all for now: it is busy with those of others.
+const BUSY: [&str; 1] = ["TOO_MANY_UPLOADS"];
+
 /// Whether a transfer in several streams should go on in one.
 pub(crate) fn is_too_many(error: &Error) -> bool {
-    error.rpc().is_some_and(|rpc| TOO_MANY.contains(&rpc.reason.as_str()))
+    is_because_of(error, &TOO_MANY)
+}
+
+fn is_because_of(error: &Error, reasons: &[&str]) -> bool {
+    error.rpc().is_some_and(|rpc| reasons.contains(&rpc.reason.as_str()))
 }
 
 /// The tries of one transfer. Those that bring bytes do not count, and neither does their time.
@@ -47,7 +54,7 @@ impl<'a> Tries<'a> {
         let over = self.policy.max_attempts <= 1 || since.elapsed() >= self.give_up_after;
         let asked = error.rpc().and_then(|rpc| rpc.retry_after);
         // A server counts the calls that a transfer has closed for a moment longer, so that this, too, passes.
-        let passes = is_cut(&error) || is_too_many(&error);
+        let passes = is_cut(&error) || is_too_many(&error) || is_because_of(&error, &BUSY);
         if over || !passes || self.policy.is_too_long(asked) {
             return Err(error);
         }
@@ -123,10 +130,10 @@ mod tests {
     async fn calls_that_the_server_still_counts_are_waited_for() {
         let options = options();
         let mut tries = Tries::new(&options);
-        for reason in TOO_MANY {
+        for reason in TOO_MANY.into_iter().chain(BUSY) {
             let details = ErrorDetails::with_error_info(reason, "hone", HashMap::new());
             let error = detailed(Code::ResourceExhausted, details);
-            assert!(is_too_many(&error));
+            assert_eq!(is_too_many(&error), !BUSY.contains(&reason));
             tries.after(error).await.expect("another try");
         }
     }
