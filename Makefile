@@ -47,6 +47,8 @@ lint: libtorch ## format, protos, links, dependencies, clippy and docs with warn
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
 
 package: ## the crates of the SDK as they would be published, each built from its package alone
+	@# Cargo keeps what it unpacks of such packages by path and version: a clone where an earlier commit lay would build that one's.
+	rm -rf $${CARGO_HOME:-$$HOME/.cargo}/registry/src/-*/hone-*
 	CARGO_PROFILE_DEV_DEBUG=false cargo package --locked --allow-dirty --target-dir $${CARGO_TARGET_DIR:-target}/packages $(SDK:%=-p %)
 
 protos: ## write anew what is generated from the protos: proto/src/generated, the spec's pages
