@@ -9,7 +9,9 @@ every 15 seconds, as Prometheus would. Steps should take longer than a minute to
 
 Times of steps waver by more than what is looked for, so processor time is counted as well, thread by thread: that of the
 threads that compute, for each step, and that of all others of the server and the trainer, for each second of training. The
-latter is where telemetry works, but for the spans that are opened around one step in 30 seconds.
+latter is where telemetry works, but for the spans that are opened around one step in 30 seconds. And since every run has the
+same steps, each step is also taken at its quickest of all turns, with and without: what the machine's neighbours did is no
+part of that, and what telemetry costs every step is.
 """
 
 import pathlib
@@ -33,18 +35,23 @@ SCRAPE_SECONDS = 15
 
 
 def processor_seconds():
-    """What hone's threads have used so far: those that compute, and the others."""
-    used = {True: 0.0, False: 0.0}
+    """What each of hone's threads has used so far, by whether it computes and which it is."""
+    used = {}
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             if process.joinpath("comm").read_text().strip() not in ("hone-server", "hone-trainer"):
                 continue
             for thread in process.glob("task/*"):
                 is_compute = thread.joinpath("comm").read_text().strip() == "compute"
-                used[is_compute] += int(thread.joinpath("schedstat").read_text().split()[0]) / 1e9
+                used[is_compute, thread.name] = int(thread.joinpath("schedstat").read_text().split()[0]) / 1e9
         except OSError:  # It has ended.
             continue
-    return used[True], used[False]
+    return used
+
+
+def used_between(before, after, *, computing):
+    """What the threads that are still there used meanwhile; one that has ended in between would count as less than nothing."""
+    return sum(used - before.get(key, 0.0) for key, used in after.items() if key[0] == computing)
 
 
 def scrape(address, stopped):
@@ -54,7 +61,7 @@ def scrape(address, stopped):
 
 
 def measure(service, steps, page):
-    """Of a run: the median step, computing for each step, and all else for each second, in seconds of a processor."""
+    """Of a run: its steps, computing for each step, and all else for each second; the latter in seconds of a processor."""
     spec = hone.sft_spec(service.upload_model(MODEL), service.upload_rows(ROWS), max_steps=steps)
     spec["sft"]["batch"] = {"examples_per_step": 4}
     stopped = threading.Event()
@@ -67,13 +74,23 @@ def measure(service, steps, page):
         if "train_step" in event:
             times.append(event["train_step"]["step_seconds"])
             if len(times) in (WARM_UP, steps - 1):
-                marks.append((time.monotonic(), *processor_seconds()))
+                marks.append((time.monotonic(), processor_seconds()))
     stopped.set()
-    (began, compute, others), (ended, compute_after, others_after) = marks
+    (began, before), (ended, after) = marks
     return (
-        statistics.median(times[WARM_UP:]),
-        (compute_after - compute) / (steps - 1 - WARM_UP),
-        (others_after - others) / (ended - began),
+        times[WARM_UP:],
+        used_between(before, after, computing=True) / (steps - 1 - WARM_UP),
+        used_between(before, after, computing=False) / (ended - began),
+    )
+
+
+def summary(ratios, extra, quickest):
+    """What the turns so far say, in a line."""
+    medians = [statistics.median(ratio[of] for ratio in ratios) for of in (0, 1)]
+    totals = {way: sum(times) for way, times in quickest.items()}
+    return (
+        f"with of without: steps {medians[0]:.4f}, at their quickest {totals['with'] / totals['without']:.4f},"
+        f" computing {medians[1]:.4f}; all else {100 * statistics.median(extra):+.3f}% of a processor"
     )
 
 
@@ -81,6 +98,7 @@ def main():
     """Turns of both, the one that comes first changing."""
     turns, steps = (int(word) for word in (*sys.argv[1:], *("6", "120")[len(sys.argv) - 1 :]))
     ratios, extra = [], []
+    quickest = {}
     with tempfile.TemporaryDirectory() as folder, oteltap.running() as (url, _):
         page = pathlib.Path(folder) / "page"
         flags = ["--otlp-endpoint", url, "--metrics-listen", "127.0.0.1:0", "--metrics-port-file", page]
@@ -91,19 +109,18 @@ def main():
                 page.unlink(missing_ok=True)
                 with hone.service(pathlib.Path(folder) / f"{turn}-{way}", *ways[way]) as service:
                     found[way] = measure(service, steps, page)
-                step, compute, others = found[way]
+                times, compute, others = found[way]
+                step = statistics.median(times)
+                quickest[way] = [min(both) for both in zip(times, quickest.get(way, times), strict=True)]
                 print(
                     f"turn {turn + 1} {way:>7}: step {1000 * step:6.1f} ms, computing {1000 * compute:7.1f} ms a step,"
                     f" all else {1000 * others:5.2f} ms a second",
                     flush=True,
                 )
-            ratios.append([found["with"][n] / found["without"][n] for n in (0, 1)])
+            pairs = zip(found["with"][0], found["without"][0], strict=True)
+            ratios.append((statistics.median(a / b for a, b in pairs), found["with"][1] / found["without"][1]))
             extra.append(found["with"][2] - found["without"][2])
-    for name, of in (("steps", 0), ("computing", 1)):
-        values = [ratio[of] for ratio in ratios]
-        print(f"{name}: with is {statistics.median(values):.4f} of without, {min(values):.4f} to {max(values):.4f}")
-    values = [100 * value for value in extra]
-    print(f"all else: {statistics.median(values):+.3f}% of a processor more, {min(values):+.3f} to {max(values):+.3f}")
+            print(summary(ratios, extra, quickest), flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 ///     .ca_file("authorities.pem")
 ///     .certificate("client.pem", "client-key.pem")
 ///     .call_timeout(Duration::from_secs(10))
+///     .keep_alive_interval(Duration::from_secs(10))
 ///     .transfer_streams(8)
 ///     .user_agent("nightly")
 ///     .retry(RetryPolicy::never());
@@ -160,6 +161,12 @@ impl ConnectOptions {
         self
     }
 
+    /// Sets [`slow_call_timeout`](Self::slow_call_timeout).
+    pub fn slow_call_timeout(mut self, timeout: Duration) -> Self {
+        self.slow_call_timeout = timeout;
+        self
+    }
+
     /// Sets [`transfer_timeout`](Self::transfer_timeout).
     pub fn transfer_timeout(mut self, timeout: Duration) -> Self {
         self.transfer_timeout = timeout;
@@ -187,6 +194,30 @@ impl ConnectOptions {
     /// Sets [`watch_give_up_after`](Self::watch_give_up_after).
     pub fn watch_give_up_after(mut self, timeout: Duration) -> Self {
         self.watch_give_up_after = timeout;
+        self
+    }
+
+    /// Sets [`keep_alive_interval`](Self::keep_alive_interval).
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.keep_alive_interval = interval;
+        self
+    }
+
+    /// Sets [`keep_alive_timeout`](Self::keep_alive_timeout).
+    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.keep_alive_timeout = timeout;
+        self
+    }
+
+    /// Sets [`max_receive_bytes`](Self::max_receive_bytes).
+    pub fn max_receive_bytes(mut self, bytes: usize) -> Self {
+        self.max_receive_bytes = bytes;
+        self
+    }
+
+    /// Sets [`max_send_bytes`](Self::max_send_bytes).
+    pub fn max_send_bytes(mut self, bytes: usize) -> Self {
+        self.max_send_bytes = bytes;
         self
     }
 
