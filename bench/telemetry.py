@@ -34,18 +34,24 @@ WARM_UP = 3
 SCRAPE_SECONDS = 15
 
 
+def words(path):
+    """The words of a file of /proc; None where what it tells of has ended."""
+    try:
+        return path.read_text().split()
+    except OSError:
+        return None
+
+
 def processor_seconds():
     """What each of hone's threads has used so far, by whether it computes and which it is."""
     used = {}
     for process in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            if process.joinpath("comm").read_text().strip() not in ("hone-server", "hone-trainer"):
-                continue
-            for thread in process.glob("task/*"):
-                is_compute = thread.joinpath("comm").read_text().strip() == "compute"
-                used[is_compute, thread.name] = int(thread.joinpath("schedstat").read_text().split()[0]) / 1e9
-        except OSError:  # It has ended.
+        if words(process / "comm") not in (["hone-server"], ["hone-trainer"]):
             continue
+        for thread in process.glob("task/*"):
+            name, times = words(thread / "comm"), words(thread / "schedstat")
+            if name and times:
+                used[name == ["compute"], thread.name] = int(times[0]) / 1e9
     return used
 
 
@@ -84,13 +90,18 @@ def measure(service, steps, page):
     )
 
 
+def spread(values, form):
+    """Their median, and from which to which they are."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
 def summary(ratios, extra, quickest):
     """What the turns so far say, in a line."""
-    medians = [statistics.median(ratio[of] for ratio in ratios) for of in (0, 1)]
+    steps, computing = (spread([ratio[of] for ratio in ratios], ".4f") for of in (0, 1))
     totals = {way: sum(times) for way, times in quickest.items()}
     return (
-        f"with of without: steps {medians[0]:.4f}, at their quickest {totals['with'] / totals['without']:.4f},"
-        f" computing {medians[1]:.4f}; all else {100 * statistics.median(extra):+.3f}% of a processor"
+        f"with of without: steps {steps}, at their quickest {totals['with'] / totals['without']:.4f},"
+        f" computing {computing}; all else {spread([100 * more for more in extra], '+.3f')} % of a processor"
     )
 
 
