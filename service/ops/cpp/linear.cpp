@@ -4,6 +4,7 @@
 
 #include "guard.h"
 #include "matmul.h"
+#include "origin.h"
 
 namespace linear {
 namespace {
@@ -14,20 +15,21 @@ using torch::autograd::variable_list;
 struct Linear : public torch::autograd::Function<Linear> {
   static at::Tensor forward(
       AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-    ctx->save_for_backward({weight.requires_grad() ? x : at::Tensor(), weight});
+    const auto origin = weight.requires_grad() ? hone::Origin::of(x) : hone::Origin{hone::Origin::kNone, {at::Tensor()}};
+    origin.save(ctx, {weight});
     ctx->saved_data["has_bias"] = bias.has_value();
     return hone::mm_plus(bias, x, weight.t());
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    const auto &x = saved[0], &weight = saved[1];
+    const auto& weight = saved[0];
     const auto dy = grads[0].contiguous();
     // What is not there has no place among the inputs.
     const bool wants_bias = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
     return {
         ctx->needs_input_grad(0) ? hone::mm(dy, weight) : at::Tensor(),
-        ctx->needs_input_grad(1) ? hone::mm(dy.t(), x) : at::Tensor(),
+        ctx->needs_input_grad(1) ? hone::mm(dy.t(), hone::Origin::again(ctx, saved)) : at::Tensor(),
         wants_bias ? dy.sum(0) : at::Tensor()};
   }
 };

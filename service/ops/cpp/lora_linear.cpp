@@ -4,8 +4,8 @@
 //
 // W [out, in] stacks the parts (q, k, v), A [R, in] stacks the adapters' down projections, so that the input is read
 // once for W and once for A. The scales go into the [T, R] side. Saved for the backward pass: x, which the stack
-// shares, the [T, R] intermediate, and the dropout mask as bytes. W gets no gradient, nor does a B that wants none. A and
-// B are float32 masters, cast to the type of x inside. Paper: Hu et al. 2021, arXiv:2106.09685.
+// shares, or what it is made of, the [T, R] intermediate, and the dropout mask as bytes. W gets no gradient, nor does a B
+// that wants none. A and B are float32 masters, cast to the type of x inside. Paper: Hu et al. 2021, arXiv:2106.09685.
 #include <ATen/Context.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -14,6 +14,7 @@
 
 #include "guard.h"
 #include "matmul.h"
+#include "origin.h"
 
 namespace {
 
@@ -81,9 +82,9 @@ struct LoraLinear : public torch::autograd::Function<LoraLinear> {
       hone::add_mm(y.narrow(1, rows[i], b[i].size(0)), h.narrow(1, start, rank), b[i].to(type).t());
       start += rank;
     }
-    variable_list saved{x, weight, a, h, mask};
+    variable_list saved{weight, a, h, mask};
     saved.insert(saved.end(), b.begin(), b.end());
-    ctx->save_for_backward(saved);
+    hone::Origin::of(x).save(ctx, std::move(saved));
     ctx->saved_data["rows"] = rows;
     ctx->saved_data["scales"] = scales;
     return y;
@@ -91,12 +92,13 @@ struct LoraLinear : public torch::autograd::Function<LoraLinear> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    const auto &x = saved[0], &weight = saved[1], &a = saved[2], &h = saved[3], &mask = saved[4];
+    const auto x = hone::Origin::again(ctx, saved);
+    const auto &weight = saved[0], &a = saved[1], &h = saved[2], &mask = saved[3];
     const auto rows = ctx->saved_data["rows"].toIntVector();
     const auto scales = ctx->saved_data["scales"].toDoubleVector();
     const auto type = x.scalar_type();
     const auto dy = grads[0].contiguous();
-    const auto b = at::TensorList(saved).slice(5);
+    const auto b = at::TensorList(saved).slice(4, rows.size());
 
     variable_list db(b.size());
     auto dh = at::empty_like(h);

@@ -11,23 +11,34 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// The result, and what each row was multiplied by.
+struct Normed {
+  at::Tensor y, scales;
+};
+
+Normed normed(const at::Tensor& x, const at::Tensor& weight, double eps, bool plus_one) {
+  const auto width = x.size(-1), rows = x.numel() / width;
+  auto y = at::empty_like(x);
+  auto scales = at::empty({rows}, x.options().dtype(hone::compute_type(x.scalar_type())));
+  hone::with_type(x, [&](auto type) {
+    using T = decltype(type);
+    using W = typename hone::kernels::Wide<T>::Type;
+    hone::for_rows(rows, width, [&](int64_t first, int64_t count) {
+      hone::kernels::kernels<T>().norm(
+          hone::values<T>(x) + first * width, hone::values<T>(weight), hone::values<T>(y) + first * width,
+          hone::values<W>(scales) + first, count, width, eps, plus_one);
+    });
+  });
+  return {y, scales};
+}
+
 struct RmsNorm : public torch::autograd::Function<RmsNorm> {
   static at::Tensor forward(
       AutogradContext* ctx, const at::Tensor& input, const at::Tensor& weight, double eps, bool plus_one) {
     const auto x = input.contiguous();
-    const auto width = x.size(-1), rows = x.numel() / width;
-    auto y = at::empty_like(x);
-    auto scales = at::empty({rows}, x.options().dtype(hone::compute_type(x.scalar_type())));
-    hone::with_type(x, [&](auto type) {
-      using T = decltype(type);
-      using W = typename hone::kernels::Wide<T>::Type;
-      hone::for_rows(rows, width, [&](int64_t first, int64_t count) {
-        hone::kernels::kernels<T>().norm(
-            hone::values<T>(x) + first * width, hone::values<T>(weight), hone::values<T>(y) + first * width,
-            hone::values<W>(scales) + first, count, width, eps, plus_one);
-      });
-    });
+    const auto [y, scales] = normed(x, weight, eps, plus_one);
     ctx->save_for_backward({x, weight, scales});
+    ctx->saved_data["eps"] = eps;
     ctx->saved_data["plus_one"] = plus_one;
     return y;
   }

@@ -4,11 +4,13 @@
 #include "device_memory.cpp"
 #include "efficient_attention.cpp"
 #include "head.cpp"
-#include "linear.cpp"
-#include "lora_linear.cpp"
-#include "norm.cpp"
 #include "op_times.cpp"
 #include "rotary_attention.cpp"
-#include "swiglu.cpp"
 #include "tensor.cpp"
 #include "varlen_flash.cpp"
+// Linear layers know what these two make, so they come after them.
+#include "norm.cpp"
+#include "swiglu.cpp"
+
+#include "linear.cpp"
+#include "lora_linear.cpp"

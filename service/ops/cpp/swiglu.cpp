@@ -11,21 +11,25 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// x [T, 2 I] -> [T, I]
+at::Tensor gated(const at::Tensor& x) {
+  const auto rows = x.size(0), width = x.size(1) / 2;
+  auto y = at::empty({rows, width}, x.options());
+  hone::with_type(x, [&](auto type) {
+    using T = decltype(type);
+    hone::for_rows(rows, width, [&](int64_t first, int64_t count) {
+      hone::kernels::kernels<T>().swiglu(
+          hone::values<T>(x) + first * 2 * width, hone::values<T>(y) + first * width, count, width);
+    });
+  });
+  return y;
+}
+
 struct SwiGlu : public torch::autograd::Function<SwiGlu> {
-  // x [T, 2 I] -> [T, I]
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input) {
     const auto x = input.contiguous();
-    const auto rows = x.size(0), width = x.size(1) / 2;
-    auto y = at::empty({rows, width}, x.options());
-    hone::with_type(x, [&](auto type) {
-      using T = decltype(type);
-      hone::for_rows(rows, width, [&](int64_t first, int64_t count) {
-        hone::kernels::kernels<T>().swiglu(
-            hone::values<T>(x) + first * 2 * width, hone::values<T>(y) + first * width, count, width);
-      });
-    });
     ctx->save_for_backward({x});
-    return y;
+    return gated(x);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {

@@ -169,3 +169,37 @@ fn a_plain_layer_equals_its_formula_and_an_adapter_of_zeros_changes_no_bit_of_it
         }
     }
 }
+
+#[test]
+fn what_a_norm_or_a_gated_unit_gave_is_made_again_rather_than_kept() {
+    for (kind, master) in [(Kind::Double, Kind::Double), (Kind::Float, Kind::Float), (Kind::BFloat16, Kind::Float)] {
+        let case = case(kind, master);
+        let weight = case.weight.copy().set_requires_grad(true);
+        let dropout = Dropout { probability: 0.3, seed: 8 };
+        let part = |i: usize| LoraPart { first_row: ROWS[i], b: &case.b[i], scale: 0.5 };
+        let adapted = |x: &Tensor, dropout| lora_linear(x, &case.weight, None, &case.a, &[part(0), part(1)], dropout);
+        let layers: [(&[&Tensor], &dyn Fn(&Tensor) -> Tensor); 3] = [
+            (&[&case.a, &case.b[0], &case.b[1]], &|x| adapted(x, None)),
+            (&[&case.a, &case.b[0], &case.b[1]], &|x| adapted(x, Some(dropout))),
+            (&[&weight], &|x| linear(x, &weight, None)),
+        ];
+        let norm_weight = Random::new(6).values(&[7]).to_kind(kind);
+        let norm =
+            |x: &Tensor, plus_one| crate::rms_norm(&x.narrow(1, 0, 7).contiguous(), &norm_weight, 1e-3, plus_one);
+        let makers: [&dyn Fn(&Tensor) -> Tensor; 3] = [&|x| norm(x, false), &|x| norm(x, true), &crate::swiglu];
+        for make in makers {
+            for (trained, layer) in layers {
+                let input = Random::new(7).values(&[5, 14]).to_kind(kind).set_requires_grad(true);
+                let given = make(&input);
+                let inputs = [&[&input], trained].concat();
+                let gradients = |y: &Tensor| Tensor::run_backward(&[y.square().sum(kind)], &inputs, true, false);
+                // A view is no node's own result: it is kept.
+                let want = gradients(&layer(&given.view_as(&given)));
+                let y = layer(&given);
+                // Whoever kept it would refuse its gradient now.
+                let _ = tch::no_grad(|| given.shallow_clone().fill_(f64::NAN));
+                assert!(gradients(&y).iter().zip(&want).all(|(got, want)| got.equal(want)), "{kind:?}");
+            }
+        }
+    }
+}

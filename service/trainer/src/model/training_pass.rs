@@ -8,6 +8,7 @@ use super::batch::Batch;
 use super::decoder::Decoder;
 use super::linear::Pass;
 use super::lora::Adapter;
+use super::mlp::Activation;
 
 /// How a model is passed in training.
 #[derive(Debug, Clone, Copy)]
@@ -101,10 +102,17 @@ impl Decoder {
     }
 
     /// About how many bytes a forward pass over so many tokens keeps for its backward pass without checkpointing: what goes
-    /// into norms, projections and attention, and what comes out of the stacked projections.
+    /// into norms, projections and attention, and what comes out of the stacked projections. What norms and gated units give
+    /// is made again where they are nodes of their own.
     pub fn activation_bytes(&self, tokens: u64) -> u64 {
         let c = self.config();
-        let per_layer = 4 * c.hidden_size + 2 * c.query_size() + 2 * c.key_value_size() + 3 * c.intermediate_size;
+        let made = match hone_ops::has_loops(self.device(), self.kind()) {
+            true if c.family.activation == Activation::Silu => 0,
+            true => c.intermediate_size,
+            false => 2 * c.hidden_size + c.intermediate_size,
+        };
+        let per_layer =
+            2 * c.hidden_size + 2 * c.query_size() + 2 * c.key_value_size() + 2 * c.intermediate_size + made;
         tokens * (c.num_hidden_layers * per_layer) as u64 * self.kind().elt_size_in_bytes() as u64
     }
 }
