@@ -170,6 +170,9 @@ fn a_plain_layer_equals_its_formula_and_an_adapter_of_zeros_changes_no_bit_of_it
     }
 }
 
+/// What is trained, and what is done to an input with it.
+type Layer<'a> = (&'a [&'a Tensor], &'a dyn Fn(&Tensor) -> Tensor);
+
 #[test]
 fn what_a_norm_or_a_gated_unit_gave_is_made_again_rather_than_kept() {
     for (kind, master) in [(Kind::Double, Kind::Double), (Kind::Float, Kind::Float), (Kind::BFloat16, Kind::Float)] {
@@ -178,7 +181,7 @@ fn what_a_norm_or_a_gated_unit_gave_is_made_again_rather_than_kept() {
         let dropout = Dropout { probability: 0.3, seed: 8 };
         let part = |i: usize| LoraPart { first_row: ROWS[i], b: &case.b[i], scale: 0.5 };
         let adapted = |x: &Tensor, dropout| lora_linear(x, &case.weight, None, &case.a, &[part(0), part(1)], dropout);
-        let layers: [(&[&Tensor], &dyn Fn(&Tensor) -> Tensor); 3] = [
+        let layers: [Layer<'_>; 3] = [
             (&[&case.a, &case.b[0], &case.b[1]], &|x| adapted(x, None)),
             (&[&case.a, &case.b[0], &case.b[1]], &|x| adapted(x, Some(dropout))),
             (&[&weight], &|x| linear(x, &weight, None)),
