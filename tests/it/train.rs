@@ -375,7 +375,7 @@ async fn training_goes_on_while_the_store_is_away_and_saves_again_when_it_is_bac
     let job = server.client().await.create_job(spec).await.unwrap();
     let mut events = job.watch();
     next_event(&mut events, "train_step").await;
-    soon("a first checkpoint", job.save_now()).await.unwrap();
+    let first = soon("a first checkpoint", job.save_now()).await.unwrap();
 
     proxy.refuse(true);
     proxy.cut();
@@ -388,6 +388,7 @@ async fn training_goes_on_while_the_store_is_away_and_saves_again_when_it_is_bac
 
     proxy.refuse(false);
     let Some(Event::CheckpointSaved(saved)) = next_event(&mut events, "checkpoint_saved").await.event else { panic!() };
+    assert!(saved.step > first.step, "{} after {}", saved.step, first.step);
     job.cancel().await.unwrap();
     assert!(matches!(job.wait().await.unwrap().outcome, Outcome::Cancelled));
     let kept: Vec<_> = job.checkpoints().await.unwrap().into_iter().map(|checkpoint| checkpoint.step).collect();

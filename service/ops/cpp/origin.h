@@ -1,6 +1,6 @@
 // Where the input of a linear layer comes from. What a norm or a gated unit gives need not be kept for the layer's backward
 // pass: what they were given is in memory for theirs, and they make the same of it again, to the bit, in far less time than
-// the layer takes (docs/performance.md).
+// the layer takes. What that saves is in docs/performance.md.
 //
 // Comes after norm.cpp and swiglu.cpp.
 #pragma once
