@@ -4,6 +4,7 @@
 #include "device_memory.cpp"
 #include "efficient_attention.cpp"
 #include "head.cpp"
+#include "host_memory.cpp"
 #include "op_times.cpp"
 #include "rotary_attention.cpp"
 #include "tensor.cpp"

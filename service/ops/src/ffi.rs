@@ -15,6 +15,7 @@ unsafe extern "C" {
     fn hone_free(message: *mut c_char);
     pub(crate) fn hone_build_settings(text: *mut *mut c_char) -> *mut c_char;
     pub(crate) fn hone_device_memory(device: i64, allocated: *mut u64, reserved: *mut u64) -> *mut c_char;
+    pub(crate) fn hone_give_memory_back();
     pub(crate) fn hone_op_times_begin() -> *mut c_char;
     pub(crate) fn hone_op_times_end(text: *mut *mut c_char) -> *mut c_char;
     pub(crate) fn hone_backward(tensor: *const Raw, gradient: *const Raw) -> *mut c_char;

@@ -9,22 +9,20 @@ use hone_data::pack::MicroBatch;
 use hone_data::tokenize::IGNORE_INDEX;
 use tch::{Device, Tensor};
 
-use crate::model::{Adapter, Decoder};
+use crate::model::{Adapter, Decoder, GRAIN};
 
 pub mod pairs;
 pub mod preference;
 
-/// Most bytes of one tile of float32 logits.
+/// Most bytes of one tile of float32 logits; but [`GRAIN`] positions are one in any vocabulary.
 const TILE_BYTES: i64 = 128 << 20;
-/// Positions of a tile, whatever the vocabulary: fewer would waste the matrix multiplication.
-const MIN_TILE: i64 = 64;
 
 /// The positions of a micro-batch that have a target.
 #[derive(Debug)]
 pub struct Targets {
-    /// Where they are. `[N]`, int64
+    /// Where they are, and then the first position until there is a multiple of [`GRAIN`]. `[≥ N]`, int64
     positions: Tensor,
-    /// The token to predict. `[N]`, int64
+    /// The token to predict, and then token 0. `[≥ N]`, int64
     labels: Tensor,
     /// Which document of the micro-batch each belongs to. N of them
     documents: Vec<usize>,
@@ -43,6 +41,8 @@ impl Targets {
             labels.push(label);
             documents.push(document);
         }
+        positions.resize(documents.len().next_multiple_of(GRAIN), 0);
+        labels.resize(positions.len(), 0);
         Targets {
             positions: Tensor::from_slice(&positions).to_device(device),
             labels: Tensor::from_slice(&labels).to_device(device),
@@ -82,12 +82,14 @@ pub fn token_losses(model: &Decoder, adapter: Option<&Adapter>, hidden: &Tensor,
     let soft_cap = model.config().final_logit_softcapping;
     let (nll, correct) =
         hone_ops::head_nll(&hidden, model.lm_head_weight(adapter), &targets.labels, soft_cap, tile_of(model));
-    TokenLosses { nll, correct }
+    let count = targets.len() as i64;
+    TokenLosses { nll: nll.narrow(0, 0, count), correct: correct.narrow(0, 0, count) }
 }
 
 /// Positions whose logits are in memory at once.
 fn tile_of(model: &Decoder) -> i64 {
-    (TILE_BYTES / (4 * model.config().vocab_size)).max(MIN_TILE)
+    let grain = GRAIN as i64;
+    (TILE_BYTES / (4 * model.config().vocab_size) / grain * grain).max(grain)
 }
 
 #[cfg(test)]
@@ -117,7 +119,9 @@ mod tests {
         let targets = Targets::new(&micro_batch(), Device::Cpu);
         assert_eq!(targets.len(), 3);
         assert_eq!(targets.documents(), [0, 0, 1]);
-        assert_eq!(targets.positions, Tensor::from_slice(&[1i64, 2, 4]));
+        assert_eq!(targets.positions.size(), [GRAIN as i64]);
+        assert_eq!(targets.positions.narrow(0, 0, 5), Tensor::from_slice(&[1i64, 2, 4, 0, 0]));
+        assert_eq!(targets.labels.narrow(0, 0, 4), Tensor::from_slice(&[4i64, 1, 9, 0]));
     }
 
     #[test]

@@ -1,8 +1,12 @@
-//! Documents end to end in flat tensors, without padding, and where each begins.
+//! Documents end to end in flat tensors, and where each begins.
 
 use hone_data::pack::{MicroBatch, Segment};
 use hone_ops::Document;
 use tch::{Device, Tensor};
+
+/// Tokens of a micro-batch, and those of them that have a target, come in multiples of it. Matrix products compile code for
+/// every size that they meet, which takes longer than a small product and stays in memory (docs/performance.md).
+pub const GRAIN: usize = 64;
 
 /// What goes through the model at once. T tokens in all.
 #[derive(Debug)]
@@ -50,9 +54,15 @@ impl Batch {
         Batch::of_segments(input_ids, position_ids, &segments, device)
     }
 
-    /// A packed micro-batch.
+    /// A packed micro-batch, filled up to a multiple of [`GRAIN`] tokens by a segment that nothing sees and that has no
+    /// target: what comes out for it is to be left alone.
     pub fn of(batch: &MicroBatch, device: Device) -> Batch {
-        Batch::of_segments(&batch.input_ids, &batch.position_ids, &batch.segments, device)
+        let filling = batch.len().next_multiple_of(GRAIN) - batch.len();
+        let input_ids = [&batch.input_ids[..], &vec![0; filling]].concat();
+        let position_ids = [&batch.position_ids[..], &Vec::from_iter(0..filling as i64)].concat();
+        let filling = (filling > 0).then_some(Segment { len: filling as i64, prefix: None, document: 0 });
+        let segments: Vec<Segment> = batch.segments.iter().copied().chain(filling).collect();
+        Batch::of_segments(&input_ids, &position_ids, &segments, device)
     }
 
     /// Puts the vectors of a micro-batch on the device, and prepares once what attention needs in every layer.
@@ -161,6 +171,26 @@ mod tests {
         assert_eq!(Vec::<i32>::try_from(&batch.starts).unwrap(), [0, 4, 6, 8, 10, 11, 12]);
         assert_eq!((batch.longest, batch.num_tokens()), (4, 12));
         assert!(batch.keys.is_none());
+    }
+
+    #[test]
+    fn a_micro_batch_is_filled_up_by_a_segment_of_its_own() {
+        let of = |len: i64| {
+            let segments = vec![Segment { len, prefix: None, document: 0 }];
+            let micro_batch = MicroBatch {
+                input_ids: vec![5; len as usize],
+                position_ids: (0..len).collect(),
+                segments,
+                ..MicroBatch::default()
+            };
+            Batch::of(&micro_batch, Device::Cpu)
+        };
+        let filled = of(70);
+        assert_eq!(filled.num_tokens(), 2 * GRAIN as i64);
+        assert_eq!(Vec::<i32>::try_from(&filled.starts).unwrap(), [0, 70, 128]);
+        assert_eq!(filled.input_ids.narrow(0, 69, 2), Tensor::from_slice(&[5i64, 0]));
+        assert_eq!(filled.position_ids.narrow(0, 69, 3), Tensor::from_slice(&[69i64, 0, 1]));
+        assert_eq!(Vec::<i32>::try_from(&of(128).starts).unwrap(), [0, 128]);
     }
 
     #[test]

@@ -91,7 +91,10 @@ impl Decoder {
     ) -> Result<Decoder, Error> {
         let (config, mut weights) = Weights::open(path, stored, device)?;
         weights.report_to(progress);
-        Builder { config, weights, kind, num_stacks: 0 }.decoder()
+        let decoder = Builder { config, weights, kind, num_stacks: 0 }.decoder()?;
+        // What the weights were made of.
+        hone_ops::give_memory_back();
+        Ok(decoder)
     }
 
     /// The shape.

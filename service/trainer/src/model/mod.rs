@@ -32,7 +32,7 @@ mod parity;
 #[cfg(test)]
 pub(crate) mod tiny;
 
-pub use batch::Batch;
+pub use batch::{Batch, GRAIN};
 pub use cache::Cache;
 pub use config::Config;
 pub use decoder::Decoder;

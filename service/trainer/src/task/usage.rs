@@ -76,8 +76,9 @@ impl Usage {
     }
 }
 
-/// Counts the most memory anew from now on. Says whether the system can.
+/// Counts the most memory anew from now on, without what lies free. Says whether the system can.
 pub(super) fn reset_peak_memory() -> bool {
+    hone_ops::give_memory_back();
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
