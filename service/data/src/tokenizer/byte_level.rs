@@ -27,6 +27,9 @@ const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}
 /// Most rules of a pre-tokenizer. Real ones have up to four; each takes room on the stack while a word goes through it.
 const MAX_RULES: usize = 16;
 
+/// Most special tokens around a text. Where they stand is found by trying each place, and a file of strangers may name many.
+const MAX_AROUND: usize = 16;
+
 /// Texts on which library and quick way must agree before the quick way is taken.
 const PROBES: [&str; 3] = ["", "Hello, wörld! It's 12:30", " x\n\n\ty = 日本語"];
 
@@ -50,13 +53,7 @@ impl ByteLevel {
     /// What encodes like a tokenizer, or nothing if there is a rule in it that is not known here. The same tokenizer is to be
     /// given to [`Self::encode`].
     pub(super) fn of(library: &tokenizers::Tokenizer) -> Option<Self> {
-        let is_known = bpe(library).is_some_and(|bpe| bpe.dropout.is_none_or(|dropout| dropout == 0.0))
-            && matches!(library.get_normalizer(), None | Some(NormalizerWrapper::NFC(_)))
-            && are_known(rules(library)?)
-            && library.get_truncation().is_none()
-            && library.get_padding().is_none()
-            && !library.get_encode_special_tokens();
-        if !is_known {
+        if !is_known(library) {
             return None;
         }
         let (mut added, mut added_to_normalized) = (Vec::new(), Vec::new());
@@ -87,12 +84,13 @@ impl ByteLevel {
         text: &str,
         add_special_tokens: bool,
     ) -> Option<Vec<u32>> {
+        let (bpe, rules) = (bpe(library)?, rules(library)?);
         let remembered = self.memories.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut writing = Writing {
             quick: self,
             library,
-            bpe: bpe(library)?,
-            rules: rules(library)?,
+            bpe,
+            rules,
             memory: remembered.unwrap_or_default(),
             spelled: String::new(),
             ids: Vec::new(),
@@ -105,7 +103,9 @@ impl ByteLevel {
         if add_special_tokens {
             writing.ids.extend(after);
         }
-        let Writing { memory, ids, .. } = writing;
+        let Writing { memory, mut ids, .. } = writing;
+        // Held-out rows stay in memory as they are.
+        ids.shrink_to_fit();
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
         written.map(|()| ids)
     }
@@ -114,7 +114,7 @@ impl ByteLevel {
     /// library has other ids for one of them, or does something else than to put ids around them.
     fn around(&self, library: &tokenizers::Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
         let ids = |text, special| Some(library.encode_fast(text, special).ok()?.get_ids().to_vec());
-        let both = ids("", true)?;
+        let both = ids("", true).filter(|both| both.len() <= MAX_AROUND)?;
         let mut middles: Vec<usize> = (0..=both.len()).collect();
         for probe in PROBES {
             let plain = ids(probe, false)?;
@@ -230,6 +230,25 @@ fn rules(library: &tokenizers::Tokenizer) -> Option<&[PreTokenizerWrapper]> {
         PreTokenizerWrapper::Sequence(rules) => rules.as_ref(),
         rule => std::slice::from_ref(rule),
     })
+}
+
+/// Whether every part of a tokenizer, but for what its special tokens put around a text, is such as is done here.
+fn is_known(library: &tokenizers::Tokenizer) -> bool {
+    bpe(library).is_some_and(|bpe| bpe.dropout.is_none_or(|dropout| dropout == 0.0))
+        && library.get_normalizer().is_none_or(is_nfc)
+        && rules(library).is_some_and(are_known)
+        && library.get_truncation().is_none()
+        && library.get_padding().is_none()
+        && !library.get_encode_special_tokens()
+}
+
+/// Whether a normaliser does nothing but NFC; DeepSeek's do nothing at all.
+fn is_nfc(normalizer: &NormalizerWrapper) -> bool {
+    match normalizer {
+        NormalizerWrapper::NFC(_) => true,
+        NormalizerWrapper::Sequence(normalizers) => normalizers.as_ref().iter().all(is_nfc),
+        _ => false,
+    }
 }
 
 /// Whether rules are such as [`Writing::split`] follows: bytes become characters in the last of them, so that those before

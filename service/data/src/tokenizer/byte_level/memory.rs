@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// Places for words, of 64 bytes: 2 MiB in all.
+/// Places for words, of 64 bytes: 1 MiB in all.
 const NUM_PLACES: usize = 1 << PLACE_BITS;
-const PLACE_BITS: u32 = 15;
+const PLACE_BITS: u32 = 14;
 /// Longest word that is kept, in bytes.
 const MAX_WORD: usize = 30;
 /// Most ids of a word that is kept.

@@ -116,8 +116,17 @@ const FRAGMENTS: &[&str] = &[
 ];
 
 /// Texts of added tokens in [`added_tokens`] that are whole wherever they stand.
-const PLAIN: [&str; 8] =
-    ["<|end|>", "<|im_start|>", "<|im_start|>user", "<tool>", "    ", "zeb", "cafe\u{301}", "\u{212b}ngstrom"];
+const PLAIN: [&str; 9] = [
+    "<|end|>",
+    "<|im_start|>",
+    "<|im_start|>user",
+    "<tool>",
+    "    ",
+    "zeb",
+    "cafe\u{301}",
+    "\u{212b}ngstrom",
+    "!<|end|>",
+];
 /// Those that take spaces with them, or are whole only between words.
 const ODD: [&str; 4] = ["<mask>", "<right>", "Only", "<norm\u{e9}>"];
 
@@ -208,7 +217,7 @@ fn added(id: usize, content: &str, flags: &str) -> Value {
 
 /// [`PLAIN`], and with `odd` also [`ODD`].
 fn added_tokens(odd: bool) -> Value {
-    let plain = PLAIN.into_iter().zip(["s", "s", "s", "", "n", "n", "n", ""]);
+    let plain = PLAIN.into_iter().zip(["s", "s", "s", "", "n", "n", "n", "", "n"]);
     let odd = ODD.into_iter().zip(["ls", "rs", "w", "lrn"]).filter(|_| odd);
     plain.chain(odd).enumerate().map(|(n, (content, flags))| added(5000 + n, content, flags)).collect()
 }
@@ -314,9 +323,16 @@ fn ids_are_those_of_the_library_whatever_the_model_does_with_a_word() {
 
 #[test]
 fn ids_are_those_of_the_library_where_it_normalizes() {
-    for (name, pre) in [("GPT-NeoX", "gpt-2"), ("Qwen2", "qwen2")] {
+    let nfc = json!({"type": "NFC"});
+    let several = |normalizers: Value| json!({"type": "Sequence", "normalizers": normalizers});
+    for (name, normalizer, pre) in [
+        ("GPT-NeoX", nfc.clone(), "gpt-2"),
+        ("Qwen2", nfc.clone(), "qwen2"),
+        ("DeepSeek", several(json!([])), "qwen2"),
+        ("several", several(json!([nfc, several(json!([nfc]))])), "llama-bpe"),
+    ] {
         for added in [json!([]), added_tokens(false)] {
-            check(name, &json!({"normalizer": {"type": "NFC"}, "pre_tokenizer": named(pre), "added_tokens": added}));
+            check(name, &json!({"normalizer": normalizer, "pre_tokenizer": named(pre), "added_tokens": added}));
         }
     }
 }
@@ -375,7 +391,8 @@ fn what_is_not_known_is_refused() {
     let with = |key: &str, value: Value| changed(&isolated, &json!({key: value}));
     let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
     let spaced = changed(&byte_level(true), &json!({"add_prefix_space": true}));
-    let twice = changed(&template(), &json!({"single": [template()["single"][1], template()["single"][1]]}));
+    let (special, text) = (template()["single"][0].clone(), template()["single"][1].clone());
+    let single = |parts: &[Value]| changed(&template(), &json!({"single": parts}));
     let truncation = json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
     let padding = json!({"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
                          "pad_type_id": 0, "pad_token": "x"});
@@ -393,18 +410,28 @@ fn what_is_not_known_is_refused() {
         ("inverted", json!({"pre_tokenizer": sequence(&[with("invert", json!(true)), byte_level(true)])})),
         ("many rules", json!({"pre_tokenizer": sequence(&[vec![digits(true); 16], vec![byte_level(true)]].concat())})),
         ("lowercase", json!({"normalizer": {"type": "Lowercase"}})),
+        (
+            "NFC and more",
+            json!({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "NFKC"}]}}),
+        ),
         ("dropout", json!({"model": model(&json!({"dropout": 0.1}))})),
         ("words", json!({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}})),
-        ("the text twice", json!({"post_processor": twice})),
         ("truncation", json!({"truncation": truncation})),
         ("padding", json!({"padding": padding})),
     ] {
-        assert!(ByteLevel::of(&library(&changes)).is_none(), "{name}");
+        let library = library(&changes);
+        assert!(!is_known(&library) && ByteLevel::of(&library).is_none(), "{name}");
     }
     let mut split_special = library(&json!({"added_tokens": added_tokens(false)}));
-    assert!(ByteLevel::of(&split_special).is_some());
+    assert!(is_known(&split_special));
     split_special.set_encode_special_tokens(true);
-    assert!(ByteLevel::of(&split_special).is_none());
+    assert!(!is_known(&split_special));
+    // What the probes tell.
+    let many = single(&[vec![special; 17], vec![text.clone()]].concat());
+    for (name, post_processor) in [("the text twice", single(&[text.clone(), text])), ("many around", many)] {
+        let library = library(&json!({"post_processor": post_processor}));
+        assert!(is_known(&library) && ByteLevel::of(&library).is_none(), "{name}");
+    }
 }
 
 /// Tokenizers that are broken in many ways: where the quick way is taken, it says what the library says.
