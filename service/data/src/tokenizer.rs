@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -13,8 +14,11 @@ use serde_json::{Map, Value, json};
 use crate::caught::caught;
 use crate::gguf::{self, Gguf};
 
+mod byte_level;
 mod from_gguf;
 mod to_gguf;
+
+use byte_level::ByteLevel;
 
 pub use to_gguf::gguf_metadata;
 
@@ -90,6 +94,8 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The quick way to the ids of `inner`, where there is one. Clones share what it remembers.
+    byte_level: Option<Arc<ByteLevel>>,
     /// The file it was read from, for messages.
     origin: String,
     eos_id: Option<u32>,
@@ -202,6 +208,7 @@ impl Tokenizer {
         Self {
             stop_ids: eos_id.into_iter().collect(),
             origin: "the GGUF metadata".into(),
+            byte_level: byte_level(&inner),
             inner,
             eos_id,
             bos_id,
@@ -227,6 +234,7 @@ impl Tokenizer {
             .build()
             .map_err(|error| malformed(error.to_string()))?;
         self.inner.with_post_processor(Some(processor));
+        self.byte_level = byte_level(&self.inner);
         Ok(())
     }
 
@@ -303,8 +311,9 @@ impl Tokenizer {
     /// Ids of a text. With `add_special_tokens` the tokenizer's own rules apply (BOS, where it has one); rendered
     /// conversations go without, since the template writes them.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = caught(|| self.inner.encode_fast(text, add_special_tokens)).map_err(Error::Failed)?;
-        Ok(encoding.get_ids().to_vec())
+        let quick = || self.byte_level.as_ref()?.encode(&self.inner, text, add_special_tokens);
+        let by_library = || Ok(self.inner.encode_fast(text, add_special_tokens)?.get_ids().to_vec());
+        caught(|| quick().map_or_else(by_library, Ok::<_, tokenizers::Error>)).map_err(Error::Failed)
     }
 
     /// Ids of a text with the byte range of each.
@@ -323,6 +332,11 @@ impl Tokenizer {
     pub fn files(&self) -> &[(String, Vec<u8>)] {
         &self.files
     }
+}
+
+/// The quick way of a tokenizer. Where the library panics there is none, and it will do so again on texts.
+fn byte_level(inner: &tokenizers::Tokenizer) -> Option<Arc<ByteLevel>> {
+    caught(|| Ok::<_, String>(ByteLevel::of(inner))).ok().flatten().map(Arc::new)
 }
 
 /// The first GGUF file of a folder, by name.

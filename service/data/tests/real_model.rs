@@ -52,6 +52,17 @@ fn ids_of_the_real_tokenizer_equal_transformers() {
     assert_eq!((tokenizer.eos_id(), tokenizer.bos_id(), tokenizer.stop_ids()), (Some(2), Some(1), &[2][..]));
 }
 
+/// Ids alone come by a way of their own.
+#[test]
+fn ids_without_offsets_are_those_with_them() {
+    let (Some(tokenizer), Some(rows)) = (model(), fetched("HONE_TEST_ROWS", "rows/train.jsonl")) else { return };
+    let rows = std::fs::read_to_string(rows).unwrap();
+    for text in rows.lines().chain([rows.as_str()]) {
+        let ids = tokenizer.encode(text, true).unwrap();
+        assert_eq!(ids, tokenizer.encode_with_offsets(text, true).unwrap().ids, "{text}");
+    }
+}
+
 #[test]
 fn the_real_template_renders_as_in_transformers() {
     let Some(tokenizer) = model() else { return };

@@ -7,7 +7,7 @@ use crate::gguf::Value as G;
 pub(crate) const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 /// The printable stand-ins that byte-level BPE uses for bytes, in the order of GPT-2's vocabulary.
-fn byte_tokens() -> Vec<String> {
+pub(crate) fn byte_tokens() -> Vec<String> {
     let printable = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let rest = (0..256u32).filter(|byte| !printable(*byte)).count() as u32;
     let stand_ins = (0..rest).map(|n| 256 + n);
