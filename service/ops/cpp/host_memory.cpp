@@ -150,9 +150,11 @@ struct HostAllocator : public c10::Allocator {
 __attribute__((constructor)) void prepare() {
   static HostAllocator allocator;
   c10::SetCPUAllocator(&allocator);
-  // oneDNN compiles a primitive for every size of a product, a third of a megabyte each, and would keep 1024 of them; a
-  // micro-batch takes about forty.
-  setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", 0);
+  // oneDNN compiles a primitive for every size of a product, a third of a megabyte each. It would keep 1024 of them, and so
+  // would LibTorch on top of it; a micro-batch takes about forty.
+  for (const char* kept : {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"}) {
+    setenv(kept, "128", 0);
+  }
 }
 
 }  // namespace

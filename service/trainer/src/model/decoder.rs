@@ -1,6 +1,7 @@
 //! The decoder of the Llama-like families: packed documents in, hidden states out.
 //!
-//! Tensor shapes: T tokens of all documents, E hidden size, V vocabulary. There is no batch dimension and no padding.
+//! Tensor shapes: T tokens of all documents, E hidden size, V vocabulary. There is no batch dimension, and no row is padded to
+//! another.
 //! Families differ in values ([`super::Family`]), not in code. One block is
 //! `h + attention(norm(h))`, then `h + mlp(norm(h))`, as in Llama (arXiv:2302.13971); where outputs have norms,
 //! `h + norm(attention(norm(h)))`, then `h + norm(mlp(norm(h)))`, as in Gemma 2 (arXiv:2408.00118).
