@@ -1,7 +1,7 @@
 // Memory of tensors on the host.
 //
-// Micro-batches are of ever other sizes. In glibc's heap, where small things that live long lie between the tensors, most
-// of the memory ends up free and in pieces that fit nothing (docs/performance.md has figures). So tensors that are not
+// Micro-batches are of ever other sizes. In glibc's heap, where small things that live long lie between the tensors, memory
+// ends up in pieces, and more and more is fetched (docs/performance.md has figures). So tensors that are not
 // small have a heap of their own: the smallest free stretch that is large enough is taken, and free neighbours are one
 // stretch. What the heap has from the system it keeps for the next tensor, as LibTorch's allocator of a GPU does, until it
 // is told to give it back or the system refuses more.
